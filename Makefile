@@ -1,0 +1,48 @@
+# Works with GNU make 3.81 and any POSIX sh. `make help` lists what there is.
+
+PYTHON := .venv/bin/python
+ARGS   :=
+
+# What another project's active environment says is not about us.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+.PHONY: help demo test bench lint lock clean setup
+
+help:
+	@echo 'make demo    run the main job end to end, show it, clean up'
+	@echo 'make test    run every test                (make test ARGS="-k ledger" for some)'
+	@echo 'make bench   measure: one JSON line per figure'
+	@echo 'make lint    format, then lint, types and import direction'
+	@echo 'make lock    pin the newest versions that pyproject.toml allows'
+	@echo 'make clean   remove what the others made'
+	@echo 'Each sets up .venv first if it is missing or old.'
+
+demo: setup
+	@$(PYTHON) examples/demo.py $(ARGS)
+
+test: setup
+	@$(PYTHON) -m pytest $(ARGS)
+
+bench: setup
+	@$(PYTHON) -m tests.benchmarks $(ARGS)
+
+lint: setup
+	@$(PYTHON) -m ruff format .
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+
+# One answer for every platform and Python that we support; no line of it names a host.
+lock:
+	@command -v uv >/dev/null || { echo 'make lock needs uv: pipx install uv' >&2; exit 1; }
+	@uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-header \
+	    --no-emit-index-url --no-emit-find-links --group dev --output-file requirements.txt pyproject.toml
+	@echo 'requirements.txt is new: run make test, then commit it.'
+
+clean:
+	@rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Asks nothing and costs nothing when .venv is as it should be.
+setup:
+	@sh deploy/setup-venv.sh

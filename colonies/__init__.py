@@ -1,0 +1,1 @@
+"""Colonies: processes, workers and a signed ledger on NATS JetStream."""

@@ -1,0 +1,143 @@
+"""The client without asyncio: the same client, each call run on a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, Generic, TypeVar, overload
+
+from colonies.calls import Call
+from colonies.client import Client, Handle
+from colonies.core.process import Process
+from colonies.core.spec import Spec
+from colonies.errors import ColoniesError
+from colonies.history import Judged
+
+T = TypeVar("T")
+
+
+class BlockingHandle(Generic[T]):
+    """As `Handle`, blocking."""
+
+    def __init__(self, client: BlockingClient, handle: Handle[T]) -> None:
+        self._client = client
+        self._handle = handle
+        self.id = handle.id
+
+    def __repr__(self) -> str:
+        return repr(self._handle)
+
+    def get(self) -> Process:
+        return self._client.run(self._handle.get())
+
+    def wait(self, timeout_s: float | None = None) -> Process:
+        return self._client.run(self._handle.wait(timeout_s))
+
+    def result(self, timeout_s: float | None = None) -> T:
+        return self._client.run(self._handle.result(timeout_s))
+
+    def cancel(self, reason: str = "") -> Process:
+        return self._client.run(self._handle.cancel(reason))
+
+    def events(self) -> Iterator[Judged]:
+        events = self._handle.events()
+        while True:
+            try:
+                yield self._client.run(_next(events))
+            except _Ended:
+                return
+
+
+class BlockingClient:
+    """As `Client`, blocking. Open one with `with colonies.connect() as colony:`."""
+
+    def __init__(self, client: Client, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+        self._client = client
+        self._loop = loop
+        self._thread = thread
+
+    @classmethod
+    def open(cls, opening: Callable[[], Awaitable[Client]]) -> BlockingClient:
+        """Start the thread and log in. Raises as `connect` does."""
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="colonies client", daemon=True)
+        thread.start()
+
+        async def opened() -> Client:
+            return await opening()
+
+        try:
+            client = asyncio.run_coroutine_threadsafe(opened(), loop).result()
+        except BaseException:
+            _stop(loop, thread)
+            raise
+        return cls(client, loop, thread)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the client's loop and wait for it; Ctrl-C cancels it."""
+        if not self._thread.is_alive():
+            work.close()
+            raise ColoniesError("this client is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    @property
+    def name(self) -> str:
+        return self._client.name
+
+    @property
+    def colony(self) -> str:
+        return self._client.colony
+
+    @overload
+    def submit(self, work: Call[T], *, key: str | None = None) -> BlockingHandle[T]: ...
+    @overload
+    def submit(self, work: Spec | dict[str, Any], *, key: str | None = None) -> BlockingHandle[Any]: ...
+    def submit(
+        self, work: Call[Any] | Spec | dict[str, Any], *, key: str | None = None
+    ) -> BlockingHandle[Any]:
+        return BlockingHandle(self, self.run(self._client.submit(work, key=key)))
+
+    def submit_many(
+        self, works: Iterable[Call[Any] | Spec | dict[str, Any]], *, atomic: bool = False
+    ) -> list[BlockingHandle[Any]]:
+        handles = self.run(self._client.submit_many(works, atomic=atomic))
+        return [BlockingHandle(self, handle) for handle in handles]
+
+    def process(self, id: str) -> BlockingHandle[Any]:
+        return BlockingHandle(self, self._client.process(id))
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self.run(self._client.close())
+            _stop(self._loop, self._thread)
+
+
+class _Ended(Exception):
+    """The events are over (a StopAsyncIteration cannot leave a coroutine)."""
+
+
+async def _next(events: Any) -> Judged:
+    try:
+        return await anext(events)  # type: ignore[no-any-return]
+    except StopAsyncIteration:
+        raise _Ended from None
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    async def finish() -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await loop.shutdown_asyncgens()
+
+    asyncio.run_coroutine_threadsafe(finish(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()

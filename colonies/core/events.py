@@ -1,0 +1,308 @@
+"""Everything that can happen in a colony: one frozen class per fact, named in the past tense.
+
+The class says which data an event of its type carries; it never says who may say it or when it is true
+(that is `colonies.core.process` and `colonies.core.colony`). How an event travels is `colonies.codec`.
+Times are nanoseconds since 1970 (UTC) unless a name says otherwise; durations end in `_s` (seconds).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, TypeAdapter
+
+from colonies.core.spec import Conditions, Spec
+
+Role = Literal["owner", "user", "worker", "observer", "service"]
+
+MAX_REASON_CHARS = 1_000
+MAX_ERROR_CHARS = 16_384
+MAX_DELAY_S = 365 * 86_400
+MAX_LEASE_S = 86_400.0
+MIN_LEASE_S = 2.0
+
+Str = Annotated[str, Field(strict=True, max_length=256)]
+Int = Annotated[int, Field(strict=True, ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_DELAY_S, allow_inf_nan=False)]
+Lease = Annotated[float, Field(gt=0, le=MAX_LEASE_S, allow_inf_nan=False)]
+Key = Annotated[str, Field(strict=True, min_length=56, max_length=56)]
+Reason = Annotated[str, Field(strict=True, max_length=MAX_REASON_CHARS)]
+
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A value that is too large for an event: where the Object Store keeps it, and what it must hash to."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    sha256: Annotated[str, Field(strict=True, pattern=r"\A[0-9a-f]{64}\z")]
+    size_bytes: Int
+    object: Annotated[str, Field(strict=True, pattern=r"\A[a-z0-9_-]{1,32}\.[A-Za-z0-9]{1,32}\z")]
+
+
+@dataclass(frozen=True, slots=True)
+class LogDigest:
+    """What an attempt wrote to LOGS: how many messages, and the SHA-256 over their bytes in order."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    count: Int
+    sha256: Annotated[str, Field(strict=True, pattern=r"\A[0-9a-f]{64}\z")]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that a worker offers: its description and the JSON schema of its arguments."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    name: Str
+    description: Annotated[str, Field(strict=True, max_length=4_096)] = ""
+    schema: Annotated[dict[str, Any], Field(max_length=1_000)] | None = None
+
+
+# --- the colony and its members ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """The first event of a ledger, signed by the colony's account key: where trust starts."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    name: Str
+    owner: Str
+    owner_key: Key
+    roles: dict[Role, Key]
+    lease_s: Lease
+    type: Literal["colony.genesis"] = "colony.genesis"
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The owner changed the colony's lease."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    lease_s: Lease
+    type: Literal["colony.configured"] = "colony.configured"
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A key is a member from here on. The name is in the subject."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    key: Key
+    role: Role
+    type: Literal["member.approved"] = "member.approved"
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A member's key counts no more from here on; what it said before stays valid."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    reason: Reason = ""
+    type: Literal["member.revoked"] = "member.revoked"
+
+
+# --- queues and workers -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A queue exists from here on: what its processes need and how urgent they are."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    conditions: Conditions
+    priority: Annotated[int, Field(strict=True, ge=-9, le=9)]
+    type: Literal["queue.declared"] = "queue.declared"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """An instance of a worker is up: what it runs and what it offers."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    instance: Str
+    runtimetype: Str
+    concurrency: Int
+    functions: Annotated[list[Function], Field(max_length=1_000)]
+    type: Literal["worker.started"] = "worker.started"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    """An instance of a worker left in good order."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    instance: Str
+    type: Literal["worker.stopped"] = "worker.stopped"
+
+
+# --- the life of a process --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A process was submitted and offered. `key` is set where the id derives from submitter and key."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    spec: Spec
+    key: Annotated[str, Field(strict=True, min_length=1, max_length=256)] | None = None
+    arguments: Ref | None = None
+    type: Literal["process.queued"] = "process.queued"
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """A process was offered again: after a backoff, or because nobody took the offer it had.
+
+    `cites` is the sequence of the valid event that makes this true: the failed attempt, or the offer.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    cites: Int
+    type: Literal["process.requeued"] = "process.requeued"
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A worker took an offer (`offer` is that event's id) and has `lease_s` to show a sign of life."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    offer: Str
+    lease_s: Lease
+    instance: Str
+    type: Literal["process.assigned"] = "process.assigned"
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The holder of an attempt (`attempt` is the id of its `assigned`) is still at it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    attempt: Str
+    type: Literal["process.renewed"] = "process.renewed"
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A worker gave a running process back unfinished. It does not count as a failure."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    attempt: Str
+    reason: Reason = ""
+    type: Literal["process.returned"] = "process.returned"
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """An attempt succeeded; the output is here or, when it is large, in `stored`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    attempt: Str
+    output: Any = None
+    stored: Ref | None = None
+    logs: LogDigest | None = None
+    type: Literal["process.completed"] = "process.completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt failed. `kind` decides what follows:
+
+    `error` and `timeout` count against `maxretries`, `final` ends the process, `later` waits without
+    counting. `delay_s` is how long the next attempt waits, chosen by the worker (backoff with jitter).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    attempt: Str
+    error: Annotated[str, Field(strict=True, max_length=MAX_ERROR_CHARS)]
+    kind: Literal["error", "timeout", "final", "later"] = "error"
+    delay_s: Seconds = 0.0
+    stored: Ref | None = None
+    logs: LogDigest | None = None
+    type: Literal["process.failed"] = "process.failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Poisoned:
+    """Too many attempts in a row lost their worker: the process is failed."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    type: Literal["process.poisoned"] = "process.poisoned"
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Nobody took the process within its `maxwaittime`: it is failed."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    type: Literal["process.expired"] = "process.expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The process shall not run, or not go on."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    reason: Reason = ""
+    type: Literal["process.cancelled"] = "process.cancelled"
+
+
+ProcessEvent = (
+    Queued | Requeued | Assigned | Renewed | Returned | Completed | Failed | Poisoned | Expired | Cancelled
+)
+ColonyEvent = Genesis | Configured | Approved | Revoked
+Event = ProcessEvent | ColonyEvent | Declared | WorkerStarted | WorkerStopped
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stored event, its signature checked, where it stands in the ledger.
+
+    `sequence` and `time` (ns) are the broker's; `digest` is what the next event's `prev` must name.
+    """
+
+    sequence: int
+    time: int
+    kind: str
+    entity: str
+    queue: str | None
+    author: str
+    role: Role
+    id: str
+    prev: bytes | None
+    digest: bytes
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier makes of a stored event: `valid`, `void` or `quarantined`, and by which rule.
+
+    `denied`: the rule is about who said it, not about when.
+    """
+
+    kind: Literal["valid", "void", "quarantined"]
+    rule: str = ""
+    denied: bool = False
+
+    @property
+    def valid(self) -> bool:
+        return self.kind == "valid"
+
+
+VALID = Verdict("valid")
+
+
+def quarantined(rule: str) -> Verdict:
+    """The verdict on an event that could never be true. `rule` says which rule it breaks, in a sentence."""
+    return Verdict("quarantined", rule)
+
+
+def denied(rule: str) -> Verdict:
+    """The verdict on an event that its author may not say at all."""
+    return Verdict("quarantined", rule, denied=True)

@@ -1,0 +1,74 @@
+"""Sizes as people write them (`10GB`, `1.5Gi`), read as whole bytes.
+
+It never guesses: `512m` (milli in Kubernetes, mebi in Docker) and `10Gb` (bits) are refused. The reading is
+exact, without floats; only a fraction of a byte is rounded, up, because a size says what is needed at least.
+
+The table is our own because nothing kept does exactly this: pydantic's `ByteSize` refuses `10Gi` and takes
+true as 1 and `10Gbit` as bits; bitmath 2.1 reads either `10GB` as 10**9 or `10Gi` at all, in floats.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from math import ceil
+
+from colonies.core.names import kind, shown
+from colonies.errors import Invalid
+
+MAX_SIZE_BYTES = 2**60
+
+UNITS: dict[str, int] = {"B": 1} | {
+    f"{prefix}{end}": base**power
+    for power, prefixes in enumerate(("kK", "M", "G", "T", "P"), start=1)
+    for prefix in prefixes
+    for base, ends in ((1_000, ("", "B")), (1_024, ("i", "iB")))
+    for end in ends
+    if (prefix, base) != ("k", 1_024)
+}
+SIZES = (
+    "a whole number of bytes, or text: a number and one of B, K, KB, Ki, KiB, and so with M, G, T, P "
+    "(K is 1,000, Ki is 1,024), such as 10GB or 1.5Gi; at most 1024Pi"
+)
+
+_SIZE = re.compile(r"\A([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([A-Za-z]*)\Z")
+
+
+def size(value: object, where: str = "size") -> int:
+    """The bytes that `value` means: a whole number, digits, or a number with a unit.
+
+    `where` is the field to name in the `Invalid`; with an empty one the message begins with the value.
+    """
+    found = _bytes(value)
+    if isinstance(found, int) and 0 <= found <= MAX_SIZE_BYTES:
+        return found
+    wrong = found if isinstance(found, str) else "is negative" if found < 0 else "is too large"
+    at = f"{where}: " if where else ""
+    raise Invalid(f"{at}{shown(value)} {wrong}; allowed: {SIZES}")
+
+
+def rung(size_bytes: int) -> int:
+    """The next step of the ladder at or above `size_bytes`: eight steps for each doubling.
+
+    Queues are told apart by these steps, so that 10GB and 10.1GB wait in one queue (both 10 GiB). A step is
+    at most 12.5 % above the size. `rung` keeps order: what is not enough on the ladder is not enough.
+    """
+    low_bits = max(0, size_bytes.bit_length() - 4)
+    return -(-size_bytes >> low_bits) << low_bits
+
+
+def _bytes(value: object) -> int | str:
+    """The bytes, of whatever sign and size, or what is wrong with `value`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    if not isinstance(value, str):
+        return f"is {kind(value)}, not a size"
+    match = _SIZE.match(value)
+    if not match:
+        return "is negative" if value.startswith("-") else "is not a size"
+    number, unit = Fraction(match[1]), match[2]
+    if unit not in UNITS and unit:
+        return f"has the unknown unit {shown(unit)}"
+    if not unit and "." in match[1]:
+        return "is a fraction without a unit"
+    return ceil(number * UNITS.get(unit, 1))

@@ -1,0 +1,88 @@
+"""How a Python function is run: arguments checked, coroutines on the loop, everything else in a thread.
+
+A blocking function never costs its worker the lease: heartbeats go on beside it. A thread cannot be killed;
+one that outlives its time is left to itself and its result is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from colonies.attempt import Attempt
+from colonies.calls import Function
+from colonies.core.spec import Spec
+
+
+class Fail(Exception):
+    """Raise it in a function: the process is failed for good, whatever `maxretries` says."""
+
+
+class Later(Exception):
+    """Raise it in a function: try again in `delay_s` seconds, without counting it as a failure."""
+
+    def __init__(self, delay_s: float, reason: str = "") -> None:
+        super().__init__(reason or f"later, in {delay_s:g} s")
+        self.delay_s = float(delay_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be run: the spec, its arguments in full, and the attempt that it belongs to."""
+
+    spec: Spec
+    args: list[Any]
+    kwargs: dict[str, Any]
+    attempt: Attempt
+
+
+async def run_function(functions: Mapping[str, Function[Any, Any]], work: Work) -> Any:
+    """Run the function that the spec names.
+
+    Raises:
+        Invalid: the arguments do not fit. LookupError: there is no such function here.
+    """
+    function = functions.get(work.spec.func)
+    if function is None:
+        offered = ", ".join(sorted(functions)) or "none"
+        raise LookupError(f"this worker has no function {work.spec.func!r}; it has: {offered}")
+    bound = function.bind(work.args, work.kwargs)
+    work.attempt.enter()
+    if function.is_async:
+        return await function.function(*bound.args, **bound.kwargs)
+    return await _in_thread(lambda: function.function(*bound.args, **bound.kwargs))
+
+
+async def _in_thread(call: Callable[[], Any]) -> Any:
+    """As `asyncio.to_thread`, in a thread of its own that does not keep the program from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = context.run(call)
+        except StopIteration as stop:
+            error = RuntimeError(f"the function raised StopIteration: {stop}")
+        except BaseException as raised:
+            error = raised
+        try:
+            loop.call_soon_threadsafe(settle, result, error)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+
+    threading.Thread(target=run, name="colonies function", daemon=True).start()
+    return await future

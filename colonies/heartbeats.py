@@ -1,0 +1,53 @@
+"""Heartbeats as their readers see them: who is alive, what it runs, how far it is.
+
+A heartbeat is signed by its worker; one that is not, or is of nobody's, is nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from colonies import codec
+from colonies.core.colony import Colony
+from colonies.ledger import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life at `time` (ns). `attempts` maps a process's id to [attempt id, fraction, message]."""
+
+    worker: str
+    instance: str
+    time: int
+    runtimetype: str
+    concurrency: int
+    attempts: dict[str, Any]
+
+
+def read_heartbeat(colony: Colony, stored: Stored) -> Heartbeat | None:
+    """A verified heartbeat, or None."""
+    match stored.subject.split("."):
+        case ["heartbeat", worker, instance]:
+            pass
+        case _:
+            return None
+    member = colony.members.get(worker)
+    if member is None or member.until is not None or member.role != "worker":
+        return None
+    try:
+        opened = codec.open_(colony.key, stored.subject, stored.data)
+    except codec.Malformed:
+        return None
+    if opened.author != worker or opened.type != "heartbeat" or not opened.is_signed_by(member.key):
+        return None
+    match opened.data:
+        case {
+            "instance": str() as said,
+            "runtimetype": str() as runtimetype,
+            "concurrency": int() as concurrency,
+            "attempts": dict() as attempts,
+        } if said == instance:
+            return Heartbeat(worker, instance, stored.time, runtimetype, concurrency, attempts)
+        case _:
+            return None

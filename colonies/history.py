@@ -1,0 +1,125 @@
+"""Reading with open eyes: every stored message gets a verdict, the valid ones are folded.
+
+`examine` checks form, membership and signature; `History` folds a whole ledger from its first message and
+is what `ledger verify`, the projectors and the orchestrator use; `fold_process` does the same for one
+process. They share the rules of `colonies.core` and hold no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from colonies import codec, subjects
+from colonies.core import colony as colonies_
+from colonies.core import process as processes_
+from colonies.core.colony import Colony
+from colonies.core.events import Record, Verdict, quarantined
+from colonies.core.process import Process
+from colonies.ledger import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stored message with its verdict. `record` is None where it is not even a signed event."""
+
+    stored: Stored
+    record: Record | None
+    verdict: Verdict
+
+
+def examine(colony: Colony, stored: Stored, *, trusted: bool = False) -> Judged:
+    """Is this a well-formed event, signed by a member of that point? Nothing about its truth yet.
+
+    `trusted` leaves out the signature's arithmetic, for bytes that a later, checked event of the same
+    author covers by its `prev`.
+    """
+    subject = subjects.parse(stored.subject)
+    if subject is None:
+        return Judged(stored, None, quarantined("its subject is not of the ledger's grammar"))
+    try:
+        opened = codec.open_(colony.key, stored.subject, stored.data)
+        event = opened.event()
+    except codec.Malformed as error:
+        return Judged(stored, None, quarantined(f"it is not an event: {error}"))
+    if opened.author != subject.author or not subjects.matches(event, subject):
+        return Judged(stored, None, quarantined("its author or type is not that of its subject"))
+    holder = colony.key_of(subject.kind, subject.event, subject.author, stored.sequence)
+    if holder is None:
+        return Judged(stored, None, quarantined(f"{subject.author} is no member at this point"))
+    key, role = holder
+    if not trusted and not opened.is_signed_by(key):
+        return Judged(stored, None, quarantined(f"its signature is not that of {subject.author}"))
+    record = Record(
+        sequence=stored.sequence,
+        time=stored.time,
+        kind=subject.kind,
+        entity=subject.entity,
+        queue=subject.queue,
+        author=subject.author,
+        role=role,
+        id=opened.id,
+        prev=opened.prev,
+        digest=opened.digest,
+        event=event,
+    )
+    return Judged(stored, record, Verdict("valid"))
+
+
+def judge_process(colony: Colony, process: Process | None, seen: Judged) -> tuple[Process | None, Judged]:
+    """Judge an examined event of a process and, if it is valid, fold it."""
+    record = seen.record
+    if record is None:
+        return process, seen
+    if process is not None and record.time < process.time:
+        record = replace(record, time=process.time)
+    verdict = processes_.judge(process, record, colony)
+    judged = Judged(seen.stored, record, verdict)
+    return (processes_.evolve(process, record) if verdict.valid else process), judged
+
+
+@dataclass(slots=True)
+class Story:
+    """One process as read from the ledger: its state, every message's verdict, and its guard."""
+
+    process: Process | None
+    judged: list[Judged]
+    guard: int
+
+
+def fold_process(colony: Colony, messages: Iterable[Stored]) -> Story:
+    """Fold the messages of one process, in order."""
+    process: Process | None = None
+    judged: list[Judged] = []
+    guard = 0
+    for stored in messages:
+        process, seen = judge_process(colony, process, examine(colony, stored))
+        judged.append(seen)
+        guard = stored.sequence
+    return Story(process, judged, guard)
+
+
+@dataclass(slots=True)
+class History:
+    """A fold over a whole ledger. Feed it every message in order, starting with the first."""
+
+    colony: Colony
+    processes: dict[str, Process] = field(default_factory=dict)
+    position: int = 0
+
+    def add(self, stored: Stored) -> Judged:
+        """Judge the next message and fold it if it is valid."""
+        seen = examine(self.colony, stored)
+        self.position = stored.sequence
+        record = seen.record
+        if record is None:
+            return seen
+        if record.kind == "process":
+            process, judged = judge_process(self.colony, self.processes.get(record.entity), seen)
+            if process is not None:
+                self.processes[record.entity] = process
+            return judged
+        verdict = colonies_.judge(self.colony, record)
+        if verdict.valid:
+            colonies_.evolve(self.colony, record)
+        return Judged(stored, record, verdict)

@@ -1,0 +1,258 @@
+"""The orchestrator: keeps the queues' consumers, ends backoffs, offers again what was lost, lets expire.
+
+It follows the ledger, verifying every event, and holds only the processes that are not final. All it says is
+guarded and cites what makes it true, so two orchestrators, or one that repeats itself, do no harm; killed at
+any point, it derives everything anew from the ledger. It never runs work and can invent none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from colonies.core.colony import Queue
+from colonies.core.events import Expired, Poisoned, ProcessEvent, Requeued
+from colonies.core.process import (
+    MAX_LOST_IN_A_ROW,
+    REOFFER_AFTER_S,
+    SECOND,
+    Blocked,
+    Process,
+    Running,
+    Waiting,
+    lost_in_a_row,
+)
+from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
+from colonies.heartbeats import read_heartbeat
+from colonies.history import History, Story
+from colonies.ledger import Machinery
+from colonies.session import Session
+from colonies.subjects import heartbeat
+
+SWEEP_S = 2.0
+PASSED_AFTER_S = 15.0
+LOST_AFTER_S = 15.0
+SOON_S = 1.0
+
+_log = structlog.get_logger("colonies.orchestrator")
+
+
+class Orchestrator:
+    """One orchestrator, on a session of a member with the role `service`."""
+
+    def __init__(self, session: Session, machinery: Machinery) -> None:
+        self.session = session
+        self.ledger = session.ledger
+        self.machinery = machinery
+        self.ready = asyncio.Event()
+        self._history = History(type(session.colony)(session.ledger.colony))
+        self._finished: set[str] = set()
+        self._touched: set[str] = set()
+        self._wake = asyncio.Event()
+        self._made: dict[str, float] = {}
+        self._soon: set[asyncio.TimerHandle] = set()
+
+    async def run(self) -> None:
+        """Work until cancelled.
+
+        Raises:
+            Refused: this member is no service, or is revoked.
+        """
+        if self.session.role != "service":
+            raise Refused(
+                f"{self.session.name} is a {self.session.role}; an orchestrator needs the role service"
+            )
+        self.ledger.on_gap(self._wake.set)
+        feed = await self.ledger.subscribe("feed.>", lambda _: self._wake.set())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow(), name="follow the ledger")
+                group.create_task(self._repeat(self._sweep, SWEEP_S), name="sweep")
+                group.create_task(self._repeat(self._due, 0.0), name="timers")
+                group.create_task(self._watch_connection(), name="connection")
+        except* ColoniesError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            for timer in self._soon:
+                timer.cancel()
+            await feed.close()
+
+    async def _repeat(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
+        await self.ready.wait()
+        while True:
+            try:
+                await step()
+            except (Unavailable, ColoniesError) as error:
+                _log.debug("trying again", step=step.__name__, error=str(error))
+                await asyncio.sleep(0.5)
+            await asyncio.sleep(pause_s)
+
+    async def _watch_connection(self) -> None:
+        while True:
+            lost = getattr(self.ledger, "lost", None)
+            if lost is not None:
+                raise lost
+            await asyncio.sleep(0.5)
+
+    # --- following -----------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._catch_up()
+                await self._make_queues()
+                await self._act_on_touched()
+            except Unavailable as error:
+                _log.debug("ledger not read", error=str(error))
+                await asyncio.sleep(0.2)
+                continue
+            if not self.ready.is_set():
+                _log.info(
+                    "orchestrator ready", position=self._history.position, open=len(self._history.processes)
+                )
+                self.ready.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), SWEEP_S)
+
+    async def _catch_up(self) -> None:
+        history = self._history
+        async for batch in self.ledger.scan(history.position):
+            for stored in batch:
+                judged = history.add(stored)
+                record = judged.record
+                if record is None or record.kind != "process" or not judged.verdict.valid:
+                    continue
+                if record.entity in self._finished:
+                    history.processes.pop(record.entity, None)
+                elif history.processes[record.entity].final:
+                    self._finished.add(record.entity)
+                    del history.processes[record.entity]
+                    self._touched.discard(record.entity)
+                else:
+                    self._touched.add(record.entity)
+            await asyncio.sleep(0)
+
+    async def _make_queues(self) -> None:
+        colony = self._history.colony
+        for queue in list(colony.queues.values()):
+            if self._made.get(queue.id) != colony.lease_s:
+                await self._make_queue(queue, colony.lease_s)
+
+    async def _make_queue(self, queue: Queue, lease_s: float) -> None:
+        state = await self.machinery.queue_state(queue.id)
+        start = queue.declared
+        if state is None:
+            start = self._first_open_offer(queue)
+        await self.machinery.make_queue(queue.id, start=start, lease_s=lease_s)
+        self._made[queue.id] = lease_s
+        _log.debug("queue ready", queue=queue.id)
+
+    def _first_open_offer(self, queue: Queue) -> int:
+        """Where a consumer that is made anew must begin, so that no open offer is passed over."""
+        offers = [
+            process.phase.offer.sequence
+            for process in self._history.processes.values()
+            if process.queue == queue.id and isinstance(process.phase, Waiting | Running)
+        ]
+        return min(offers, default=max(queue.declared, self._history.position))
+
+    async def _act_on_touched(self) -> None:
+        now = await self.ledger.now()
+        while self._touched:
+            process = self._history.processes.get(self._touched.pop())
+            if process is not None and isinstance(process.phase, Blocked):
+                await self._blocked(process, process.phase.until, now)
+
+    async def _blocked(self, process: Process, until: int, now: int) -> None:
+        left_s = (until - now) / SECOND
+        if left_s <= 0:
+            await self._say(process, Requeued(process.sequence))
+        elif left_s <= SOON_S:
+            self._look_again_in(left_s + 0.002, process.id)
+        else:
+            await self.machinery.schedule(process.id, until)
+
+    def _look_again_in(self, delay_s: float, process: str) -> None:
+        def due() -> None:
+            self._soon.discard(timer)
+            self._touched.add(process)
+            self._wake.set()
+
+        timer = asyncio.get_running_loop().call_later(delay_s, due)
+        self._soon.add(timer)
+
+    async def _due(self) -> None:
+        for process in await self.machinery.due():
+            self._touched.add(process)
+            self._wake.set()
+
+    # --- sweeping ------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        """What no event brings about: consumers and offers that went missing, leases and waits that ended."""
+        now = await self.ledger.now()
+        passed: dict[str, tuple[int, int]] = {}
+        started = time.monotonic()
+        for process in list(self._history.processes.values()):
+            if time.monotonic() - started > 0.05:
+                await asyncio.sleep(0)
+                started = time.monotonic()
+            match process.phase:
+                case Waiting() as waiting:
+                    await self._waiting(process, waiting, now, passed)
+                case Running() as running if now > running.lapses_at() + LOST_AFTER_S * SECOND:
+                    await self._lapsed(process, running, now)
+                case Blocked(until=until) if now > until + 2 * SECOND:
+                    await self._say(process, Requeued(process.sequence))
+
+    async def _waiting(
+        self, process: Process, waiting: Waiting, now: int, passed: dict[str, tuple[int, int]]
+    ) -> None:
+        limit_s = process.spec.maxwaittime
+        if limit_s is not None and now > waiting.since + limit_s * SECOND:
+            await self._say(process, Expired())
+            return
+        age_s = (now - waiting.offer.time) / SECOND
+        if age_s < REOFFER_AFTER_S + 1:
+            return
+        if process.queue not in passed:
+            passed[process.queue] = await self._passed(process.queue)
+        delivered, acknowledged = passed[process.queue]
+        offer = waiting.offer.sequence
+        if offer <= acknowledged or (offer <= delivered and age_s > PASSED_AFTER_S):
+            await self._say(process, Requeued(process.sequence))
+
+    async def _passed(self, queue: str) -> tuple[int, int]:
+        """How far the queue's consumer is; it is made anew when it is gone."""
+        state = await self.machinery.queue_state(queue)
+        if state is not None:
+            return state.delivered, state.acknowledged
+        declared = self._history.colony.queues.get(queue)
+        if declared is not None:
+            _log.warning("a queue lost its consumer; made anew", queue=queue)
+            await self._make_queue(declared, self._history.colony.lease_s)
+        return 0, 0
+
+    async def _lapsed(self, process: Process, running: Running, now: int) -> None:
+        last = process.attempts[-1]
+        for beat in await self.ledger.emitted(heartbeat(last.worker, last.instance)):
+            found = read_heartbeat(self._history.colony, beat)
+            alive_until = beat.time + (running.lease_s + LOST_AFTER_S) * SECOND
+            if found is not None and process.id in found.attempts and now < alive_until:
+                return
+        poison = lost_in_a_row(process, now) >= MAX_LOST_IN_A_ROW
+        await self._say(process, Poisoned() if poison else Requeued(process.sequence))
+
+    async def _say(self, process: Process, event: ProcessEvent) -> None:
+        """Record it; if the process has moved on meanwhile, that is as well."""
+        queue = process.queue if isinstance(event, Requeued) else None
+        try:
+            await self.session.record(process.id, event, at=Story(process, [], process.sequence), queue=queue)
+            _log.info(event.type, process=process.id, colony=self.session.colony.name)
+        except Conflict:
+            self._wake.set()

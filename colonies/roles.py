@@ -1,0 +1,167 @@
+"""The roles of a colony: for each, what it is for and which subjects it may publish and subscribe.
+
+One table, from which everything else is derived: the permission templates that the broker enforces (they go
+into the account's token, one scoped signing key per role), and the page about roles in the docs. `{{name()}}`
+becomes the member's name and `{{subject()}}` its public key when it logs in. What is not listed is forbidden:
+nobody may publish to `feed.>`, and nobody but the service may create, change or delete consumers.
+
+These are broker permissions, the first fence. Whether an event is *true* is for the verifiers, who trust no
+fence. A hole in it that permissions cannot close: nats-server does not check the *reply* subject of a
+publish, and the answer goes out with the account's own rights. So a member can have the broker store its
+answer under another's name (no signature fits it: never blame the name in the subject of what is not signed
+by it), and the empty "not found" of a direct get is, with the right reply subject, the order to delete a
+stream or a consumer.
+
+This module never checks an event, and it holds no member: it only says what each role may do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from colonies.errors import Invalid
+
+RoleName = Literal["owner", "user", "worker", "observer", "service"]
+
+INBOX = "_INBOX_{{subject()}}"  # a member's own inbox prefix, without the dot after it
+
+ANSWER_MESSAGES = 10_000  # a streamed answer to one question; the broker stops it after as many messages ...
+ANSWER_SECONDS = 120  # ... or after this time
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One row of the table. `publish` and `subscribe` are NATS subject templates.
+
+    `answers` lets the role publish to the reply subject of whatever it received, up to ANSWER_MESSAGES
+    messages within ANSWER_SECONDS seconds each.
+    """
+
+    name: RoleName
+    purpose: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    answers: bool = False
+
+
+def _each(pattern: str, *words: str) -> tuple[str, ...]:
+    """`pattern` once for each word, put in the place of `@`."""
+    return tuple(pattern.replace("@", word) for word in words)
+
+
+_READ = (
+    *_each("$JS.API.DIRECT.GET.@", "LEDGER", "HEARTBEATS", "LOGS", "OBJ_values"),
+    *_each("$JS.API.DIRECT.GET.@.>", "LEDGER", "HEARTBEATS", "LOGS", "OBJ_values"),
+    *_each("$JS.API.STREAM.MSG.GET.@", "LEDGER", "HEARTBEATS", "LOGS"),
+    *_each("$JS.API.STREAM.INFO.@", "LEDGER", "HEARTBEATS", "LOGS"),
+    "query.>",
+    *_each("$SRV.@", "PING", "INFO", "STATS"),
+    *_each("$SRV.@.>", "PING", "INFO", "STATS"),
+)
+_LISTEN = (f"{INBOX}.>", "feed.>", "log.>", "heartbeat.>")
+_STORE_VALUES = ("$O.values.C.{{name()}}.*", "$O.values.M.*")
+_SUBMIT = (
+    "ledger.process.*.queued.*.{{name()}}",
+    *_each("ledger.process.*.@.{{name()}}", "submitted", "cancelled"),
+    "ledger.queue.*.declared.{{name()}}",
+    *_STORE_VALUES,
+)
+
+_TABLE = (
+    Role(
+        name="owner",
+        purpose="Owns the colony: all that a user may, and who is a member and what the settings are.",
+        publish=(
+            *_READ,
+            *_SUBMIT,
+            "ledger.member.*.*.{{name()}}",
+            "ledger.colony.*.{{name()}}",
+            "operator.>",
+        ),
+        subscribe=_LISTEN,
+    ),
+    Role(
+        name="user",
+        purpose="Submits processes, waits for their results, cancels them.",
+        publish=(*_READ, *_SUBMIT),
+        subscribe=_LISTEN,
+    ),
+    Role(
+        name="worker",
+        purpose="Pulls offers from the queues it meets, runs them, and says how that ended.",
+        publish=(
+            *_READ,
+            *_each(
+                "ledger.process.*.@.{{name()}}",
+                *("assigned", "renewed", "returned", "completed", "failed", "poisoned", "expired"),
+            ),
+            "ledger.worker.{{name()}}.*.{{name()}}",
+            "heartbeat.{{name()}}.*",
+            "log.*.{{name()}}",
+            "$JS.API.CONSUMER.MSG.NEXT.LEDGER.*",
+            "$JS.ACK.>",
+            *_STORE_VALUES,
+        ),
+        subscribe=_LISTEN,
+    ),
+    Role(
+        name="observer",
+        purpose="Reads everything and answers questions about it (projectors, dashboards). Adds nothing.",
+        publish=_READ,
+        subscribe=(*_LISTEN, "query.>", "$SRV.>"),
+        answers=True,
+    ),
+    Role(
+        name="service",
+        purpose="The orchestrator: makes the queues' consumers, releases, re-offers and ends processes.",
+        publish=(
+            *_READ,
+            "ledger.process.*.queued.*.{{name()}}",
+            *_each("ledger.process.*.@.{{name()}}", "cancelled", "poisoned", "expired"),
+            *_each("$JS.API.CONSUMER.CREATE.@", "LEDGER", "LEDGER.>", "TIMERS", "TIMERS.>"),
+            *_each("$JS.API.CONSUMER.DURABLE.CREATE.@.*", "LEDGER", "TIMERS"),
+            *_each("$JS.API.CONSUMER.INFO.@.*", "LEDGER", "TIMERS"),
+            *_each("$JS.API.CONSUMER.LIST.@", "LEDGER", "TIMERS"),
+            *_each("$JS.API.CONSUMER.NAMES.@", "LEDGER", "TIMERS"),
+            *_each("$JS.API.CONSUMER.DELETE.@.*", "LEDGER", "TIMERS"),
+            *_each("$JS.API.CONSUMER.MSG.NEXT.@.*", "LEDGER", "TIMERS"),
+            *_each("$JS.API.STREAM.@.TIMERS", "INFO", "CREATE", "UPDATE", "MSG.GET"),
+            "$JS.API.DIRECT.GET.TIMERS",
+            "$JS.API.DIRECT.GET.TIMERS.>",
+            "$JS.ACK.>",
+            "timers.>",
+        ),
+        subscribe=_LISTEN,
+    ),
+)
+
+ROLES: Mapping[RoleName, Role] = MappingProxyType({role.name: role for role in _TABLE})
+
+
+def role_named(name: str) -> Role:
+    """The role of that name. Raises Invalid, naming those there are."""
+    for role in _TABLE:
+        if role.name == name:
+            return role
+    raise Invalid(f"there is no role {name!r}; roles are {', '.join(get_args(RoleName))}")
+
+
+def template(name: str) -> dict[str, Any]:
+    """The role as the template of a scoped signing key: `{"pub", "sub", "resp"?, "subs", "data", "payload"}`.
+
+    Raises Invalid for an unknown role.
+    """
+    role = role_named(name)
+    scoped: dict[str, Any] = {
+        "pub": {"allow": list(role.publish)},
+        "sub": {"allow": list(role.subscribe)},
+        "subs": -1,
+        "data": -1,
+        "payload": -1,
+    }
+    if role.answers:
+        scoped["resp"] = {"max": ANSWER_MESSAGES, "ttl": ANSWER_SECONDS * 1_000_000_000}
+    return scoped

@@ -1,0 +1,266 @@
+"""One member at one ledger: what the client, the worker and the orchestrator have in common.
+
+It knows the colony (members, queues, settings) as of a moment ago, reads and judges processes, and records
+events: decide, seal, append by compare-and-set, and again after a conflict. It holds no processes and runs
+no work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from colonies import codec, subjects
+from colonies.core import colony as colonies_
+from colonies.core import process as processes_
+from colonies.core.colony import Colony
+from colonies.core.events import Event, Genesis, ProcessEvent, Record, Role
+from colonies.core.process import Process, Wish
+from colonies.errors import Conflict, NotFound, Refused, Unavailable, Unknown
+from colonies.history import Judged, Story, examine, fold_process
+from colonies.ids import new_id
+from colonies.ledger import Draft, Ledger, Stored, Subscription
+from colonies.nkeys import KeyPair
+
+REFRESH_S = 30.0
+MAX_TRIES = 100
+_COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES)
+
+_log = structlog.get_logger("colonies.session")
+
+
+class Session:
+    """A member's view of its colony, kept up to date until `close`."""
+
+    def __init__(self, ledger: Ledger, name: str, keypair: KeyPair) -> None:
+        self.ledger = ledger
+        self.name = name
+        self.keypair = keypair
+        self.colony = Colony(ledger.colony)
+        self.stale = asyncio.Event()
+        self.queues_changed = asyncio.Event()
+        self.changed = asyncio.Event()
+        self._position = 0
+        self._refreshing = asyncio.Lock()
+        self._subscriptions: list[Subscription] = []
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def open(self) -> Session:
+        """Read who is a member and what is declared, and follow both from here.
+
+        Raises:
+            Unavailable: the broker does not answer.
+            Refused: this member is not one of the colony.
+        """
+        for pattern in _COLONY_PATTERNS:
+            feed = subjects.feed_of(pattern)
+            self._subscriptions.append(await self.ledger.subscribe(feed, lambda _: self.stale.set()))
+        self.ledger.on_gap(self.stale.set)
+        await self.refresh()
+        self._keeper = asyncio.create_task(self._keep_fresh(), name="colony keeper")
+        return self
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        for subscription in self._subscriptions:
+            await subscription.close()
+        self._subscriptions.clear()
+
+    @property
+    def role(self) -> Role:
+        """This member's role.
+
+        Raises:
+            Refused: it is no member, or no longer.
+        """
+        member = self.colony.members.get(self.name)
+        if member is None or member.key != self.keypair.public:
+            raise Refused(
+                f"{self.name} is not a member of this colony with this key; ask an owner to approve it"
+            )
+        if member.until is not None:
+            raise Refused(f"{self.name} was revoked; ask an owner for a new member")
+        return member.role
+
+    async def refresh(self) -> None:
+        """Fold what the ledger says of the colony since the last time."""
+        async with self._refreshing:
+            self.stale.clear()
+            last = await self.ledger.last_sequence()
+            found: list[Stored] = []
+            for pattern in _COLONY_PATTERNS:
+                async for batch in self.ledger.scan(self._position, pattern):
+                    found += [stored for stored in batch if stored.sequence <= last]
+            queues = len(self.colony.queues)
+            for stored in sorted(found, key=lambda stored: stored.sequence):
+                self._fold(stored)
+            self._position = max(self._position, last)
+            if found:
+                self.changed.set()
+            if len(self.colony.queues) != queues:
+                self.queues_changed.set()
+
+    def _fold(self, stored: Stored) -> None:
+        seen = examine(self.colony, stored)
+        if seen.record is not None and colonies_.judge(self.colony, seen.record).valid:
+            colonies_.evolve(self.colony, seen.record)
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self.stale.wait(), REFRESH_S)
+            except TimeoutError:
+                pass
+            try:
+                await self.refresh()
+            except (Unavailable, NotFound, Refused) as error:
+                _log.debug("colony not refreshed", error=str(error))
+                await asyncio.sleep(0.5)
+                self.stale.set()
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    async def examine(self, stored: Stored) -> Judged:
+        """As `history.examine`, having looked again for members that are too new to be known here."""
+        seen = examine(self.colony, stored)
+        if seen.record is None and "no member" in seen.verdict.rule:
+            await self.refresh()
+            seen = examine(self.colony, stored)
+        return seen
+
+    async def story(self, process: str) -> Story:
+        """One process, read from the leader, every event judged."""
+        messages = await self.ledger.read(subjects.guard_of("process", process))
+        story = fold_process(self.colony, messages)
+        if any("no member" in seen.verdict.rule for seen in story.judged):
+            await self.refresh()
+            story = fold_process(self.colony, messages)
+        return story
+
+    async def process(self, process: str) -> Process:
+        """One process as it is now.
+
+        Raises:
+            NotFound: nobody submitted it.
+        """
+        found = (await self.story(process)).process
+        if found is None:
+            raise NotFound(f"there is no process {process} in the colony {self.colony.name}")
+        return found
+
+    # --- writing -------------------------------------------------------------------------------------
+
+    def seal(
+        self, event: Event, entity: str, *, prev: bytes | None, id: str, now: int, queue: str | None = None
+    ) -> tuple[str, codec.Sealed]:
+        """The event signed by this member, and the subject it is signed for."""
+        subject = subjects.subject_of(event, entity, self.name, queue)
+        return subject, codec.seal(
+            self.keypair,
+            self.ledger.colony,
+            subject,
+            id=id,
+            type=event.type,
+            time=now,
+            author=self.name,
+            prev=prev,
+            data=codec.data_of(event),
+        )
+
+    def seal_note(self, subject: str, type: str, now: int, data: dict[str, Any]) -> bytes:
+        """A heartbeat or log message, signed by this member."""
+        return codec.seal(
+            self.keypair,
+            self.ledger.colony,
+            subject,
+            id=new_id(),
+            type=type,
+            time=now,
+            author=self.name,
+            prev=None,
+            data=data,
+        ).data
+
+    async def record(
+        self, process: str, event: ProcessEvent, *, at: Story, queue: str | None = None
+    ) -> Story:
+        """Record an event of a process, starting from what is known of it; read again on conflict.
+
+        Returns the process after it (its last time is our estimate; the ledger's is a moment later).
+
+        Raises:
+            Conflict: it is not true of the process (any more). Nothing was recorded.
+            Refused: this member may not say it.
+            Unavailable: the broker does not answer; Unknown: ... and what became of the event is not known.
+        """
+        id = new_id()
+        for _ in range(MAX_TRIES):
+            now = await self.ledger.now()
+            wish = Wish(process, queue, self.name, self.role, id, now, event)
+            prev = processes_.decide(at.process, wish, self.colony)
+            subject, sealed = self.seal(event, process, prev=prev, id=id, now=now, queue=queue)
+            try:
+                sequence = await self.ledger.append(Draft(subject, sealed.data, at.guard))
+            except (Conflict, Unknown):
+                at = await self.story(process)
+                if any(s.record is not None and s.record.id == id and s.verdict.valid for s in at.judged):
+                    return at
+                continue
+            record = Record(
+                sequence, now, "process", process, queue, self.name, wish.role, id, prev, sealed.digest, event
+            )
+            if at.process is not None:
+                record = replace(record, time=max(now, at.process.time))
+            return Story(processes_.evolve(at.process, record), at.judged, sequence)
+        raise Conflict(f"process {process}: {MAX_TRIES} other events came first, each time")
+
+    async def record_genesis(self, genesis: Genesis) -> int:
+        """Record the colony's first event. This session's keypair must be the account's."""
+        now = await self.ledger.now()
+        subject, sealed = self.seal(genesis, "", prev=None, id=new_id(), now=now)
+        return await self.ledger.append(Draft(subject, sealed.data, 0))
+
+    async def record_entity(self, kind: str, entity: str, event: Event) -> int:
+        """Record an event of the colony, a member, a queue or a worker; its sequence. Raises as `record`."""
+        id = new_id()
+        for _ in range(MAX_TRIES):
+            messages = await self.ledger.read(subjects.guard_of(kind, entity))
+            await self.refresh()
+            view = self._view_of(kind, entity, messages)
+            for stored in messages:
+                seen = examine(self.colony, stored)
+                if seen.record is not None and seen.record.id == id:
+                    return stored.sequence
+            now = await self.ledger.now()
+            prev = colonies_.head(view, kind, entity)
+            record = Record(0, now, kind, entity, None, self.name, self.role, id, prev, b"", event)
+            verdict = colonies_.judge(view, record)
+            if verdict.denied:
+                raise Refused(f"{kind} {entity}: {verdict.rule}")
+            if not verdict.valid:
+                raise Conflict(f"{kind} {entity}: {verdict.rule}")
+            guard = messages[-1].sequence if messages else 0
+            subject, sealed = self.seal(event, entity, prev=prev, id=id, now=now)
+            try:
+                sequence = await self.ledger.append(Draft(subject, sealed.data, guard))
+            except (Conflict, Unknown):
+                continue
+            await self.refresh()
+            return sequence
+        raise Conflict(f"{kind} {entity}: {MAX_TRIES} other events came first, each time")
+
+    def _view_of(self, kind: str, entity: str, messages: list[Stored]) -> Colony:
+        """The colony with the chain of a worker, which sessions do not follow, folded in."""
+        if kind != "worker":
+            return self.colony
+        view = replace(self.colony, heads={})
+        for stored in messages:
+            seen = examine(self.colony, stored)
+            if seen.record is not None and colonies_.judge(view, seen.record).valid:
+                colonies_.evolve(view, seen.record)
+        return view

@@ -1,0 +1,157 @@
+"""Every NATS subject, stream and header of Colonies, built and parsed here and nowhere else.
+
+The grammar is DESIGN.md section 3. A subject that does not follow it parses to None, never to an error:
+anybody may publish junk within their permissions, and readers go on.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from colonies.core.events import Event
+
+LEDGER = "LEDGER"
+HEARTBEATS = "HEARTBEATS"
+LOGS = "LOGS"
+TIMERS = "TIMERS"
+VALUES_BUCKET = "values"
+VALUES = f"OBJ_{VALUES_BUCKET}"
+
+EVERYTHING = "ledger.>"
+TRUST = ("ledger.colony.>", "ledger.member.>")
+QUEUES = "ledger.queue.>"
+
+EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+BATCH_ID = "Nats-Batch-Id"
+BATCH_SEQUENCE = "Nats-Batch-Sequence"
+BATCH_COMMIT = "Nats-Batch-Commit"
+STORED_SUBJECT = "Nats-Subject"
+STORED_SEQUENCE = "Nats-Sequence"
+STORED_TIME = "Nats-Time-Stamp"
+SCHEDULE = "Nats-Schedule"
+SCHEDULE_TARGET = "Nats-Schedule-Target"
+SCHEDULE_TTL = "Nats-Schedule-TTL"
+
+_QUEUED = {"queued", "requeued"}
+_ENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_AUTHOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_KINDS = frozenset({"process", "workflow", "member", "queue", "worker", "cron", "generator"})
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A ledger subject taken apart. `queue` is set for offers only; `entity` is "" for the colony."""
+
+    kind: str
+    entity: str
+    event: str
+    author: str
+    queue: str | None = None
+
+    def __str__(self) -> str:
+        entity = f".{self.entity}" if self.entity else ""
+        queue = f".{self.queue}" if self.queue else ""
+        return f"ledger.{self.kind}{entity}.{self.event}{queue}.{self.author}"
+
+
+def subject_of(event: Event, entity: str, author: str, queue: str | None = None) -> str:
+    """The subject that this event is published on. Offers of both types are `queued`."""
+    kind, name = event.type.split(".")
+    if name in _QUEUED:
+        return f"ledger.process.{entity}.queued.{queue}.{author}"
+    return str(Subject(kind, entity, name, author))
+
+
+def matches(event: Event, subject: Subject) -> bool:
+    """Is this the kind of event that the subject says?"""
+    kind, name = event.type.split(".")
+    return kind == subject.kind and ("queued" if name in _QUEUED else name) == subject.event
+
+
+def parse(subject: str) -> Subject | None:
+    """A ledger subject taken apart, or None when it is not of the grammar."""
+    parts = subject.split(".")
+    if parts[0] != "ledger":
+        return None
+    match parts[1:]:
+        case ["colony", event, author]:
+            found = Subject("colony", "", event, author)
+        case ["process", entity, "queued", queue, author]:
+            found = Subject("process", entity, "queued", author, queue)
+        case [kind, entity, event, author] if kind in _KINDS and (kind, event) != ("process", "queued"):
+            found = Subject(kind, entity, event, author)
+        case _:
+            return None
+    if not _AUTHOR.fullmatch(found.author) or (found.entity and not _ENTITY.fullmatch(found.entity)):
+        return None
+    return found
+
+
+@lru_cache(maxsize=4_096)
+def guard_of(kind: str, entity: str) -> str:
+    """The filter under which all events of an entity stand: identical for all of its writers."""
+    return f"ledger.{kind}.{entity}.>" if entity else f"ledger.{kind}.>"
+
+
+def guard_of_subject(subject: str) -> str:
+    """The guard of the entity that this well-formed ledger subject belongs to."""
+    parts = subject.split(".", 3)
+    return "ledger.colony.>" if parts[1] == "colony" else f"ledger.{parts[1]}.{parts[2]}.>"
+
+
+def feed_of(pattern: str) -> str:
+    """Where the broker republishes what it stores under this ledger subject or pattern."""
+    return "feed" + pattern.removeprefix("ledger")
+
+
+def process_of_feed(subject: str) -> str:
+    """The process id in `feed.process.<id>....`; cheap, for dispatch only."""
+    return subject.split(".", 3)[2]
+
+
+def offers_of(queue: str) -> str:
+    """The filter of a queue's consumer."""
+    return f"ledger.process.*.queued.{queue}.*"
+
+
+def process_events(process: str) -> str:
+    """Feed pattern of a process's events other than its offers."""
+    return f"feed.process.{process}.*.*"
+
+
+ALL_PROCESS_EVENTS = "feed.process.*.*.*"
+ALL_CANCELS = "feed.process.*.cancelled.*"
+
+
+def heartbeat(member: str, instance: str) -> str:
+    return f"heartbeat.{member}.{instance}"
+
+
+def log(process: str, member: str) -> str:
+    return f"log.{process}.{member}"
+
+
+def logs_of(process: str) -> str:
+    return f"log.{process}.*"
+
+
+def timer(process: str) -> str:
+    """Where a process's schedule stands in TIMERS; the last one counts."""
+    return f"timers.at.{process}"
+
+
+def timer_due(process: str) -> str:
+    """Where the broker publishes when a process's schedule is due."""
+    return f"timers.due.{process}"
+
+
+def value_chunks(name: str) -> str:
+    """Where the chunks of a stored value stand (`name` is `<author>.<nuid>`)."""
+    return f"$O.{VALUES_BUCKET}.C.{name}"
+
+
+def value_meta(encoded_name: str) -> str:
+    return f"$O.{VALUES_BUCKET}.M.{encoded_name}"

@@ -1,0 +1,1 @@
+"""Views derived from the ledger: projectors, their tables and their queries."""

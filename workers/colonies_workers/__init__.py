@@ -1,0 +1,1 @@
+"""Ready-made workers: Unix commands first."""
