@@ -1,1 +1,60 @@
-"""Colonies: processes, workers and a signed ledger on NATS JetStream."""
+"""Colonies: describe work as processes, let workers anywhere pull and run them, trust nobody in between.
+
+The words, in code, subjects, command and errors:
+
+colony: a trust domain with one ledger. member: an identity of it, with a name, a key and a role.
+process: one unit of work and its whole history. spec: what was asked for.
+worker: a running program that takes processes. runtime type: the kind of worker a process needs.
+queue: the waiting processes that need the same thing. offer: the event that puts a process there.
+event: a signed fact. ledger: all of them, in order. feed: the live stream of them.
+attempt: one assignment of a process. lease: how long an attempt may go without a sign of life.
+projection: a view derived from the ledger.
+
+    async with colonies.connect() as colony:
+        process = await colony.submit({"func": "echo hello", "conditions": {"runtimetype": "cli"}})
+        print(await process.result())
+"""
+
+from colonies.attempt import current
+from colonies.calls import Call
+from colonies.client import Client, Handle, PartlySubmitted
+from colonies.connection import connect
+from colonies.core.spec import Conditions, Spec
+from colonies.errors import (
+    ColoniesError,
+    Conflict,
+    Invalid,
+    NotFound,
+    ProcessCancelled,
+    ProcessFailed,
+    Refused,
+    Unavailable,
+    Unknown,
+    Unsuccessful,
+)
+from colonies.execution import Fail, Later
+from colonies.worker import Worker
+
+__all__ = [
+    "Call",
+    "Client",
+    "ColoniesError",
+    "Conditions",
+    "Conflict",
+    "Fail",
+    "Handle",
+    "Invalid",
+    "Later",
+    "NotFound",
+    "PartlySubmitted",
+    "ProcessCancelled",
+    "ProcessFailed",
+    "Refused",
+    "Spec",
+    "Unavailable",
+    "Unknown",
+    "Unsuccessful",
+    "Worker",
+    "connect",
+    "current",
+]

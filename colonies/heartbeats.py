@@ -24,6 +24,13 @@ class Heartbeat:
     concurrency: int
     attempts: dict[str, Any]
 
+    def runs(self, process: str, attempt: str | None = None) -> bool:
+        """Does it say that it runs this process (this very attempt of it)?"""
+        said = self.attempts.get(process)
+        if not isinstance(said, list) or not said:
+            return False
+        return attempt is None or said[0] == attempt
+
 
 def read_heartbeat(colony: Colony, stored: Stored) -> Heartbeat | None:
     """A verified heartbeat, or None."""

@@ -91,6 +91,7 @@ class JetStreamLedger:
         self._closing = False
         self._connected = asyncio.Event()
         self._lost: ColoniesError | None = None
+        self._gone = asyncio.Event()
         self._clock_offset: int | None = None
         self._clock_checked = 0.0
 
@@ -151,10 +152,9 @@ class JetStreamLedger:
         with contextlib.suppress(NatsError, OSError):
             await self._nc.close()
 
-    @property
-    def lost(self) -> ColoniesError | None:
-        """Why the connection is gone for good (revoked, for example), or None."""
-        return self._lost
+    async def lost(self) -> None:
+        await self._gone.wait()
+        raise self._lost or Unavailable("the connection is closed")
 
     async def _on_error(self, error: Exception) -> None:
         text = str(error)
@@ -193,6 +193,7 @@ class JetStreamLedger:
                 f"{self._nc.last_error or 'no reason given'}"
             )
         self._fail_requests(self._lost or Unavailable("the connection is closed"))
+        self._gone.set()
         self._gap()
 
     def on_gap(self, heard: Callable[[], None]) -> None:
@@ -385,9 +386,10 @@ class JetStreamLedger:
         info = await self._ask(f"$JS.API.STREAM.INFO.{subjects.LEDGER}", None)
         return int(info["state"]["last_seq"])
 
-    async def stream_info(self, stream: str) -> dict[str, Any]:
-        """The broker's own description of a stream."""
-        return await self._ask(f"$JS.API.STREAM.INFO.{stream}", None)
+    async def stream_info(self, stream: str, *, deleted_details: bool = False) -> dict[str, Any]:
+        """The broker's own description of a stream, on demand with what it knows to have lost."""
+        body = {"deleted_details": True} if deleted_details else None
+        return await self._ask(f"$JS.API.STREAM.INFO.{stream}", body)
 
     async def at(self, sequence: int) -> Stored:
         """One message of the ledger by its sequence.
@@ -492,6 +494,8 @@ class JetStreamMachinery:
     def __init__(self, ledger: JetStreamLedger) -> None:
         self._ledger = ledger
         self._has_timers = False
+        self._inbox: str | None = None
+        self._timers: asyncio.Queue[Msg] = asyncio.Queue()
 
     async def make_queue(self, queue: str, *, start: int, lease_s: float) -> None:
         config = {
@@ -530,18 +534,31 @@ class JetStreamMachinery:
     async def due(self) -> list[str]:
         if not self._has_timers:
             await self._make_timers()
-        future = await self._ledger._start(
+        # A delivery bears its stream's subject, not our reply's, so timers need an inbox of their own.
+        if self._inbox is None:
+            inbox = f"{self._ledger._inbox}.t.{new_token()}"
+            await self._ledger._nc.subscribe(inbox, cb=self._heard)
+            self._inbox = inbox
+        await self._ledger._wait_connected(ANSWER_S)
+        await self._ledger._nc.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{subjects.TIMERS}.{self.TIMER_CONSUMER}",
             json.dumps({"batch": 1, "expires": int(TIMER_WAIT_S * 1e9)}).encode(),
-            wait_s=TIMER_WAIT_S + 5,
+            reply=self._inbox,
         )
-        msg = await future
+        try:
+            msg = await asyncio.wait_for(self._timers.get(), TIMER_WAIT_S + 5)
+        except TimeoutError:
+            return []
         if not msg.reply:
             if _status(msg) == "503":
                 self._has_timers = False
+                await asyncio.sleep(0.1)
             return []
         await self._ledger._nc.publish(msg.reply, b"+ACK")
         return [msg.subject.rsplit(".", 1)[1]]
+
+    async def _heard(self, msg: Msg) -> None:
+        self._timers.put_nowait(msg)
 
     async def _make_timers(self) -> None:
         config = {

@@ -164,4 +164,7 @@ class Ledger(Protocol):
             NotFound: it is not there.
         """
 
+    async def lost(self) -> None:
+        """Wait for ever, or raise why this member is let in no more (revoked, for example)."""
+
     async def close(self) -> None: ...

@@ -73,7 +73,7 @@ class Orchestrator:
                 group.create_task(self._follow(), name="follow the ledger")
                 group.create_task(self._repeat(self._sweep, SWEEP_S), name="sweep")
                 group.create_task(self._repeat(self._due, 0.0), name="timers")
-                group.create_task(self._watch_connection(), name="connection")
+                group.create_task(self.ledger.lost(), name="watch connection")
         except* ColoniesError as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -90,13 +90,6 @@ class Orchestrator:
                 _log.debug("trying again", step=step.__name__, error=str(error))
                 await asyncio.sleep(0.5)
             await asyncio.sleep(pause_s)
-
-    async def _watch_connection(self) -> None:
-        while True:
-            lost = getattr(self.ledger, "lost", None)
-            if lost is not None:
-                raise lost
-            await asyncio.sleep(0.5)
 
     # --- following -----------------------------------------------------------------------------------
 
@@ -243,7 +236,7 @@ class Orchestrator:
         for beat in await self.ledger.emitted(heartbeat(last.worker, last.instance)):
             found = read_heartbeat(self._history.colony, beat)
             alive_until = beat.time + (running.lease_s + LOST_AFTER_S) * SECOND
-            if found is not None and process.id in found.attempts and now < alive_until:
+            if found is not None and found.runs(process.id, last.id) and now < alive_until:
                 return
         poison = lost_in_a_row(process, now) >= MAX_LOST_IN_A_ROW
         await self._say(process, Poisoned() if poison else Requeued(process.sequence))

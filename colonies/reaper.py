@@ -8,7 +8,8 @@ starts anything but its helper, and never signals what it was not told to watch.
     async with Reaper() as reaper:
         child = subprocess.Popen(gated(["nats-server"]), stdin=PIPE, start_new_session=True)
         reaper.watch(child.pid, grace_s=2.0)
-        child.stdin.write(b"go\\n")                    # only now does it become nats-server
+        child.stdin.write(b"go\\n")
+        child.stdin.close()                           # only now does it become nats-server
         ...
         child.wait()
         reaper.release(child.pid)
@@ -126,8 +127,8 @@ class Reaper:
             raise Unavailable("the reaper is dead and cannot be started again: nothing would kill orphans")
 
     def release(self, pgid: int) -> None:
-        """Watch `pgid` no longer. To be called once the group is gone and before its leader is waited for:
-        until then its number cannot be given to another."""
+        """Watch `pgid` no longer. To be called as soon as the group is gone, or before its leader is waited
+        for: after that its number may be given to another process, which is not to be killed."""
         if self._watched.pop(pgid, None) is not None and not self._tell(b"-%d\n" % pgid):
             self._replace()
 

@@ -8,6 +8,8 @@ no work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +43,7 @@ class Session:
         self.keypair = keypair
         self.colony = Colony(ledger.colony)
         self.stale = asyncio.Event()
-        self.queues_changed = asyncio.Event()
+        self.on_queues: list[Callable[[], None]] = []
         self.changed = asyncio.Event()
         self._position = 0
         self._refreshing = asyncio.Lock()
@@ -103,7 +105,8 @@ class Session:
             if found:
                 self.changed.set()
             if len(self.colony.queues) != queues:
-                self.queues_changed.set()
+                for heard in self.on_queues:
+                    heard()
 
     def _fold(self, stored: Stored) -> None:
         seen = examine(self.colony, stored)
@@ -112,10 +115,8 @@ class Session:
 
     async def _keep_fresh(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stale.wait(), REFRESH_S)
-            except TimeoutError:
-                pass
             try:
                 await self.refresh()
             except (Unavailable, NotFound, Refused) as error:

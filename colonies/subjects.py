@@ -117,6 +117,11 @@ def offers_of(queue: str) -> str:
     return f"ledger.process.*.queued.{queue}.*"
 
 
+def process_of(subject: str) -> str:
+    """The process id in a `ledger.process.<id>....` subject."""
+    return subject.split(".", 3)[2]
+
+
 def process_events(process: str) -> str:
     """Feed pattern of a process's events other than its offers."""
     return f"feed.process.{process}.*.*"

@@ -1,0 +1,306 @@
+"""One running instance of a worker: takes offers, runs them, reports, gives back what it cannot finish.
+
+    offer ──verified, assigned──> held ──executed──> completed or failed, then acknowledged
+                                   │ └──cancelled or taken over: killed, noted, acknowledged
+                                   └──stopping: returned to the queue
+
+It runs nothing that it does not hold by the ledger's word, and reports nothing as done that is not recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+import structlog
+
+from colonies import subjects
+from colonies.attempt import Attempt
+from colonies.core import events as facts
+from colonies.core.events import Assigned, Completed, Failed, Poisoned, Returned
+from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a_row
+from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
+from colonies.history import Story, judge_process
+from colonies.ids import new_token
+from colonies.ledger import Delivery
+from colonies.liveness import Held, Liveness, lease_left_s
+from colonies.outcome import outcome_of
+from colonies.pulling import Puller
+from colonies.session import Session
+from colonies.worker import Worker
+
+EARLY_S = 0.05
+MAX_TRIES = 10
+STOP_NOTE_S = 2.0
+
+_log = structlog.get_logger("colonies.worker")
+
+
+class Instance:
+    """A worker at work on one session. `id` tells the instances of one name apart."""
+
+    def __init__(self, worker: Worker, session: Session) -> None:
+        self.worker = worker
+        self.session = session
+        self.ledger = session.ledger
+        self.id = new_token(8)
+        self.ready = asyncio.Event()
+        self._held: dict[str, Held] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alive = Liveness(session, self.id, worker.runtimetype, worker.concurrency, self._held)
+        self._puller: Puller | None = None
+        self._stopping = asyncio.Event()
+        self._grace_s = 0.0
+        self._stops = 0
+
+    def stop(self, grace_s: float = 10.0) -> None:
+        """Stop pulling; finish what runs within `grace_s` seconds; a second call gives it back at once."""
+        self._stops += 1
+        self._grace_s = grace_s if self._stops == 1 else 0.0
+        self._stopping.set()
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            Refused: this member is no worker, or is revoked.
+        """
+        if self.session.role != "worker":
+            raise Refused(f"{self.session.name} is a {self.session.role}; only a worker takes processes")
+        log = _log.bind(colony=self.session.colony.name, worker=self.session.name, instance=self.id)
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.worker.lifespan())
+            cancels = await self.ledger.subscribe(subjects.ALL_CANCELS, self._alive.on_cancel)
+            stack.push_async_callback(cancels.close)
+            offers = await self.ledger.offers()
+            stack.push_async_callback(offers.close)
+            puller = self._puller = Puller(
+                self.session, self.worker.runtimetype, offers, free=self._free, take=self._start
+            )
+            await self._say_started()
+            stack.push_async_callback(self._say_stopped)
+            stack.push_async_callback(self._abandon)
+            log.info("worker ready", runtimetype=self.worker.runtimetype, slots=self.worker.concurrency)
+            self.ready.set()
+            await self._work(puller, log)
+        log.info("worker stopped")
+
+    async def _work(self, puller: Puller, log: Any) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                loops = [
+                    group.create_task(puller.receive(), name="receive offers"),
+                    group.create_task(puller.sweep(), name="sweep queues"),
+                    group.create_task(self._alive.run(), name="stay alive"),
+                    group.create_task(self.ledger.lost(), name="watch connection"),
+                ]
+                await self._stopping.wait()
+                puller.stop()
+                await self._finish_or_return(log)
+                for loop in loops:
+                    loop.cancel()
+        except* ColoniesError as errors:
+            raise errors.exceptions[0] from None
+
+    async def _say_started(self) -> None:
+        worker = self.worker
+        event = facts.WorkerStarted(self.id, worker.runtimetype, worker.concurrency, worker.describe())
+        await self.session.record_entity("worker", self.session.name, event)
+        await self._alive.beat()
+
+    async def _say_stopped(self) -> None:
+        with contextlib.suppress(ColoniesError, TimeoutError):
+            async with asyncio.timeout(STOP_NOTE_S):
+                event = facts.WorkerStopped(self.id)
+                await self.session.record_entity("worker", self.session.name, event)
+
+    async def _finish_or_return(self, log: Any) -> None:
+        deadline = time.monotonic() + self._grace_s
+        stops = self._stops
+        if self._tasks:
+            log.info("finishing", running=len(self._tasks), grace_s=self._grace_s)
+        while self._tasks and time.monotonic() < deadline and self._stops == stops:
+            await asyncio.wait(self._tasks, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+        for held in self._held.values():
+            held.let_go("returned")
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _abandon(self) -> None:
+        """Whatever still runs after an error of our own is killed; its lease will lapse."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- taking --------------------------------------------------------------------------------------
+
+    def _free(self) -> int:
+        return self.worker.concurrency - len(self._tasks)
+
+    def _start(self, delivery: Delivery) -> None:
+        task = asyncio.create_task(self._take_and_run(delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._puller is not None:
+            self._puller.wake()
+
+    async def _take_and_run(self, delivery: Delivery) -> None:
+        try:
+            held = await self._assign(delivery)
+        except Conflict:
+            await delivery.nak(EARLY_S)
+            return
+        except (Unavailable, Refused) as error:
+            _log.warning("offer not taken", error=str(error))
+            await delivery.nak(1.0)
+            return
+        if held is None:
+            return
+        held.task = asyncio.current_task()
+        process = held.attempt.process
+        self._held[process] = held
+        try:
+            await self._run(held)
+        finally:
+            if self._held.get(process) is held:
+                del self._held[process]
+
+    async def _assign(self, delivery: Delivery) -> Held | None:
+        """Verify the offer and assign its process to us. None: not ours to take; the offer is dealt with."""
+        story = await self._untouched(delivery)
+        if story is None:
+            story = await self.session.story(subjects.process_of(delivery.stored.subject))
+        for _ in range(MAX_TRIES):
+            if not await self._may_take(delivery, story):
+                return None
+            process = story.process
+            assert process is not None
+            assert isinstance(process.phase, Waiting | Running)
+            takeover = isinstance(process.phase, Running)
+            if lost_in_a_row(process, await self.ledger.now()) >= MAX_LOST_IN_A_ROW:
+                await self.session.record(process.id, Poisoned(), at=story)
+                await delivery.ack()
+                return None
+            event = Assigned(process.phase.offer.id, self.session.colony.lease_s, self.id)
+            try:
+                story = await self.session.record(process.id, event, at=story)
+            except Conflict:
+                story = await self.session.story(process.id)
+                continue
+            if takeover and not self._holds(story := await self.session.story(process.id)):
+                continue  # by the broker's clock the lease before it had not lapsed: it was void
+            return self._hold(delivery, story)
+        raise Conflict(
+            f"process {subjects.process_of(delivery.stored.subject)}: others were faster, again and again"
+        )
+
+    async def _untouched(self, delivery: Delivery) -> Story | None:
+        """The story of a process that nobody has touched, from its offer alone, which stood alone."""
+        stored = delivery.stored
+        if not stored.alone or delivery.deliveries > 1:
+            return None
+        seen = await self.session.examine(stored)
+        process, seen = judge_process(self.session.colony, None, seen)
+        return Story(process, [seen], stored.sequence) if seen.verdict.valid else None
+
+    async def _may_take(self, delivery: Delivery, story: Story) -> bool:
+        """Redelivery by the book (DESIGN.md section 4): taken, put off, or acknowledged and left."""
+        process = story.process
+        offered = delivery.stored.sequence
+        match process.phase if process is not None else None:
+            case Waiting(offer=offer) if offer.sequence == offered:
+                return True
+            case Running(offer=offer) as running if process is not None and offer.sequence == offered:
+                held = self._held.get(process.id)
+                if held is not None and held.attempt.id == process.attempts[-1].id:
+                    held.delivery = delivery
+                    await delivery.in_progress()
+                    return False
+                left_s = await lease_left_s(self.session, process, running)
+                if left_s <= 0:
+                    return True
+                await delivery.nak(left_s + EARLY_S)
+                return False
+            case _:
+                await delivery.ack()
+                return False
+
+    def _holds(self, story: Story) -> bool:
+        process = story.process
+        if process is None or not isinstance(process.phase, Running):
+            return False
+        last = process.attempts[-1]
+        return (last.worker, last.instance) == (self.session.name, self.id)
+
+    def _hold(self, delivery: Delivery, story: Story) -> Held:
+        assert story.process is not None
+        last = story.process.attempts[-1]
+        attempt = Attempt(self.session, story.process.id, last.n, last.id, story.process.spec)
+        return Held(story, attempt, delivery, time.monotonic())
+
+    # --- running -------------------------------------------------------------------------------------
+
+    async def _run(self, held: Held) -> None:
+        process = held.story.process
+        assert process is not None
+        log = _log.bind(colony=self.session.colony.name, process=process.id, attempt=held.attempt.n)
+        try:
+            event = await outcome_of(self.worker, self.session, process, held.attempt)
+            await self._report(held, event, log)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._let_go(held, log))
+            if held.ended is None:
+                raise
+        except Unavailable as error:
+            log.warning("cannot be run here now", error=str(error))
+            held.ended = "returned"
+            await self._let_go(held, log)
+        except Exception:
+            log.exception("attempt ended unexpectedly; its lease will lapse")
+
+    async def _report(self, held: Held, event: Completed | Failed, log: Any) -> None:
+        """Record how it ended, for as long as it takes; a result that comes too late is noted as refused."""
+        wait_s = 0.1
+        while True:
+            try:
+                await self.session.record(held.attempt.process, event, at=held.story)
+                break
+            except (Conflict, Refused) as error:
+                log.warning("result refused", reason=str(error))
+                await self._note_refused(held, event, str(error))
+                break
+            except Unavailable as error:
+                log.warning("result not recorded yet", error=str(error))
+                await asyncio.sleep(wait_s)
+                wait_s = min(2.0, wait_s * 2)
+        await held.delivery.ack()
+
+    async def _note_refused(self, held: Held, event: Completed | Failed, reason: str) -> None:
+        data: dict[str, Any] = {"event": event.type, "reason": reason}
+        if isinstance(event, Failed):
+            data["error"] = event.error[:1_000]
+        await held.attempt.note("log.refused", data)
+
+    async def _let_go(self, held: Held, log: Any) -> None:
+        """The work was stopped from outside: cancelled, taken over, or we are leaving."""
+        attempt = held.attempt
+        with contextlib.suppress(ColoniesError):
+            await attempt.flush()
+        if held.ended == "returned":
+            try:
+                event = Returned(attempt.id, "the worker is stopping")
+                await self.session.record(attempt.process, event, at=held.story)
+                await held.delivery.nak()
+                log.info("given back")
+            except ColoniesError as error:
+                log.warning("not given back; its lease will lapse", error=str(error))
+        elif held.ended is not None:
+            log.info("stopped", reason=held.ended)
+            await attempt.note("log.stopped", {"reason": held.ended})
+            await held.delivery.ack()

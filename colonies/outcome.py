@@ -1,0 +1,97 @@
+"""From running to a fact: executes one attempt and says, as an event, how it ended.
+
+    returned a value                completed
+    raised Later                    failed, kind later: waits, not counted
+    raised Fail, or bad arguments   failed, kind final
+    ran over maxexectime            failed, kind timeout: counted
+    raised anything else            failed, kind error: counted
+
+It records nothing. `Unavailable` passes through: then the attempt has not failed, it could not be run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import traceback
+from typing import Literal
+
+from colonies import values
+from colonies.attempt import Attempt
+from colonies.core.events import MAX_DELAY_S, MAX_ERROR_CHARS, Completed, Failed
+from colonies.core.process import Process
+from colonies.errors import Invalid, Unavailable
+from colonies.execution import Fail, Later, Work
+from colonies.session import Session
+from colonies.worker import Worker
+
+MAX_BACKOFF_S = 300.0
+
+_LIBRARY = os.path.dirname(__file__) + os.sep
+
+
+class _TimedOut(Exception):
+    """The attempt ran over its maxexectime."""
+
+
+async def outcome_of(
+    worker: Worker, session: Session, process: Process, attempt: Attempt
+) -> Completed | Failed:
+    """Run the attempt to its end. Raises Unavailable, and CancelledError when it is stopped from outside."""
+    kind: Literal["error", "timeout", "final", "later"]
+    delay_s = backoff_s(worker.backoff_s, process.failures)
+    try:
+        output = await _executed(worker, session, process, attempt)
+        output, stored = await values.store(session.ledger, session.name, output, "the output")
+        return Completed(attempt.id, output, stored, await attempt.close())
+    except _TimedOut as error:
+        text, kind = str(error), "timeout"
+    except Later as error:
+        text, kind, delay_s = str(error), "later", min(max(0.0, error.delay_s), MAX_DELAY_S)
+    except (Fail, Invalid) as error:
+        text, kind, delay_s = str(error) or type(error).__name__, "final", 0.0
+    except Unavailable:
+        raise
+    except Exception as error:
+        text, kind = described(error), "error"
+    return Failed(attempt.id, _cut(text), kind, delay_s, logs=await attempt.close())
+
+
+async def _executed(worker: Worker, session: Session, process: Process, attempt: Attempt) -> object:
+    args, kwargs = process.spec.args, process.spec.kwargs
+    if process.arguments is not None:
+        args, kwargs = await values.load(session.ledger, process.arguments)
+    work = Work(process.spec, args, kwargs, attempt)
+    limit_s = process.spec.maxexectime
+    if limit_s is None:
+        return await worker.execute(work)
+    limit = asyncio.timeout(limit_s)
+    try:
+        async with limit:
+            return await worker.execute(work)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise _TimedOut(f"timed out: it ran longer than its maxexectime of {limit_s:g} s") from None
+
+
+def backoff_s(base_s: float, failures: int) -> float:
+    """Exponential with jitter: half to all of `base_s` doubled for each failure before, at most 5 minutes."""
+    full = min(MAX_BACKOFF_S, base_s * 2.0 ** min(failures, 30))
+    return round(full * random.uniform(0.5, 1.0), 3)
+
+
+def described(error: BaseException) -> str:
+    """An exception as one would like to read it: its type and message, and where in the user's code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARY)]
+    place = f" ({os.path.basename(own[-1].filename)}:{own[-1].lineno} in {own[-1].name})" if own else ""
+    said = f": {error}" if str(error) else ""
+    return f"{type(error).__name__}{said}{place}"
+
+
+def _cut(text: str) -> str:
+    """What an event can hold; characters that no UTF-8 has are replaced."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 4] + " ..."

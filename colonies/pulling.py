@@ -1,0 +1,129 @@
+"""How a worker gets its offers: one inbox, at most one parked pull per queue, the most urgent queue first.
+
+A queue is *parked* when a pull of ours waits in it, so it is known to be empty; any other queue that we serve
+may have offers and is swept, with as many as there are free slots, by priority; every tenth sweep takes the
+least urgent, so that nothing starves. An offer that comes when no slot is free goes back at once. This module
+never looks into an offer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from colonies.core.spec import serves
+from colonies.ledger import Delivery, Offers, PullEnded
+from colonies.session import Session
+
+PARK_S = 30.0
+MISSING_WAIT_S = 0.05
+BOTTOM_SWEEP_EVERY = 10
+
+
+class Puller:
+    """Pulls for one instance. `free` says how many slots there are; `take` gets every offer that fits one."""
+
+    def __init__(
+        self,
+        session: Session,
+        runtimetype: str,
+        offers: Offers,
+        *,
+        free: Callable[[], int],
+        take: Callable[[Delivery], None],
+    ) -> None:
+        self._session = session
+        self._runtimetype = runtimetype
+        self._offers = offers
+        self._free = free
+        self._take = take
+        self._served: dict[str, int] = {}
+        self._parked: set[str] = set()
+        self._retry_at: dict[str, float] = {}
+        self._sweeping: str | None = None
+        self._sweeps = 0
+        self._stopped = False
+        self._queues_changed = True
+        self._wake = asyncio.Event()
+        session.on_queues.append(self._on_queues)
+
+    def wake(self) -> None:
+        """A slot may have become free."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Pull no more; what still comes goes back."""
+        self._stopped = True
+
+    def _on_queues(self) -> None:
+        self._queues_changed = True
+        self._wake.set()
+
+    async def sweep(self) -> None:
+        """Send pulls, until cancelled."""
+        while True:
+            self._wake.clear()
+            if self._queues_changed:
+                self._find_queues()
+            now = time.monotonic()
+            free = self._free()
+            if free > 0 and self._sweeping is None and not self._stopped:
+                queue = self._next_queue(now)
+                if queue is not None:
+                    self._sweeping = queue
+                    await self._offers.pull(queue, batch=free, wait_s=0)
+            if not self._retry_at:
+                await self._wake.wait()
+                continue
+            with contextlib.suppress(TimeoutError):
+                soonest = min(self._retry_at.values())
+                await asyncio.wait_for(self._wake.wait(), max(0.0, soonest - now))
+
+    def _find_queues(self) -> None:
+        self._queues_changed = False
+        self._served = {
+            queue.id: queue.priority
+            for queue in self._session.colony.queues.values()
+            if serves(queue.conditions, name=self._session.name, runtimetype=self._runtimetype)
+        }
+
+    def _next_queue(self, now: float) -> str | None:
+        for queue in [queue for queue, at in self._retry_at.items() if at <= now]:
+            del self._retry_at[queue]
+        ready = [q for q in self._served if q not in self._parked and q not in self._retry_at]
+        if not ready:
+            return None
+        self._sweeps += 1
+        pick = min if self._sweeps % BOTTOM_SWEEP_EVERY == 0 else max
+        return pick(ready, key=self._served.__getitem__)
+
+    async def receive(self) -> None:
+        """Hand out what comes, until cancelled."""
+        while True:
+            arrival = await self._offers.arrival()
+            if isinstance(arrival, PullEnded):
+                await self._ended(arrival)
+                continue
+            self._parked.discard(arrival.queue)
+            if self._sweeping == arrival.queue:
+                self._sweeping = None
+            if self._stopped or self._free() <= 0:
+                await arrival.nak()
+                continue
+            self._take(arrival)
+            self._wake.set()
+
+    async def _ended(self, ended: PullEnded) -> None:
+        """A sweep that found the queue empty parks a pull there; a parked pull that ran out is parked anew."""
+        empty = ended.queue in self._parked or self._sweeping == ended.queue
+        self._parked.discard(ended.queue)
+        if self._sweeping == ended.queue:
+            self._sweeping = None
+        if ended.missing:
+            self._retry_at[ended.queue] = time.monotonic() + MISSING_WAIT_S
+        elif empty and not self._stopped and ended.queue in self._served:
+            self._parked.add(ended.queue)
+            await self._offers.pull(ended.queue, batch=1, wait_s=PARK_S)
+        self._wake.set()

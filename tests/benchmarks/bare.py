@@ -1,0 +1,192 @@
+"""The limit: what nats-py and the bare broker do with the least that can be called a task.
+
+One unsigned publish, acknowledged; one pull by the only worker process, one ack. The same server, the same
+settings, the same event loop; no verification, no history, no result. Tasks are published without waiting
+for one another; pulls are parked in batches. Nothing of Colonies is on this path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from colonies.creds import Credential
+
+STREAM = "BARE"
+TASKS = "bare.task"
+BULK = "bare.bulk"
+DONE = "bare-done"
+BATCH = 500
+LAST = b"!"  # how a task begins whose end the publisher wants to hear of
+
+_STREAM = {
+    "name": STREAM,
+    "subjects": ["bare.>"],
+    "storage": "file",
+    "retention": "limits",
+    "discard": "old",
+    "allow_direct": True,
+    "allow_atomic": True,
+    "max_consumers": -1,
+}
+_CONSUMER = {
+    "durable_name": "tasks",
+    "name": "tasks",
+    "filter_subject": TASKS,
+    "deliver_policy": "all",
+    "ack_policy": "explicit",
+    "ack_wait": int(30e9),
+    "max_deliver": -1,
+    "replay_policy": "instant",
+    "max_ack_pending": 100_000,
+    "max_waiting": 10_000,
+}
+
+
+async def connect(url: str, credential: Credential) -> Client:
+    client = Client()
+    await client.connect(
+        url,
+        user_jwt_cb=credential.user_jwt,
+        signature_cb=credential.signature,
+        inbox_prefix=credential.inbox_prefix,
+        pending_size=64 * 1024 * 1024,
+        skip_subject_validation=True,
+    )
+    return client
+
+
+async def prepare(client: Client) -> None:
+    """Make the stream and its durable consumer."""
+    await _api(client, f"STREAM.CREATE.{STREAM}", _STREAM)
+    config = {"stream_name": STREAM, "config": _CONSUMER}
+    await _api(client, f"CONSUMER.CREATE.{STREAM}.tasks.{TASKS}", config)
+
+
+async def _api(client: Client, subject: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(
+        (await client.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=10)).data
+    )
+    if "error" in answer:
+        raise RuntimeError(f"{subject}: {answer['error']}")
+    return answer
+
+
+class Publisher:
+    """The publishing side. A task is `size` bytes."""
+
+    def __init__(self, client: Client, size: int) -> None:
+        self._client = client
+        self._task = b"x" * size
+        self._last = LAST + b"x" * (size - 1)
+        self._done = asyncio.Event()
+        self._acks = 0
+        self._wanted = 0
+        self._acked = asyncio.Event()
+        self._inbox = f"{client._inbox_prefix.decode()}.acks"
+
+    async def open(self) -> Publisher:
+        await self._client.subscribe(DONE, cb=self._on_done)
+        await self._client.subscribe(self._inbox, cb=self._on_ack, pending_msgs_limit=-1)
+        return self
+
+    async def _on_done(self, msg: Msg) -> None:
+        self._done.set()
+
+    async def _on_ack(self, msg: Msg) -> None:
+        if b'"seq"' not in msg.data:
+            raise RuntimeError(msg.data.decode())
+        self._acks += 1
+        if self._acks == self._wanted:
+            self._acked.set()
+
+    async def _publish(self, subject: str, payloads: list[bytes]) -> None:
+        self._acked.clear()
+        self._acks, self._wanted = 0, len(payloads)
+        publish, inbox = self._client.publish, self._inbox
+        for payload in payloads:
+            await publish(subject, payload, reply=inbox)
+        await self._acked.wait()
+
+    async def tasks(self, count: int) -> float:
+        """Seconds from the first publish until all are acknowledged and the worker has acked the last."""
+        self._done.clear()
+        started = time.perf_counter()
+        await self._publish(TASKS, [self._task] * (count - 1) + [self._last])
+        await self._done.wait()
+        return time.perf_counter() - started
+
+    async def round_trip(self) -> float:
+        """Seconds from one publish until its acknowledgement and the worker's word are here."""
+        self._done.clear()
+        started = time.perf_counter()
+        await self._publish(TASKS, [self._last])
+        await self._done.wait()
+        return time.perf_counter() - started
+
+    async def one_by_one(self, count: int) -> float:
+        """Seconds for publishes that each wait for their acknowledgement."""
+        started = time.perf_counter()
+        for _ in range(count):
+            await self._publish(BULK, [self._task])
+        return time.perf_counter() - started
+
+    async def pipelined(self, count: int) -> float:
+        started = time.perf_counter()
+        await self._publish(BULK, [self._task] * count)
+        return time.perf_counter() - started
+
+    async def batched(self, count: int, size: int) -> float:
+        """Seconds for `count` messages in atomic batches of `size`."""
+        started = time.perf_counter()
+        for number in range(0, count, size):
+            await self._batch(f"{os.getpid()}-{time.monotonic_ns()}-{number}", min(size, count - number))
+        return time.perf_counter() - started
+
+    async def _batch(self, batch: str, size: int) -> None:
+        self._acked.clear()
+        self._acks, self._wanted = 0, 1
+        publish = self._client.publish
+        for number in range(1, size):
+            headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+            await publish(BULK, self._task, headers=headers)
+        headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(size), "Nats-Batch-Commit": "1"}
+        await publish(BULK, self._task, reply=self._inbox, headers=headers)
+        await self._acked.wait()
+
+
+async def work(client: Client) -> None:
+    """The worker's side, until cancelled: two parked pulls in turn, every task acked, the last one told."""
+    inbox = f"{client._inbox_prefix.decode()}.tasks"
+    request = json.dumps({"batch": BATCH, "expires": int(60e9)}).encode()
+    left = 0
+    publish = client.publish
+
+    async def pull() -> None:
+        nonlocal left
+        left += BATCH
+        await publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.tasks", request, reply=inbox)
+
+    async def on_message(msg: Msg) -> None:
+        nonlocal left
+        if not msg.reply:  # a pull ran out of time
+            left -= int((msg.headers or {}).get("Nats-Pending-Messages", BATCH))
+        else:
+            left -= 1
+            await publish(msg.reply)
+            if msg.data.startswith(LAST):
+                await publish(DONE)
+        if left <= BATCH:
+            await pull()
+
+    await client.subscribe(inbox, cb=on_message, pending_msgs_limit=-1, pending_bytes_limit=-1)
+    await pull()
+    await pull()
+    await client.flush()
+    await asyncio.get_running_loop().create_future()

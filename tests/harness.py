@@ -1,0 +1,129 @@
+"""A real colony for tests: a real nats-server, real keys, and members by name. Nothing here is pretended.
+
+async with running_colony(tmp_path) as colony:
+    client = await colony.client("ann")
+    instance = await colony.work(worker, "w1")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+from colonies import founding, jetstream
+from colonies.client import Client
+from colonies.creds import Credential
+from colonies.instance import Instance
+from colonies.nkeys import KeyPair
+from colonies.operator import Keyring
+from colonies.orchestrator import Orchestrator
+from colonies.server import EmbeddedServer
+from colonies.session import Session
+from colonies.worker import Worker
+
+
+class RunningColony:
+    """A colony named `test` with its owner `owner`; `folder` holds keys, credentials and the broker's files."""
+
+    def __init__(self, folder: Path, keyring: Keyring, server: EmbeddedServer) -> None:
+        self.folder = folder
+        self.keyring = keyring
+        self.server = server
+        self.owner: Session
+        self.stack = AsyncExitStack()
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    async def credential(self, name: str, role: str) -> Path:
+        """The credential file of a member, enrolled if need be."""
+        return await founding.enrol(self.owner, self.keyring.owner, name, role, self.folder)
+
+    async def session(self, name: str, role: str) -> Session:
+        """An open session of a member, closed with the colony."""
+        credential = Credential.read(await self.credential(name, role))
+        ledger = await jetstream.connect(self.url, credential)
+        session = await Session(ledger, credential.name, credential.keypair).open()
+        self.stack.push_async_callback(ledger.close)
+        self.stack.push_async_callback(session.close)
+        return session
+
+    async def client(self, name: str = "ann", role: str = "user") -> Client:
+        client = Client(await self.session(name, role))
+        self.stack.push_async_callback(client.close)
+        return client
+
+    async def orchestrate(self, name: str = "orchestrator") -> asyncio.Task[None]:
+        """Start an orchestrator; returns its task once it is ready."""
+        session = await self.session(name, "service")
+        assert isinstance(session.ledger, jetstream.JetStreamLedger)
+        orchestrator = Orchestrator(session, session.ledger.machinery())
+        return await self._start(orchestrator.run(), orchestrator.ready)
+
+    async def work(self, worker: Worker, name: str = "w1") -> Instance:
+        """Start an instance of a worker in this process; returns it once it is ready."""
+        instance = Instance(worker, await self.session(name, "worker"))
+        task = await self._start(instance.run(), instance.ready, cancel=False)
+
+        async def stop() -> None:
+            instance.stop(0.0)
+            await asyncio.gather(task, return_exceptions=True)
+
+        self.stack.push_async_callback(stop)
+        return instance
+
+    async def _start(self, run, ready: asyncio.Event, *, cancel: bool = True) -> asyncio.Task[None]:  # type: ignore[no-untyped-def]
+        task = asyncio.create_task(run)
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        if task.done():
+            task.result()
+        assert ready.is_set()
+
+        async def end() -> None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+        if cancel:
+            self.stack.push_async_callback(end)
+        return task
+
+
+@asynccontextmanager
+async def running_colony(
+    folder: Path, *, lease_s: float = 2.0, orchestrate: bool = True, port: int = -1
+) -> AsyncIterator[RunningColony]:
+    """A broker with the colony `test` on it, and an orchestrator unless told not to."""
+    keys = folder / "keys"
+    keyring = Keyring.open(keys) if keys.exists() else Keyring.create(keys)
+    operator = keyring.operator
+    server = EmbeddedServer(
+        folder / "nats",
+        operator_jwt=operator.operator_jwt(),
+        system_account=operator.system_account,
+        accounts={
+            operator.system_account: operator.system_jwt(),
+            keyring.owner.account.public: keyring.account_jwt(),
+        },
+        port=port,
+    )
+    async with server:
+        colony = RunningColony(folder, keyring, server)
+        path = folder / "owner.creds"
+        if not path.exists():
+            key = KeyPair.new("user")
+            Credential.of(keyring.owner.mint("owner", "owner", key.public), key).write(path)
+        owner = Credential.read(path)
+        await founding.found(server.url, keyring.owner, owner, name="test", lease_s=lease_s)
+        ledger = await jetstream.connect(server.url, owner)
+        colony.owner = await Session(ledger, owner.name, owner.keypair).open()
+        async with colony.stack:
+            colony.stack.push_async_callback(ledger.close)
+            colony.stack.push_async_callback(colony.owner.close)
+            if orchestrate:
+                await colony.orchestrate()
+            yield colony
