@@ -21,11 +21,15 @@ from colonies.ledger import Stored
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A stored message with its verdict. `record` is None where it is not even a signed event."""
+    """A stored message with its verdict. `record` is None where it is not even a signed event.
+
+    `stranger`: its author is no member as far as the colony is known here; perhaps not far enough.
+    """
 
     stored: Stored
     record: Record | None
     verdict: Verdict
+    stranger: bool = False
 
 
 def examine(colony: Colony, stored: Stored, *, trusted: bool = False) -> Judged:
@@ -46,7 +50,8 @@ def examine(colony: Colony, stored: Stored, *, trusted: bool = False) -> Judged:
         return Judged(stored, None, quarantined("its author or type is not that of its subject"))
     holder = colony.key_of(subject.kind, subject.event, subject.author, stored.sequence)
     if holder is None:
-        return Judged(stored, None, quarantined(f"{subject.author} is no member at this point"))
+        verdict = quarantined(f"{subject.author} is no member at this point")
+        return Judged(stored, None, verdict, stranger=True)
     key, role = holder
     if not trusted and not opened.is_signed_by(key):
         return Judged(stored, None, quarantined(f"its signature is not that of {subject.author}"))

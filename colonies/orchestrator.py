@@ -29,14 +29,16 @@ from colonies.core.process import (
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story
-from colonies.ledger import Machinery
+from colonies.ledger import Machinery, Stored
 from colonies.session import Session
 from colonies.subjects import heartbeat
+from colonies.witness import HighWater, digest_of, recall, remember
 
 SWEEP_S = 2.0
 PASSED_AFTER_S = 15.0
 LOST_AFTER_S = 15.0
 SOON_S = 1.0
+WITNESS_S = 1.0
 
 _log = structlog.get_logger("colonies.orchestrator")
 
@@ -55,6 +57,7 @@ class Orchestrator:
         self._wake = asyncio.Event()
         self._made: dict[str, float] = {}
         self._soon: set[asyncio.TimerHandle] = set()
+        self._last_seen: Stored | None = None
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -66,6 +69,7 @@ class Orchestrator:
             raise Refused(
                 f"{self.session.name} is a {self.session.role}; an orchestrator needs the role service"
             )
+        await self._look_for_a_cut()
         self.ledger.on_gap(self._wake.set)
         feed = await self.ledger.subscribe("feed.>", lambda _: self._wake.set())
         try:
@@ -73,12 +77,14 @@ class Orchestrator:
                 group.create_task(self._follow(), name="follow the ledger")
                 group.create_task(self._repeat(self._sweep, SWEEP_S), name="sweep")
                 group.create_task(self._repeat(self._due, 0.0), name="timers")
+                group.create_task(self._repeat(self._bear_witness, WITNESS_S), name="witness")
                 group.create_task(self.ledger.lost(), name="watch connection")
         except* ColoniesError as errors:
             raise errors.exceptions[0] from None
         finally:
             for timer in self._soon:
                 timer.cancel()
+            await self._bear_witness()
             await feed.close()
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
@@ -128,7 +134,23 @@ class Orchestrator:
                     self._touched.discard(record.entity)
                 else:
                     self._touched.add(record.entity)
+            self._last_seen = batch[-1]
             await asyncio.sleep(0)
+
+    async def _bear_witness(self) -> None:
+        """Keep outside the ledger how far it went, so that a cut tail is noticed."""
+        stored = self._last_seen
+        if stored is not None:
+            seen = HighWater(stored.sequence, digest_of(stored))
+            await asyncio.to_thread(remember, self.ledger.colony, seen)
+
+    async def _look_for_a_cut(self) -> None:
+        seen = recall(self.ledger.colony)
+        if await self.ledger.last_sequence() < seen.sequence:
+            _log.error(
+                "the ledger ends before an event that was seen here: its tail is lost; run ledger verify",
+                seen=seen.sequence,
+            )
 
     async def _make_queues(self) -> None:
         colony = self._history.colony

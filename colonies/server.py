@@ -45,8 +45,8 @@ _SYNC_INTERVAL = re.compile(r"always|[1-9][0-9]*(ms|s|m|h)")
 class Guard(Protocol):
     """What kills a process group when this process dies without a word (`colonies.reaper.Reaper`)."""
 
-    def watch(self, pgid: int) -> None:
-        """Begin to guard the process group."""
+    def watch(self, pgid: int, *, grace_s: float = 0.0) -> None:
+        """Begin to guard the process group; it gets SIGTERM `grace_s` seconds before SIGKILL."""
 
     def release(self, pgid: int) -> None:
         """Stop guarding it: it is gone."""
@@ -226,7 +226,7 @@ class EmbeddedServer:
             )
         try:
             if self._reaper is not None and self._process.stdin is not None:
-                self._reaper.watch(self._process.pid)
+                self._reaper.watch(self._process.pid, grace_s=STOP_SECONDS)
                 self._process.stdin.write(b"go\n")
                 self._process.stdin.close()
             self._url = await self._ready(self._process, said_before)

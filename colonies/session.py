@@ -129,7 +129,7 @@ class Session:
     async def examine(self, stored: Stored) -> Judged:
         """As `history.examine`, having looked again for members that are too new to be known here."""
         seen = examine(self.colony, stored)
-        if seen.record is None and "no member" in seen.verdict.rule:
+        if seen.stranger:
             await self.refresh()
             seen = examine(self.colony, stored)
         return seen
@@ -138,7 +138,7 @@ class Session:
         """One process, read from the leader, every event judged."""
         messages = await self.ledger.read(subjects.guard_of("process", process))
         story = fold_process(self.colony, messages)
-        if any("no member" in seen.verdict.rule for seen in story.judged):
+        if any(seen.stranger for seen in story.judged):
             await self.refresh()
             story = fold_process(self.colony, messages)
         return story

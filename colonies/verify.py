@@ -9,7 +9,6 @@ not a wait. It changes nothing and needs no consumer.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +18,7 @@ from colonies.errors import NotFound, Unavailable, Unknown
 from colonies.history import History
 from colonies.jetstream import JetStreamLedger
 from colonies.ledger import Stored
+from colonies.witness import HighWater, digest_of
 
 BATCH_WAIT_S = 3.0
 TRIES = 3
@@ -35,14 +35,6 @@ class Finding:
     rule: str
     subject: str | None = None
     author: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HighWater:
-    """How far an earlier verification came without a finding: the sequence, and the SHA-256 of that message."""
-
-    sequence: int = 0
-    digest: str = ""
 
 
 @dataclass(slots=True)
@@ -97,17 +89,15 @@ async def verify_ledger(
             break
         if progress is not None:
             progress(position, report.last_sequence)
-        end_now, lost_now = await _extent(ledger) if position >= report.last_sequence else (0, 0)
-        lost_bytes = max(lost_bytes, lost_now)
-        report.last_sequence = max(report.last_sequence, min(end_now, end) if end_now else 0)
-    _judge_tail(report, history, lost_bytes)
+    # Reading itself can make the broker find, and cut, what it cannot read.
+    _judge_tail(report, history, max(lost_bytes, (await _extent(ledger))[1]))
     return report
 
 
 def _judge(report: Report, history: History, stored: Stored, before: HighWater) -> None:
     report.events += 1
     judged = history.add(stored)
-    digest = hashlib.sha256(stored.subject.encode() + b"\n" + stored.data).hexdigest()
+    digest = digest_of(stored)
     if stored.sequence == before.sequence and digest != before.digest:
         rule = "it is not the event that an earlier verification saw at this sequence"
         report.findings.append(Finding(stored.sequence, "damaged", rule, stored.subject))
@@ -116,8 +106,10 @@ def _judge(report: Report, history: History, stored: Stored, before: HighWater) 
         report.high_water = HighWater(stored.sequence, digest)
         return
     # Without a sound signature it is nobody's word: what its subject says of an author proves nothing.
-    kind: Kind = judged.verdict.kind if judged.record is not None else "damaged"  # type: ignore[assignment]
     author = judged.record.author if judged.record is not None else None
+    kind: Kind = "damaged"
+    if judged.verdict.kind != "valid" and (judged.record is not None or judged.stranger):
+        kind = judged.verdict.kind
     report.findings.append(Finding(stored.sequence, kind, judged.verdict.rule, stored.subject, author))
 
 

@@ -95,9 +95,12 @@ class RunningColony:
 
 @asynccontextmanager
 async def running_colony(
-    folder: Path, *, lease_s: float = 2.0, orchestrate: bool = True, port: int = -1
+    folder: Path, *, lease_s: float = 2.0, orchestrate: bool = True, port: int = -1, found: bool = True
 ) -> AsyncIterator[RunningColony]:
-    """A broker with the colony `test` on it, and an orchestrator unless told not to."""
+    """A broker with the colony `test` on it, and an orchestrator unless told not to.
+
+    `found=False` takes the ledger as it is, however broken, and writes nothing to it.
+    """
     keys = folder / "keys"
     keyring = Keyring.open(keys) if keys.exists() else Keyring.create(keys)
     operator = keyring.operator
@@ -118,7 +121,8 @@ async def running_colony(
             key = KeyPair.new("user")
             Credential.of(keyring.owner.mint("owner", "owner", key.public), key).write(path)
         owner = Credential.read(path)
-        await founding.found(server.url, keyring.owner, owner, name="test", lease_s=lease_s)
+        if found:
+            await founding.found(server.url, keyring.owner, owner, name="test", lease_s=lease_s)
         ledger = await jetstream.connect(server.url, owner)
         colony.owner = await Session(ledger, owner.name, owner.keypair).open()
         async with colony.stack:

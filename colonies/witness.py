@@ -1,0 +1,58 @@
+"""What this machine has seen of a ledger, kept outside the ledger: its last known event.
+
+A broker that loses the tail of its ledger counts on from there, and nothing inside tells. So whoever verified
+a ledger up to some event remembers that event here, one small file per colony; `ledger verify` and the
+orchestrator hold the ledger against it. It is a memory, not a proof: receipts and checkpoints are more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from colonies.contexts import data_folder
+from colonies.ledger import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class HighWater:
+    """The last event that was seen valid: its sequence, and the SHA-256 over its subject and bytes."""
+
+    sequence: int = 0
+    digest: str = ""
+
+
+def digest_of(stored: Stored) -> str:
+    """What identifies a stored message: SHA-256 over subject, line feed and bytes, in hex."""
+    return hashlib.sha256(stored.subject.encode() + b"\n" + stored.data).hexdigest()
+
+
+def recall(colony: str) -> HighWater:
+    """What was last seen of the colony with this account key; sequence 0 if nothing."""
+    try:
+        data = json.loads(_path(colony).read_text(encoding="utf-8"))
+        return HighWater(int(data["sequence"]), str(data["digest"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return HighWater()
+
+
+def remember(colony: str, seen: HighWater) -> None:
+    """Keep it, unless more was seen already. A full disk is no reason to stop: then it is not kept."""
+    if seen.sequence <= recall(colony).sequence:
+        return
+    path = _path(colony)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump({"sequence": seen.sequence, "digest": seen.digest}, file)
+        os.replace(temporary, path)
+
+
+def _path(colony: str) -> Path:
+    return data_folder() / "witness" / f"{colony}.json"

@@ -1,0 +1,16 @@
+"""What all tests share: nothing of the user's own contexts and data is ever touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts, keys and witness files of a test are its own."""
+    monkeypatch.setenv("COLONIES_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("COLONIES_DATA_DIR", str(tmp_path / "data"))
+    for name in ("COLONIES_CONTEXT", "COLONIES_URL", "COLONIES_CREDS"):
+        monkeypatch.delenv(name, raising=False)
