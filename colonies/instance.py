@@ -160,6 +160,10 @@ class Instance:
             _log.warning("offer not taken", error=str(error))
             await delivery.nak(1.0)
             return
+        except Exception:
+            _log.exception("offer not taken")
+            await delivery.nak(1.0)
+            return
         if held is None:
             return
         held.task = asyncio.current_task()

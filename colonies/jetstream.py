@@ -20,7 +20,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
@@ -28,12 +27,14 @@ from nats.errors import SlowConsumerError
 
 from colonies import subjects
 from colonies.creds import Credential
+from colonies.direct import DirectClient, Message
 from colonies.errors import ColoniesError, Conflict, NotFound, Refused, Unavailable, Unknown
 from colonies.ids import new_token
 from colonies.ledger import Arrival, Draft, Offers, PullEnded, QueueState, Stored, Subscription
 
 ANSWER_S = 10.0
 READ_BATCH = 512
+MAX_LASTS = 1_024  # messages: the most that the broker gives in one answer to `multi_last`
 CHUNK_BYTES = 256 * 1024
 PENDING_BYTES = 64 * 1024 * 1024
 MAX_ACK_PENDING = 100_000
@@ -64,12 +65,16 @@ async def connect(url: str, credential: Credential, *, wait_s: float = 5.0) -> J
     return ledger
 
 
+class _TooMany(Unavailable):
+    """The broker does not answer because the answer would be too long."""
+
+
 class _Request:
     """One request under way: where its answers go."""
 
     __slots__ = ("answers", "future", "subject", "timer")
 
-    def __init__(self, subject: str, future: asyncio.Future[Any], answers: list[Msg] | None) -> None:
+    def __init__(self, subject: str, future: asyncio.Future[Any], answers: list[Message] | None) -> None:
         self.subject = subject
         self.future = future
         self.answers = answers
@@ -83,8 +88,10 @@ class JetStreamLedger:
         self.url = url
         self.colony = credential.colony
         self.credential = credential
-        self._nc = Client()
+        self._nc = DirectClient()
         self._inbox = f"_INBOX_{credential.keypair.public}"
+        # Not to be guessed: a member can have the broker send an answer anywhere (see `colonies.roles`).
+        self._replies = f"{self._inbox}.r.{new_token()}"
         self._requests: dict[str, _Request] = {}
         self._count = 0
         self._gap_heard: list[Callable[[], None]] = []
@@ -132,9 +139,7 @@ class JetStreamLedger:
                 f"no broker answers at {where(self.url)}; start one with `colonies dev`, or name yours with --url"
             ) from None
         self._connected.set()
-        await self._nc.subscribe(
-            f"{self._inbox}.r.*", cb=self._on_answer, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        await self._nc.listen(f"{self._replies}.*", self._on_answer)
 
     async def _abandon(self) -> None:
         self._closing = True
@@ -223,7 +228,7 @@ class JetStreamLedger:
         request.timer = loop.call_later(wait_s, self._expire, token)
         self._requests[token] = request
         try:
-            await self._nc.publish(subject, payload, reply=f"{self._inbox}.r.{token}", headers=headers)
+            await self._nc.publish(subject, payload, reply=f"{self._replies}.{token}", headers=headers)
         except (NatsError, OSError) as error:
             self._finish(token, error=Unavailable(f"not sent: {error}"))
         return request.future
@@ -231,6 +236,8 @@ class JetStreamLedger:
     async def _wait_connected(self, wait_s: float) -> None:
         if self._lost is not None:
             raise self._lost
+        if self._closing:
+            raise Unavailable("the connection is closed")
         try:
             await asyncio.wait_for(self._connected.wait(), wait_s)
         except TimeoutError:
@@ -258,14 +265,16 @@ class JetStreamLedger:
         for token in list(self._requests):
             self._finish(token, error=type(error)(*error.args))
 
-    async def _on_answer(self, msg: Msg) -> None:
+    def _on_answer(self, msg: Message) -> None:
         token = msg.subject.rsplit(".", 1)[1]
         request = self._requests.get(token)
         if request is None:
             return
         if request.answers is None:
             self._finish(token, msg)
-        elif msg.headers is not None and "Status" in msg.headers:
+        elif (
+            subjects.STORED_SEQUENCE not in msg.headers
+        ):  # a stored message may bear a `Status` of its author's
             self._finish(token, (request.answers, msg.headers))
         else:
             request.answers.append(msg)
@@ -283,6 +292,20 @@ class JetStreamLedger:
             raise NotFound(f"{subject}: {error['description']}")
         raise Unavailable(f"{subject}: {error['description']}")
 
+    async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]:
+        """One question to a service of the colony (`query.>`); its JSON answer.
+
+        Raises:
+            Unavailable: no service answers on that subject within `wait_s` seconds.
+        """
+        msg: Message = await (await self._start(subject, json.dumps(body).encode(), wait_s=wait_s))
+        if _status(msg) == "503":
+            raise Unavailable(f"no service answers on {subject}")
+        answer = json.loads(msg.data)
+        if not isinstance(answer, dict):
+            raise Unavailable(f"what answers on {subject} is no service of ours")
+        return answer
+
     # --- writing -------------------------------------------------------------------------------------
 
     async def append(self, draft: Draft) -> int:
@@ -299,6 +322,9 @@ class JetStreamLedger:
     async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
         if not 1 <= len(drafts) <= 1_000:
             raise ValueError(f"{len(drafts)} events in a batch; it takes 1 to 1,000")
+        # The broker does not check two subjects of one entity against each other within a batch.
+        if len({subjects.guard_of_subject(draft.subject) for draft in drafts}) < len(drafts):
+            raise ValueError("a batch takes one event of an entity at most")
         batch = new_token()
         for number, draft in enumerate(drafts, start=1):
             headers = {
@@ -310,12 +336,21 @@ class JetStreamLedger:
             if number == len(drafts):
                 headers[subjects.BATCH_COMMIT] = "1"
             elif number > 1:
-                await self._nc.publish(draft.subject, draft.data, headers=headers)
+                await self._publish(draft.subject, draft.data, headers=headers)
                 continue
             msg = await (await self._start(draft.subject, draft.data, headers))
             if msg.data:
                 last = _sequence_of(msg, draft.subject)
         return list(range(last - len(drafts) + 1, last + 1))
+
+    async def _publish(
+        self, subject: str, data: bytes, *, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Send without asking for an answer. Raises Unavailable."""
+        try:
+            await self._nc.publish(subject, data, reply=reply, headers=headers)
+        except (NatsError, OSError) as error:
+            raise Unavailable(f"not sent: {error}") from None
 
     async def emit(self, subject: str, data: bytes) -> int:
         return _sequence_of(await (await self._start(subject, data)), subject)
@@ -323,15 +358,21 @@ class JetStreamLedger:
     # --- reading -------------------------------------------------------------------------------------
 
     async def read(self, pattern: str) -> list[Stored]:
-        try:
-            newest = await self._ask(f"$JS.API.STREAM.MSG.GET.{subjects.LEDGER}", {"last_by_subj": pattern})
-        except NotFound:
+        leader = await self._last_under(pattern)
+        if not leader:
             return []
-        leader = int(newest["message"]["seq"])
         found = [stored async for batch in self.scan(0, pattern, up_to=leader) for stored in batch]
         if found and found[-1].sequence >= leader:
             return found
         return await self._read_one_by_one(pattern)
+
+    async def _last_under(self, pattern: str) -> int:
+        """The last sequence under a pattern as the leader has it, 0 if there is none."""
+        try:
+            newest = await self._ask(f"$JS.API.STREAM.MSG.GET.{subjects.LEDGER}", {"last_by_subj": pattern})
+        except NotFound:
+            return 0
+        return int(newest["message"]["seq"])
 
     async def _read_one_by_one(self, pattern: str) -> list[Stored]:
         """From the leader itself, for the rare moment in which a replica is behind."""
@@ -378,6 +419,8 @@ class JetStreamLedger:
         messages, status = await future
         if status["Status"] == "503":
             raise Unavailable(f"the stream {stream} is not there")
+        if status["Status"] == "413":
+            raise _TooMany(f"too many subjects of {stream} in one answer")
         if status["Status"] not in ("204", "404"):
             raise Unavailable(f"reading {stream}: {status}")
         return [_from_headers(msg) for msg in messages], status
@@ -409,8 +452,14 @@ class JetStreamLedger:
     async def last_of(self, patterns: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = {}
         for start in range(0, len(patterns), 64):
-            body = {"multi_last": list(patterns[start : start + 64]), "batch": 1_000}
-            for stored in (await self._get_many(subjects.LEDGER, body))[0]:
+            asked = list(patterns[start : start + 64])
+            try:
+                messages, _ = await self._get_many(subjects.LEDGER, {"multi_last": asked, "batch": MAX_LASTS})
+            except _TooMany:  # whoever may submit can add subjects to any process
+                lasts = await asyncio.gather(*map(self._last_under, asked))
+                found |= {guard: last for guard, last in zip(asked, lasts, strict=True) if last}
+                continue
+            for stored in messages:
                 guard = subjects.guard_of_subject(stored.subject)
                 found[guard] = max(found.get(guard, 0), stored.sequence)
         return found
@@ -422,16 +471,13 @@ class JetStreamLedger:
     async def subscribe(self, pattern: str, heard: Callable[[Stored], None]) -> Subscription:
         live = not pattern.startswith("feed.")
 
-        async def on_message(msg: Msg) -> None:
+        def on_message(msg: Message) -> None:
             if live:
                 heard(Stored(msg.subject, 0, 0, msg.data))
-            elif msg.headers is not None and subjects.STORED_SEQUENCE in msg.headers:
+            elif subjects.STORED_SEQUENCE in msg.headers:
                 heard(_from_headers(msg))
 
-        subscription = await self._nc.subscribe(
-            pattern, cb=on_message, pending_msgs_limit=262_144, pending_bytes_limit=PENDING_BYTES
-        )
-        return _Subscription(subscription)
+        return _Subscription(await self._nc.listen(pattern, on_message))
 
     # --- queues --------------------------------------------------------------------------------------
 
@@ -444,6 +490,10 @@ class JetStreamLedger:
     def machinery(self) -> JetStreamMachinery:
         """The service's tools on this connection."""
         return JetStreamMachinery(self)
+
+    def client(self) -> DirectClient:
+        """The connection itself, for services of `nats.micro`. Whoever takes it leaves it open."""
+        return self._nc
 
     # --- time ----------------------------------------------------------------------------------------
 
@@ -495,9 +545,13 @@ class JetStreamMachinery:
         self._ledger = ledger
         self._has_timers = False
         self._inbox: str | None = None
-        self._timers: asyncio.Queue[Msg] = asyncio.Queue()
+        self._timers: asyncio.Queue[Message | None] = asyncio.Queue()
+        ledger.on_gap(lambda: self._timers.put_nowait(None))  # the broker forgot our pull: send it again
 
     async def make_queue(self, queue: str, *, start: int, lease_s: float) -> None:
+        info = await self._info(queue)
+        if info is not None:  # where a consumer began cannot be changed; it keeps its place
+            start = info["config"].get("opt_start_seq", start)
         config = {
             "durable_name": queue,
             "name": queue,
@@ -515,11 +569,20 @@ class JetStreamMachinery:
         await self._ledger._ask(subject, {"stream_name": subjects.LEDGER, "config": config})
 
     async def queue_state(self, queue: str) -> QueueState | None:
-        try:
-            info = await self._ledger._ask(f"$JS.API.CONSUMER.INFO.{subjects.LEDGER}.{queue}", None)
-        except NotFound:
+        info = await self._info(queue)
+        if info is None:
             return None
         return QueueState(int(info["delivered"]["stream_seq"]), int(info["ack_floor"]["stream_seq"]))
+
+    async def _info(self, queue: str) -> dict[str, Any] | None:
+        try:
+            return await self._ledger._ask(f"$JS.API.CONSUMER.INFO.{subjects.LEDGER}.{queue}", None)
+        except NotFound:
+            return None
+
+    async def delete_queue(self, queue: str) -> None:
+        """Delete the queue's consumer; what it handed out is forgotten."""
+        await self._ledger._ask(f"$JS.API.CONSUMER.DELETE.{subjects.LEDGER}.{queue}", None)
 
     async def schedule(self, process: str, at: int) -> None:
         second = -(-at // 1_000_000_000)
@@ -537,10 +600,10 @@ class JetStreamMachinery:
         # A delivery bears its stream's subject, not our reply's, so timers need an inbox of their own.
         if self._inbox is None:
             inbox = f"{self._ledger._inbox}.t.{new_token()}"
-            await self._ledger._nc.subscribe(inbox, cb=self._heard)
+            await self._ledger._nc.listen(inbox, self._timers.put_nowait)
             self._inbox = inbox
         await self._ledger._wait_connected(ANSWER_S)
-        await self._ledger._nc.publish(
+        await self._ledger._publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{subjects.TIMERS}.{self.TIMER_CONSUMER}",
             json.dumps({"batch": 1, "expires": int(TIMER_WAIT_S * 1e9)}).encode(),
             reply=self._inbox,
@@ -549,16 +612,15 @@ class JetStreamMachinery:
             msg = await asyncio.wait_for(self._timers.get(), TIMER_WAIT_S + 5)
         except TimeoutError:
             return []
+        if msg is None:
+            return []
         if not msg.reply:
             if _status(msg) == "503":
                 self._has_timers = False
                 await asyncio.sleep(0.1)
             return []
-        await self._ledger._nc.publish(msg.reply, b"+ACK")
+        await self._ledger._publish(msg.reply, b"+ACK")
         return [msg.subject.rsplit(".", 1)[1]]
-
-    async def _heard(self, msg: Msg) -> None:
-        self._timers.put_nowait(msg)
 
     async def _make_timers(self) -> None:
         config = {
@@ -591,7 +653,7 @@ class _JetStreamDelivery:
     stored: Stored
     queue: str
     deliveries: int
-    nc: Client
+    nc: DirectClient
     reply: str
 
     async def ack(self) -> None:
@@ -612,7 +674,7 @@ class _JetStreamDelivery:
 class _JetStreamOffers:
     """One inbox for all pulls. A pull's reply subject ends in the queue, so its end names it."""
 
-    def __init__(self, nc: Client, inbox: str) -> None:
+    def __init__(self, nc: DirectClient, inbox: str) -> None:
         self._nc = nc
         self._inbox = inbox
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
@@ -620,16 +682,16 @@ class _JetStreamOffers:
         self._pulled: set[str] = set()
 
     async def open(self) -> None:
-        self._subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._on_message)
+        self._subscription = await self._nc.listen(f"{self._inbox}.*", self._on_message)
 
-    async def _on_message(self, msg: Msg) -> None:
+    def _on_message(self, msg: Message) -> None:
         if not msg.reply:
             queue = msg.subject.rsplit(".", 1)[1]
             self._arrivals.put_nowait(PullEnded(queue, missing=_status(msg) == "503"))
             return
-        meta = msg.metadata
+        meta = Msg(self._nc, reply=msg.reply).metadata
         subject = subjects.parse(msg.subject)
-        headers = msg.headers or {}
+        headers = msg.headers
         alone = headers.get(subjects.EXPECTED_SEQUENCE) == "0" and headers.get(
             subjects.EXPECTED_SUBJECT
         ) == subjects.guard_of_subject(msg.subject)
@@ -674,12 +736,12 @@ def where(url: str) -> str:
     return f"{parts.hostname}:{parts.port or 4222}"
 
 
-def _status(msg: Msg) -> str | None:
-    return msg.headers.get("Status") if msg.headers and not msg.data else None
+def _status(msg: Message) -> str | None:
+    return None if msg.data else msg.headers.get("Status")
 
 
-def _from_headers(msg: Msg) -> Stored:
-    headers = msg.headers or {}
+def _from_headers(msg: Message) -> Stored:
+    headers = msg.headers
     return Stored(
         headers[subjects.STORED_SUBJECT],
         int(headers[subjects.STORED_SEQUENCE]),
@@ -688,11 +750,11 @@ def _from_headers(msg: Msg) -> Stored:
     )
 
 
-async def _stored(future: asyncio.Future[Msg], subject: str) -> int:
+async def _stored(future: asyncio.Future[Message], subject: str) -> int:
     return _sequence_of(await future, subject)
 
 
-def _sequence_of(msg: Msg, subject: str) -> int:
+def _sequence_of(msg: Message, subject: str) -> int:
     """The sequence in a publish acknowledgement."""
     if _status(msg) == "503":
         raise Unavailable(f"no stream takes {subject}: the colony's streams are missing")

@@ -8,7 +8,11 @@ async with running_colony(tmp_path) as colony:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +26,35 @@ from colonies.orchestrator import Orchestrator
 from colonies.server import EmbeddedServer
 from colonies.session import Session
 from colonies.worker import Worker
+
+
+PROGRAM = Path(__file__).parent / "worker_program.py"
+
+
+class WorkerProcess:
+    """A worker in a process of its own. `instance` is its instance id."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.instance = ""
+
+    def send(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    async def end(self) -> None:
+        """Kill it, stopped or not, and wait until it is gone."""
+        if self.process.returncode is None:
+            self.send(signal.SIGKILL)
+        await self.process.wait()
+
+
+async def until(fact: Callable[[], object], what: str, limit_s: float = 30.0) -> None:
+    """Wait until a fact holds; fail saying what never came."""
+    deadline = time.monotonic() + limit_s
+    while not fact():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        await asyncio.sleep(0.02)
 
 
 class RunningColony:
@@ -75,6 +108,37 @@ class RunningColony:
         self.stack.push_async_callback(stop)
         return instance
 
+    async def kill_broker(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.port = int(self.url.rsplit(":", 1)[1])
+        os.kill(self.server.pid, signal.SIGKILL)
+        await self.server.wait()
+
+    async def restart_broker(self) -> None:
+        """Start it again on the same port and files."""
+        await self.server.stop()
+        self.server = broker(self.folder, self.keyring, self.port)
+        await self.server.start()
+        self.stack.push_async_callback(self.server.stop)
+
+    async def spawn(self, name: str = "w1", concurrency: int = 4) -> WorkerProcess:
+        """Start `tests/worker_program.py` as a process of its own; returns it once it takes offers."""
+        credential = await self.credential(name, "worker")
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(PROGRAM), self.url, str(credential), str(concurrency)),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        spawned = WorkerProcess(process)
+        self.stack.push_async_callback(spawned.end)
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            line = (await process.stdout.readline()).decode()
+        assert line.startswith("ready"), (self.folder / f"{name}.log").read_text()
+        spawned.instance = line.split()[1]
+        return spawned
+
     async def _start(self, run, ready: asyncio.Event, *, cancel: bool = True) -> asyncio.Task[None]:  # type: ignore[no-untyped-def]
         task = asyncio.create_task(run)
         waiting = asyncio.create_task(ready.wait())
@@ -93,6 +157,21 @@ class RunningColony:
         return task
 
 
+def broker(folder: Path, keyring: Keyring, port: int) -> EmbeddedServer:
+    """A real nats-server on this folder's files, not yet started."""
+    operator = keyring.operator
+    return EmbeddedServer(
+        folder / "nats",
+        operator_jwt=operator.operator_jwt(),
+        system_account=operator.system_account,
+        accounts={
+            operator.system_account: operator.system_jwt(),
+            keyring.owner.account.public: keyring.account_jwt(),
+        },
+        port=port,
+    )
+
+
 @asynccontextmanager
 async def running_colony(
     folder: Path, *, lease_s: float = 2.0, orchestrate: bool = True, port: int = -1, found: bool = True
@@ -103,18 +182,7 @@ async def running_colony(
     """
     keys = folder / "keys"
     keyring = Keyring.open(keys) if keys.exists() else Keyring.create(keys)
-    operator = keyring.operator
-    server = EmbeddedServer(
-        folder / "nats",
-        operator_jwt=operator.operator_jwt(),
-        system_account=operator.system_account,
-        accounts={
-            operator.system_account: operator.system_jwt(),
-            keyring.owner.account.public: keyring.account_jwt(),
-        },
-        port=port,
-    )
-    async with server:
+    async with broker(folder, keyring, port) as server:
         colony = RunningColony(folder, keyring, server)
         path = folder / "owner.creds"
         if not path.exists():
