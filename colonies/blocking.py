@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Generic, TypeVar, overload
 
 from colonies.calls import Call
@@ -122,9 +122,9 @@ class _Ended(Exception):
     """The events are over (a StopAsyncIteration cannot leave a coroutine)."""
 
 
-async def _next(events: Any) -> Judged:
+async def _next(events: AsyncIterator[Judged]) -> Judged:
     try:
-        return await anext(events)  # type: ignore[no-any-return]
+        return await anext(events)
     except StopAsyncIteration:
         raise _Ended from None
 

@@ -8,6 +8,7 @@ knows which type its result has.
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,12 +130,12 @@ def _arguments_model(name: str, signature: inspect.Signature, hints: dict[str, A
     """A model with one aliased field per parameter (a parameter may have any name, a field may not)."""
     fields: dict[str, Any] = {}
     for number, parameter in enumerate(signature.parameters.values()):
-        hint = hints.get(parameter.name, Any)
+        hint: Any = hints.get(parameter.name, Any)
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         if parameter.kind == inspect.Parameter.VAR_POSITIONAL:
-            hint, default = tuple[hint, ...], ()
+            hint, default = types.GenericAlias(tuple, (hint, ...)), ()
         elif parameter.kind == inspect.Parameter.VAR_KEYWORD:
-            hint, default = dict[str, hint], {}
+            hint, default = types.GenericAlias(dict, (str, hint)), {}
         fields[f"argument_{number}"] = (hint, Field(default, alias=parameter.name))
     try:
         return create_model(name, __config__=ConfigDict(extra="forbid", title=name), **fields)

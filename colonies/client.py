@@ -363,7 +363,8 @@ class Client:
     def _catch_up(self, watched: _Watched) -> Process | None:
         """Fold what was heard. None: something is missing or not valid, so it must be read.
 
-        A signature is checked unless a later, checked event of the same author covers it by its `prev`.
+        A signature is checked unless the next event, of the same author, covers it by its `prev`. Until that
+        one is checked, nothing is kept of what it covers: somebody else may be waiting for this process too.
         """
         story = watched.story
         if story is None or story.process is None:
@@ -380,7 +381,8 @@ class Client:
             if not seen.verdict.valid or after is None:
                 return None
             process = after
-            watched.story = Story(process, story.judged, stored.sequence)
+            if not covered:
+                watched.story = Story(process, story.judged, stored.sequence)
         return process
 
     async def events(self, id: str) -> AsyncIterator[Judged]:

@@ -3,23 +3,31 @@
 The signature covers `colonies/1:<colony key>:`, the subject, a line feed and the payload bytes as they
 stand: nothing is encoded again to verify, and nothing moves to another colony or subject. The payload is a
 msgpack map `{v, id, type, time, author, prev, data}`. Bytes that are not that are `Malformed`, whatever
-they are. Heartbeats and logs travel in the same envelope. Nothing here knows who may say what.
+they are, and so is what readers might understand differently (a key given twice): all must agree on every
+event. Heartbeats and logs travel in the same envelope. Nothing here knows who may say what.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import msgpack
 from pydantic import BaseModel, ValidationError
 
-from colonies.core.events import EVENT, Event
-from colonies.nkeys import KeyPair, verify
+from colonies.core.events import EVENT, Approved, Event, Genesis
+from colonies.core.names import shown
+from colonies.errors import Invalid
+from colonies.nkeys import KeyPair, Kind, kind_of, verify
 
 VERSION = 1
 MAX_EVENT_BYTES = 1_000_000
+MAX_TYPE_CHARS = 64
+MAX_TIME_NS = 2**63 - 1
+
+_ID = re.compile(r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")  # a ULID
 
 
 class Malformed(ValueError):
@@ -57,19 +65,24 @@ class Opened:
         Raises:
             Malformed: no such type, or its data is not what the type says.
         """
+        if "type" in self.data:
+            raise Malformed("its data names a type, which is the envelope's to name")
         try:
-            return EVENT.validate_python({"type": self.type, **self.data})
+            event = EVENT.validate_python({**self.data, "type": self.type})
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise Malformed(f"{self.type}: {where}: {first['msg']}") from None
+            where = ".".join(str(part) for part in first["loc"][1:])
+            what = "no such type" if first["type"] == "union_tag_invalid" else first["msg"]
+            raise Malformed(f"{shown(self.type)}: {shown(where)}: {' '.join(what.split())[:200]}") from None
         except RecursionError:
-            raise Malformed(f"{self.type}: nested too deeply") from None
+            raise Malformed(f"{shown(self.type)}: nested too deeply") from None
+        _check_keys(event)
+        return event
 
 
 def context(colony: str, subject: str) -> bytes:
     """What is signed before the payload."""
-    return f"colonies/{VERSION}:{colony}:{subject}\n".encode()
+    return f"colonies/{VERSION}:{colony}:{subject}\n".encode(errors="surrogatepass")
 
 
 def seal(
@@ -108,27 +121,63 @@ def open_(colony: str, subject: str, data: bytes) -> Opened:
             raise Malformed("not a pair of payload and 64-byte signature")
     match _unpack(payload):
         case {
-            "v": 1,
+            "v": int() as version,
             "id": str() as id,
             "type": str() as type,
             "time": int() as time,
             "author": str() as author,
             "prev": (bytes() | None) as prev,
             "data": dict() as body,
-        } as envelope if len(envelope) == 7 and len(id) <= 64 and (prev is None or len(prev) == 32):
+        } as envelope if len(envelope) == 7:
             pass
         case _:
-            raise Malformed("the payload is not a map of v (1), id, type, time, author, prev and data")
+            raise Malformed("the payload is not a map of v, id, type, time, author, prev and data")
+    if version is True or version != VERSION:
+        raise Malformed(f"version {shown(version)}; this program reads version {VERSION}")
+    if not _ID.match(id):
+        raise Malformed("its id is not a ULID")
+    if len(type) > MAX_TYPE_CHARS:
+        raise Malformed(f"its type has {len(type)} characters; at most {MAX_TYPE_CHARS}")
+    if isinstance(time, bool) or not 0 <= time <= MAX_TIME_NS:
+        raise Malformed("its time is not in nanoseconds since 1970")
+    if prev is not None and len(prev) != 32:
+        raise Malformed("its prev is not a SHA-256")
     signed = context(colony, subject) + payload
     digest = hashlib.sha256(signed).digest()
     return Opened(id, type, time, author, prev, body, digest, signed, signature)
 
 
+def _check_keys(event: Event) -> None:
+    """A key that is none would end every verifier that tries to check a signature with it."""
+    keys: list[tuple[str, Kind]] = []
+    match event:
+        case Approved(key=key):
+            keys = [(key, "user")]
+        case Genesis(owner_key=key, roles=roles):
+            keys = [(key, "user"), *((role_key, "account") for role_key in roles.values())]
+        case _:
+            return
+    for key, kind in keys:
+        try:
+            found = kind_of(key)
+        except Invalid as error:
+            raise Malformed(f"{event.type}: {error}") from None
+        if found != kind:
+            raise Malformed(f"{event.type}: {key} is the key of an {found}, not of an {kind}")
+
+
 def _unpack(data: bytes) -> Any:
     try:
-        return msgpack.unpackb(data, strict_map_key=True)
+        return msgpack.unpackb(data, strict_map_key=True, object_pairs_hook=_unique)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError, MemoryError) as error:
         raise Malformed(f"not msgpack: {error or error.__class__.__name__}") from None
+
+
+def _unique(pairs: list[tuple[str | bytes, Any]]) -> dict[str | bytes, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice in one map")
+    return found
 
 
 def data_of(event: Event) -> dict[str, Any]:

@@ -72,7 +72,8 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
             future.set_exception(error)
 
     def run() -> None:
-        result, error = None, None
+        result: Any = None
+        error: BaseException | None = None
         try:
             result = context.run(call)
         except StopIteration as stop:

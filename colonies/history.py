@@ -35,8 +35,8 @@ class Judged:
 def examine(colony: Colony, stored: Stored, *, trusted: bool = False) -> Judged:
     """Is this a well-formed event, signed by a member of that point? Nothing about its truth yet.
 
-    `trusted` leaves out the signature's arithmetic, for bytes that a later, checked event of the same
-    author covers by its `prev`.
+    `trusted` leaves out the signature's arithmetic, for bytes that the next event, of the same author, covers
+    by its `prev`. Believe nothing of them before that event is examined, untrusted, and found valid.
     """
     subject = subjects.parse(stored.subject)
     if subject is None:

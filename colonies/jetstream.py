@@ -115,7 +115,7 @@ class JetStreamLedger:
                     signature_cb=lambda nonce: base64.b64encode(credential.keypair.sign(nonce.encode())),
                     inbox_prefix=self._inbox,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # a float is fine: it is slept
                     connect_timeout=2,
                     ping_interval=10,
                     max_outstanding_pings=2,
@@ -136,7 +136,8 @@ class JetStreamLedger:
                     f"{credential.name}: it is expired, revoked or of another colony"
                 ) from None
             raise Unavailable(
-                f"no broker answers at {where(self.url)}; start one with `colonies dev`, or name yours with --url"
+                f"no broker answers at {where(self.url)}; "
+                "start one with `colonies dev`, or name yours with --url"
             ) from None
         self._connected.set()
         await self._nc.listen(f"{self._replies}.*", self._on_answer)
@@ -191,7 +192,7 @@ class JetStreamLedger:
         self._gap()
 
     async def _on_closed(self) -> None:
-        self._connected.clear()
+        self._connected.set()  # nobody waits for it any more: see `_raise_if_gone`
         if not self._closing and self._lost is None:
             self._lost = Refused(
                 f"the broker closed the connection of {self.credential.name} for good: "
@@ -234,16 +235,20 @@ class JetStreamLedger:
         return request.future
 
     async def _wait_connected(self, wait_s: float) -> None:
+        self._raise_if_gone()
+        try:
+            await asyncio.wait_for(self._connected.wait(), wait_s)
+        except TimeoutError:
+            raise Unavailable(
+                f"the broker at {where(self.url)} does not answer; it is tried again for ever"
+            ) from None
+        self._raise_if_gone()
+
+    def _raise_if_gone(self) -> None:
         if self._lost is not None:
             raise self._lost
         if self._closing:
             raise Unavailable("the connection is closed")
-        try:
-            await asyncio.wait_for(self._connected.wait(), wait_s)
-        except TimeoutError:
-            raise self._lost or Unavailable(
-                f"the broker at {where(self.url)} does not answer; it is tried again for ever"
-            ) from None
 
     def _expire(self, token: str) -> None:
         self._finish(token, error=Unknown("the broker gave no answer in time"))
@@ -272,9 +277,7 @@ class JetStreamLedger:
             return
         if request.answers is None:
             self._finish(token, msg)
-        elif (
-            subjects.STORED_SEQUENCE not in msg.headers
-        ):  # a stored message may bear a `Status` of its author's
+        elif subjects.STORED_SEQUENCE not in msg.headers:  # an author may have put a `Status` into his
             self._finish(token, (request.answers, msg.headers))
         else:
             request.answers.append(msg)
@@ -325,7 +328,7 @@ class JetStreamLedger:
         # The broker does not check two subjects of one entity against each other within a batch.
         if len({subjects.guard_of_subject(draft.subject) for draft in drafts}) < len(drafts):
             raise ValueError("a batch takes one event of an entity at most")
-        batch = new_token()
+        batch, last = new_token(), 0
         for number, draft in enumerate(drafts, start=1):
             headers = {
                 subjects.EXPECTED_SEQUENCE: str(draft.after),
@@ -339,7 +342,7 @@ class JetStreamLedger:
                 await self._publish(draft.subject, draft.data, headers=headers)
                 continue
             msg = await (await self._start(draft.subject, draft.data, headers))
-            if msg.data:
+            if number == len(drafts) or msg.data or _status(msg):
                 last = _sequence_of(msg, draft.subject)
         return list(range(last - len(drafts) + 1, last + 1))
 

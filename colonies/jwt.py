@@ -62,12 +62,17 @@ def account_claims(
     jetstream: bool = True,
     max_connections: int = UNLIMITED,
     max_store_bytes: int = UNLIMITED,
+    exports: Iterable[Mapping[str, Any]] = (),
+    imports: Iterable[Mapping[str, Any]] = (),
+    mappings: Mapping[str, str] | None = None,
 ) -> Claims:
     """Claims of an account. Signed by the operator.
 
     `signing_keys` are account public keys, or scopes made by `scope`. `revocations` maps a user's public key
     to a Unix time in seconds: tokens of that key issued up to then are refused, its live connections dropped.
-    A system account needs `jetstream=False`: the broker refuses it otherwise.
+    A system account needs `jetstream=False`: the broker refuses it otherwise. `exports` and `imports` are
+    those of the Go library; `mappings` rename the subject of what a client publishes, before the broker asks
+    whether it may, and never what the broker itself sends.
     """
     _expect(subject, "account")
     for key in revocations or {}:
@@ -103,6 +108,14 @@ def account_claims(
         body["signing_keys"] = keys
     if revocations:
         body["revocations"] = dict(revocations)
+    if offered := [dict(export) for export in exports]:
+        body["exports"] = offered
+    if taken := [dict(one) for one in imports]:
+        body["imports"] = taken
+    if mappings:
+        body["mappings"] = {
+            source: [{"subject": target, "weight": 100}] for source, target in mappings.items()
+        }
     return _claims(subject, name, body)
 
 

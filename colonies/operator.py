@@ -33,7 +33,7 @@ from colonies.core.names import member_name
 from colonies.creds import Credential, read_secret, sync_folder, write_secret
 from colonies.errors import Invalid, Refused, Unavailable
 from colonies.nkeys import KeyPair, Kind, kind_of
-from colonies.roles import ROLES, RoleName, role_named, template
+from colonies.roles import API, CLOSED, GATE, ROLES, RoleName, gate_mappings, role_named, template
 
 ADMIN_SECONDS = 120  # how long the unrestricted credential for setting up a colony is good
 PUSH_SECONDS = 5.0  # how long handing an account's token to the broker may take
@@ -100,7 +100,12 @@ class OperatorKeys:
 
     def system_jwt(self) -> str:
         """The system account's token, for the broker's config."""
-        claims = jwt.account_claims(subject=self._system.public, name="SYS", jetstream=False)
+        claims = jwt.account_claims(
+            subject=self._system.public,
+            name="SYS",
+            jetstream=False,
+            exports=[{"name": "closed", "subject": f"{CLOSED}.>", "type": "service"}],
+        )
         return jwt.encode(claims, self._operator)
 
     def account_jwt(self, colony: ColonyKeys, revocations: Mapping[str, int] | None = None) -> str:
@@ -116,8 +121,24 @@ class OperatorKeys:
                 jwt.scope(key=key, role=role, template=template(role)) for role, key in colony.roles.items()
             ],
             revocations=revocations,
+            imports=[self._api(at=GATE, to=API), self._api(at=API, to=CLOSED)],
+            mappings=gate_mappings(),
         )
         return jwt.encode(claims, self._operator)
+
+    def _api(self, *, at: str, to: str) -> dict[str, Any]:
+        """What a colony's account has of the system account's `to`, and where; see `colonies.roles`.
+
+        An import of its own at API is what keeps the broker from adding the one that it gives every account.
+        """
+        return {
+            "name": to,
+            "subject": f"{to}.>",
+            "account": self._system.public,
+            "local_subject": f"{at}.>",
+            "type": "service",
+            "share": True,  # JetStream must know who asks
+        }
 
     async def push_account(self, url: str, account_jwt: str) -> None:
         """Hands an account's token to the broker at `url`; it takes effect on live connections at once.

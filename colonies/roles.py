@@ -6,11 +6,14 @@ becomes the member's name and `{{subject()}}` its public key when it logs in. Wh
 nobody may publish to `feed.>`, and nobody but the service may create, change or delete consumers.
 
 These are broker permissions, the first fence. Whether an event is *true* is for the verifiers, who trust no
-fence. A hole in it that permissions cannot close: nats-server does not check the *reply* subject of a
-publish, and the answer goes out with the account's own rights. So a member can have the broker store its
-answer under another's name (no signature fits it: never blame the name in the subject of what is not signed
-by it), and the empty "not found" of a direct get is, with the right reply subject, the order to delete a
-stream or a consumer.
+fence. nats-server does not check the *reply* subject of a publish, and the answer goes out with the account's
+own rights. So a member can have the broker store its answer under another's name: no signature fits it, and
+nobody may be blamed for what is not signed by him.
+
+It cannot have an answer taken for an order to delete a stream or a consumer. Within a colony's account the
+JetStream API answers behind GATE only, whose prefix the broker forbids in replies; mappings in the account's
+token put there what a client publishes on `$JS.API`, and they do not touch what the broker itself sends. So
+the broker checks, and names in its refusals, the subject behind the gate.
 
 This module never checks an event, and it holds no member: it only says what each role may do.
 """
@@ -27,6 +30,20 @@ from colonies.errors import Invalid
 RoleName = Literal["owner", "user", "worker", "observer", "service"]
 
 INBOX = "_INBOX_{{subject()}}"  # a member's own inbox prefix, without the dot after it
+
+API = "$JS.API"
+GATE = "_R_.colonies.api"  # nats-server refuses any client's publish with a reply that begins with `_R_.`
+CLOSED = "COLONIES.CLOSED"  # where an answer that is addressed to the API goes: nobody listens there
+
+# What goes through the gate. Direct gets and pulls are no part of it: the streams themselves listen to them.
+GATED = (
+    "INFO",
+    "STREAM.>",
+    *(
+        f"CONSUMER.{verb}.>"
+        for verb in ("CREATE", "DURABLE", "DELETE", "INFO", "LIST", "NAMES", "PAUSE", "LEADER")
+    ),
+)
 
 ANSWER_MESSAGES = 10_000  # a streamed answer to one question; the broker stops it after as many messages ...
 ANSWER_SECONDS = 120  # ... or after this time
@@ -149,6 +166,20 @@ def role_named(name: str) -> Role:
     raise Invalid(f"there is no role {name!r}; roles are {', '.join(get_args(RoleName))}")
 
 
+def gate_mappings() -> dict[str, str]:
+    """The mappings of a colony's account: from the API's subjects to those behind the gate."""
+    return {f"{API}.{part}": f"{GATE}.{part}" for part in GATED}
+
+
+def gated(subject: str) -> str:
+    """The subject that the broker checks when a client publishes on `subject`."""
+    for part in GATED:
+        prefix = f"{API}.{part.removesuffix('>')}"
+        if subject == prefix or (part.endswith(">") and subject.startswith(prefix)):
+            return GATE + subject.removeprefix(API)
+    return subject
+
+
 def template(name: str) -> dict[str, Any]:
     """The role as the template of a scoped signing key: `{"pub", "sub", "resp"?, "subs", "data", "payload"}`.
 
@@ -156,7 +187,7 @@ def template(name: str) -> dict[str, Any]:
     """
     role = role_named(name)
     scoped: dict[str, Any] = {
-        "pub": {"allow": list(role.publish)},
+        "pub": {"allow": [gated(subject) for subject in role.publish]},
         "sub": {"allow": list(role.subscribe)},
         "subs": -1,
         "data": -1,

@@ -77,7 +77,7 @@ def configs(replicas: int = 1) -> list[dict[str, Any]]:
     ]
 
 
-async def create(url: str, admin: Credential, *, replicas: int = 1, wait_s: float = 10.0) -> None:
+async def create(url: str, admin: Credential, *, replicas: int = 1, wait_s: int = 10) -> None:
     """Make the streams that are not there yet; those that are stay as they are.
 
     Raises:

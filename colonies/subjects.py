@@ -37,6 +37,8 @@ SCHEDULE_TTL = "Nats-Schedule-TTL"
 
 _QUEUED = {"queued", "requeued"}
 _ENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EVENT = re.compile(r"[a-z]{1,32}")
+_QUEUE = re.compile(r"[a-z2-7]{26}")
 _AUTHOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _KINDS = frozenset({"process", "workflow", "member", "queue", "worker", "cron", "generator"})
 
@@ -85,9 +87,13 @@ def parse(subject: str) -> Subject | None:
             found = Subject(kind, entity, event, author)
         case _:
             return None
-    if not _AUTHOR.fullmatch(found.author) or (found.entity and not _ENTITY.fullmatch(found.entity)):
-        return None
-    return found
+    well_formed = (
+        _AUTHOR.fullmatch(found.author)
+        and _EVENT.fullmatch(found.event)
+        and (found.kind == "colony" or _ENTITY.fullmatch(found.entity))
+        and (found.queue is None or _QUEUE.fullmatch(found.queue))
+    )
+    return found if well_formed else None
 
 
 @lru_cache(maxsize=4_096)

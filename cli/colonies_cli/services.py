@@ -32,7 +32,7 @@ from colonies.session import Session
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 10.0
 STEADY_S = 60.0  # whoever ran this long has earned the first pause again
-LOST_CHECK_S = 0.5
+MEMBER_CHECK_S = 0.5
 MAX_SAME_NAME = 100
 
 Kind = Literal["orchestrator", "projector", "operator"]
@@ -118,12 +118,14 @@ class Service:
             service = self._make(session)
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._announce(service), name=f"{self.kind} ready")
-                    group.create_task(_until_lost(session), name=f"{self.kind} connection")
+                    beside = [
+                        group.create_task(self._announce(service), name=f"{self.kind} ready"),
+                        group.create_task(session.ledger.lost(), name=f"{self.kind} connection"),
+                        group.create_task(_until_revoked(session), name=f"{self.kind} membership"),
+                    ]
                     await service.run()
-                    raise _Ended
-            except* _Ended:
-                return
+                    for task in beside:
+                        task.cancel()
             except* ColoniesError as errors:
                 raise errors.exceptions[0] from None
 
@@ -144,17 +146,11 @@ class Service:
         self.ready.set()
 
 
-class _Ended(Exception):
-    """A service's `run` returned, which none of them should."""
-
-
-async def _until_lost(session: Session) -> None:
-    """Raises why the broker does not want this member any more, once it does not."""
+async def _until_revoked(session: Session) -> None:
+    """Raises Refused once this member is none any more: the ledger says it before the broker does."""
     while True:
-        lost = getattr(session.ledger, "lost", None)
-        if lost is not None:
-            raise lost
-        await asyncio.sleep(LOST_CHECK_S)
+        _ = session.role
+        await asyncio.sleep(MEMBER_CHECK_S)
 
 
 @contextlib.asynccontextmanager
@@ -181,10 +177,10 @@ async def enrolled(
         for n in range(1, MAX_SAME_NAME + 1):
             name = base if n == 1 else f"{base}-{n}"
             with contextlib.suppress(Conflict):
-                return Credential.read(
-                    await founding.enrol(session, keys, name, ROLES[kind], folder)
-                )
-    raise Conflict(f"the names {base} to {base}-{MAX_SAME_NAME} are all taken; revoke none, clean up {folder}")
+                return Credential.read(await founding.enrol(session, keys, name, ROLES[kind], folder))
+    raise Conflict(
+        f"the names {base} to {base}-{MAX_SAME_NAME} are all taken; revoke none, clean up {folder}"
+    )
 
 
 def host_name() -> str:
@@ -222,10 +218,12 @@ async def _until_stopped(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asked.cancel()
         stopped = not body.done()
         body.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        # Who reads our log may be gone before us, as `tee` is after Ctrl-C.
+        with contextlib.suppress(asyncio.CancelledError, BrokenPipeError):
             await body
     if stopped:
-        _log.info("stopped")
+        with contextlib.suppress(BrokenPipeError):
+            _log.info("stopped")
 
 
 def _on_signals(stop: asyncio.Event) -> None:
@@ -237,15 +235,14 @@ def _on_signals(stop: asyncio.Event) -> None:
     loop.add_signal_handler(signal.SIGINT, stop.set)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` means: stay
-        loop.add_signal_handler(signal.SIGHUP, _hung_up, stop)
+        terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+        loop.add_signal_handler(signal.SIGHUP, _hung_up, stop, terminals)
 
 
-def _hung_up(stop: asyncio.Event) -> None:
-    """The terminal is gone: what is written to it from now on would be an error in the middle of stopping."""
+def _hung_up(stop: asyncio.Event, terminals: list[int]) -> None:
+    """The terminal is gone: writing to it from now on would be an error in the middle of stopping."""
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        with contextlib.suppress(OSError):
-            if os.isatty(descriptor) or descriptor == 0:
-                os.dup2(nowhere, descriptor)
+    for descriptor in terminals:
+        os.dup2(nowhere, descriptor)
     os.close(nowhere)
     stop.set()

@@ -6,11 +6,11 @@ applies a valid one and never refuses. Processes have their own module. Nothing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from colonies.core.events import (
-    MIN_LEASE_S,
     VALID,
     Approved,
     Configured,
@@ -28,6 +28,8 @@ from colonies.core.events import (
 )
 from colonies.core.names import MEMBER
 from colonies.core.spec import Conditions, queue_of
+
+MAX_QUEUES = 1_000  # a colony: each costs a consumer, and no other role than the service may tidy up
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,14 @@ class Member:
 class Colony:
     """What the ledger says of the colony so far. `key` is the account key: all trust starts there.
 
-    `heads` holds, per entity other than a process, the digest of its last valid event.
+    `heads` holds, per entity other than a process, the digest of its last valid event. `leases` holds each
+    lease that was longer than all before it, with its event's sequence.
     """
 
     key: str
     name: str = ""
     lease_s: float = 0.0
-    longest_lease_s: float = 0.0
+    leases: list[tuple[int, float]] = field(default_factory=list)
     roles: dict[Role, str] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
@@ -72,6 +75,13 @@ class Colony:
             return None
         return member.key, member.role
 
+    def longest_lease_s(self, sequence: int) -> float:
+        """The longest lease that the colony had before this sequence: a worker may not know of a shorter one.
+
+        It depends on the place in the ledger, not on how far we have read: old events keep their verdict.
+        """
+        return max((lease_s for since, lease_s in self.leases if since < sequence), default=0.0)
+
     def has_owner_besides(self, name: str) -> bool:
         """Is there another owner left?"""
         return any(m.role == "owner" and m.until is None and m.name != name for m in self.members.values())
@@ -79,7 +89,7 @@ class Colony:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A declared queue: its conditions, its priority, and where in the ledger it was declared."""
+    """A declared queue: what each of its processes needs at most, its priority, where it was declared."""
 
     id: str
     conditions: Conditions
@@ -88,7 +98,7 @@ class Queue:
 
 
 def head(colony: Colony, kind: str, entity: str) -> bytes | None:
-    """The digest that the next event of this entity must name as `prev`."""
+    """The digest that the next event of this entity, not a process, must name as `prev`."""
     return colony.heads.get(f"{kind}.{entity}")
 
 
@@ -104,18 +114,14 @@ def judge(colony: Colony, record: Record) -> Verdict:
 def _genesis(colony: Colony, record: Record, event: Genesis) -> Verdict:
     if colony.name:
         return quarantined("the colony has its genesis already")
-    if record.author != event.owner or not MEMBER.fullmatch(event.owner):
+    if record.author != event.owner:
         return quarantined("a genesis is said by the owner whom it names")
-    if event.lease_s < MIN_LEASE_S:
-        return quarantined(f"a lease is at least {MIN_LEASE_S:g} s")
     return VALID
 
 
 def _configured(colony: Colony, record: Record, event: Configured) -> Verdict:
     if record.role != "owner":
         return denied("only an owner configures the colony")
-    if event.lease_s < MIN_LEASE_S:
-        return quarantined(f"a lease is at least {MIN_LEASE_S:g} s")
     return VALID
 
 
@@ -124,6 +130,7 @@ def _approved(colony: Colony, record: Record, event: Approved) -> Verdict:
         return denied("only an owner approves members")
     if not MEMBER.fullmatch(record.entity):
         return quarantined(f"{record.entity!r} is not a member's name")
+    # What a name said stays its own for ever, so neither a name nor a key ever belongs to two.
     if record.entity in colony.members:
         return quarantined(f"the name {record.entity} is taken; names are never used again")
     if any(member.key == event.key for member in colony.members.values()):
@@ -139,6 +146,7 @@ def _revoked(colony: Colony, record: Record, event: Revoked) -> Verdict:
         return quarantined(f"there is no member {record.entity}")
     if member.until is not None:
         return quarantined(f"{record.entity} is revoked already")
+    # Without an owner nobody could ever be approved again.
     if member.role == "owner" and not colony.has_owner_besides(member.name):
         return quarantined(f"{record.entity} is the last owner")
     return VALID
@@ -151,6 +159,8 @@ def _declared(colony: Colony, record: Record, event: Declared) -> Verdict:
         return quarantined("the queue is declared already")
     if record.entity != queue_of(event.conditions, event.priority):
         return quarantined("the queue's name is not the digest of its conditions and priority")
+    if len(colony.queues) >= MAX_QUEUES:
+        return quarantined(f"the colony has {MAX_QUEUES} queues, and cannot have more")
     return VALID
 
 
@@ -160,7 +170,7 @@ def _worker(colony: Colony, record: Record, event: Event) -> Verdict:
     return VALID
 
 
-_RULES: dict[type, Any] = {
+_RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
     Genesis: _genesis,
     Configured: _configured,
     Approved: _approved,
@@ -177,19 +187,26 @@ def evolve(colony: Colony, record: Record) -> None:
     match record.event:
         case Genesis() as event:
             colony.name, colony.roles = event.name, dict(event.roles)
-            colony.lease_s = colony.longest_lease_s = event.lease_s
+            _lease(colony, record.sequence, event.lease_s)
             colony.members[event.owner] = Member(
                 event.owner, event.owner_key, "owner", record.sequence, record.time
             )
         case Configured(lease_s=lease_s):
-            colony.lease_s = lease_s
-            colony.longest_lease_s = max(colony.longest_lease_s, lease_s)
+            _lease(colony, record.sequence, lease_s)
         case Approved(key=key, role=role):
             colony.members[record.entity] = Member(record.entity, key, role, record.sequence, record.time)
         case Revoked():
             member = colony.members[record.entity]
             colony.members[record.entity] = replace(member, until=record.sequence, until_time=record.time)
         case Declared(conditions=conditions, priority=priority):
-            colony.queues[record.entity] = Queue(record.entity, conditions, priority, record.sequence)
+            # Whoever declared it may have said 10 GB; the queue is that of all sizes up to the next rung.
+            widest = Conditions.parse(conditions.canonical())
+            colony.queues[record.entity] = Queue(record.entity, widest, priority, record.sequence)
         case _:
             pass
+
+
+def _lease(colony: Colony, sequence: int, lease_s: float) -> None:
+    colony.lease_s = lease_s
+    if not colony.leases or lease_s > colony.leases[-1][1]:
+        colony.leases.append((sequence, lease_s))

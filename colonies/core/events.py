@@ -1,8 +1,9 @@
 """Everything that can happen in a colony: one frozen class per fact, named in the past tense.
 
-The class says which data an event of its type carries; it never says who may say it or when it is true
-(that is `colonies.core.process` and `colonies.core.colony`). How an event travels is `colonies.codec`.
-Times are nanoseconds since 1970 (UTC) unless a name says otherwise; durations end in `_s` (seconds).
+The class says which data an event of its type carries, each with its limit; it never says who may say it or
+when it is true (that is `colonies.core.rules` and `colonies.core.colony`). How an event travels is
+`colonies.codec`. Times are nanoseconds since 1970 (UTC) unless a name says otherwise; durations end in `_s`
+(seconds). Types are strict, so that readers in every language agree on what is an event.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, TypeAdapter
+from pydantic_core import PydanticCustomError
 
 from colonies.core.spec import Conditions, Spec
 
@@ -18,16 +20,58 @@ Role = Literal["owner", "user", "worker", "observer", "service"]
 
 MAX_REASON_CHARS = 1_000
 MAX_ERROR_CHARS = 16_384
+MAX_TEXT_CHARS = 256
+MAX_DESCRIPTION_CHARS = 4_096
 MAX_DELAY_S = 365 * 86_400
 MAX_LEASE_S = 86_400.0
 MIN_LEASE_S = 2.0
+MAX_STORED_BYTES = 64 * 1024 * 1024
+MAX_COUNT = 2**53 - 1  # the largest whole number that JSON readers in every language keep exactly
+MAX_CONCURRENCY = 10_000
+MAX_FUNCTIONS = 1_000
+MAX_SCHEMA_KEYS = 1_000
+MAX_VALUE_LEVELS = 256  # of lists and objects in a value, so that no reader's stack ends before it
 
-Str = Annotated[str, Field(strict=True, max_length=256)]
-Int = Annotated[int, Field(strict=True, ge=0)]
-Seconds = Annotated[float, Field(ge=0, le=MAX_DELAY_S, allow_inf_nan=False)]
-Lease = Annotated[float, Field(gt=0, le=MAX_LEASE_S, allow_inf_nan=False)]
-Key = Annotated[str, Field(strict=True, min_length=56, max_length=56)]
+
+def _plain(value: Any) -> Any:
+    """`value`, if it is made of what JSON has: readers of a result must not meet anything else.
+
+    NaN and infinities are let through: Python's JSON has them, and a diverged loss is a result.
+    """
+    level, inner = 0, [value]
+    while inner:
+        if level > MAX_VALUE_LEVELS:
+            raise PydanticCustomError(
+                "nested", "it is nested deeper than {most} levels", {"most": MAX_VALUE_LEVELS}
+            )
+        level, outer, inner = level + 1, inner, []
+        for item in outer:
+            kind = type(item)
+            if kind is dict:
+                if not all(type(key) is str for key in item):
+                    raise PydanticCustomError("key", "it has a key that is no text")
+                inner += item.values()
+            elif kind is list:
+                inner += item
+            elif item is not None and kind not in _SCALARS:
+                raise PydanticCustomError("value", "it holds what JSON has not")
+    return value
+
+
+_SCALARS = frozenset({str, int, float, bool})
+
+Id = Annotated[str, Field(strict=True, pattern=r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\z")]  # a ULID
+Name = Annotated[str, Field(strict=True, pattern=r"\A[A-Za-z0-9_-]{1,64}\z")]
+MemberName = Annotated[str, Field(strict=True, pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
+Text = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_TEXT_CHARS)]
 Reason = Annotated[str, Field(strict=True, max_length=MAX_REASON_CHARS)]
+Digest = Annotated[str, Field(strict=True, pattern=r"\A[0-9a-f]{64}\z")]  # SHA-256
+Key = Annotated[str, Field(strict=True, pattern=r"\A[A-Z2-7]{56}\z")]  # a public nkey; sound: codec
+Int = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=MAX_DELAY_S, allow_inf_nan=False)]
+Lease = Annotated[float, Field(strict=True, ge=MIN_LEASE_S, le=MAX_LEASE_S, allow_inf_nan=False)]
+Value = Annotated[Any, AfterValidator(_plain)]
+Schema = Annotated[dict[str, Any], Field(max_length=MAX_SCHEMA_KEYS), AfterValidator(_plain)]
 
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
@@ -37,8 +81,8 @@ class Ref:
     """A value that is too large for an event: where the Object Store keeps it, and what it must hash to."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    sha256: Annotated[str, Field(strict=True, pattern=r"\A[0-9a-f]{64}\z")]
-    size_bytes: Int
+    sha256: Digest
+    size_bytes: Annotated[int, Field(strict=True, ge=0, le=MAX_STORED_BYTES)]
     object: Annotated[str, Field(strict=True, pattern=r"\A[a-z0-9_-]{1,32}\.[A-Za-z0-9]{1,32}\z")]
 
 
@@ -48,7 +92,7 @@ class LogDigest:
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
     count: Int
-    sha256: Annotated[str, Field(strict=True, pattern=r"\A[0-9a-f]{64}\z")]
+    sha256: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +100,9 @@ class Function:
     """A function that a worker offers: its description and the JSON schema of its arguments."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    name: Str
-    description: Annotated[str, Field(strict=True, max_length=4_096)] = ""
-    schema: Annotated[dict[str, Any], Field(max_length=1_000)] | None = None
+    name: Text
+    description: Annotated[str, Field(strict=True, max_length=MAX_DESCRIPTION_CHARS)] = ""
+    schema: Schema | None = None
 
 
 # --- the colony and its members ---------------------------------------------------------------------
@@ -69,8 +113,8 @@ class Genesis:
     """The first event of a ledger, signed by the colony's account key: where trust starts."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    name: Str
-    owner: Str
+    name: Name
+    owner: MemberName
     owner_key: Key
     roles: dict[Role, Key]
     lease_s: Lease
@@ -123,10 +167,10 @@ class WorkerStarted:
     """An instance of a worker is up: what it runs and what it offers."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    instance: Str
-    runtimetype: Str
-    concurrency: Int
-    functions: Annotated[list[Function], Field(max_length=1_000)]
+    instance: Name
+    runtimetype: Name
+    concurrency: Annotated[int, Field(strict=True, ge=1, le=MAX_CONCURRENCY)]
+    functions: Annotated[list[Function], Field(max_length=MAX_FUNCTIONS)]
     type: Literal["worker.started"] = "worker.started"
 
 
@@ -135,7 +179,7 @@ class WorkerStopped:
     """An instance of a worker left in good order."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    instance: Str
+    instance: Name
     type: Literal["worker.stopped"] = "worker.stopped"
 
 
@@ -144,20 +188,24 @@ class WorkerStopped:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A process was submitted and offered. `key` is set where the id derives from submitter and key."""
+    """A process was submitted and offered. `key` is set where the id derives from submitter and key.
+
+    Arguments that are too large for the event are in `arguments`, and then the spec has none.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
     spec: Spec
-    key: Annotated[str, Field(strict=True, min_length=1, max_length=256)] | None = None
+    key: Text | None = None
     arguments: Ref | None = None
     type: Literal["process.queued"] = "process.queued"
 
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """A process was offered again: after a backoff, or because nobody took the offer it had.
+    """A process was offered again: after a backoff, because nobody took its offer, or its worker fell silent.
 
-    `cites` is the sequence of the valid event that makes this true: the failed attempt, or the offer.
+    `cites` is the sequence of the valid event that makes this true: the failed attempt, the offer, or the
+    holder's last sign.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
@@ -170,9 +218,9 @@ class Assigned:
     """A worker took an offer (`offer` is that event's id) and has `lease_s` to show a sign of life."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    offer: Str
+    offer: Id
     lease_s: Lease
-    instance: Str
+    instance: Name
     type: Literal["process.assigned"] = "process.assigned"
 
 
@@ -181,7 +229,7 @@ class Renewed:
     """The holder of an attempt (`attempt` is the id of its `assigned`) is still at it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    attempt: Str
+    attempt: Id
     type: Literal["process.renewed"] = "process.renewed"
 
 
@@ -190,7 +238,7 @@ class Returned:
     """A worker gave a running process back unfinished. It does not count as a failure."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    attempt: Str
+    attempt: Id
     reason: Reason = ""
     type: Literal["process.returned"] = "process.returned"
 
@@ -200,8 +248,8 @@ class Completed:
     """An attempt succeeded; the output is here or, when it is large, in `stored`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    attempt: Str
-    output: Any = None
+    attempt: Id
+    output: Value = None
     stored: Ref | None = None
     logs: LogDigest | None = None
     type: Literal["process.completed"] = "process.completed"
@@ -216,7 +264,7 @@ class Failed:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-    attempt: Str
+    attempt: Id
     error: Annotated[str, Field(strict=True, max_length=MAX_ERROR_CHARS)]
     kind: Literal["error", "timeout", "final", "later"] = "error"
     delay_s: Seconds = 0.0

@@ -1,1 +1,12 @@
-"""Views derived from the ledger: projectors, their tables and their queries."""
+"""Views of a colony's ledger: folded into SQLite by a `Projector`, asked by NATS services.
+
+    await Projector(session, Path("views.sqlite")).run()
+
+A view is one file with its tables and its fold (README.md beside this shows how). It never has a state
+machine of its own: every event comes to it judged by `colonies.history`.
+"""
+
+from colonies_projections.projector import Projector
+from colonies_projections.view import Asked, Batch, Snapshot, View, Write
+
+__all__ = ["Asked", "Batch", "Projector", "Snapshot", "View", "Write"]

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from colonies_workers.unix import UnixWorker
 
 import colonies
 from colonies.errors import ProcessFailed
 from colonies.logs import read_logs
-from colonies_workers.unix import UnixWorker
 from tests.harness import RunningColony, running_colony, until
 
 CLI = {"runtimetype": "cli"}

@@ -23,7 +23,7 @@ from colonies import Worker, current, jetstream
 from colonies.creds import Credential
 from colonies.orchestrator import Orchestrator
 from colonies.session import Session
-from colonies.worker import Instance
+from colonies.instance import Instance
 from tests.benchmarks import bare
 
 Part = Callable[[dict[str, Any], asyncio.Event], Coroutine[Any, Any, None]]

@@ -472,18 +472,77 @@ async def test_an_observer_answers_who_asks_and_nobody_else(keyring: Keyring, se
         assert len(await observer.denied()) == 1
 
 
-@pytest.mark.xfail(reason="nats-server does not check reply subjects: see colonies/roles.py")
-@pytest.mark.parametrize("stream", ["LOGS", "LEDGER"])
-async def test_a_reader_cannot_delete_a_stream_through_the_reply_of_a_read(
-    keyring: Keyring, server: EmbeddedServer, stream: str
+ORDERS = [
+    "STREAM.DELETE.LOGS",
+    "STREAM.DELETE.LEDGER",
+    "STREAM.PURGE.LOGS",
+    "STREAM.PURGE.LEDGER",
+    "STREAM.UPDATE.LOGS",
+    "CONSUMER.DELETE.LEDGER.q",
+]
+
+
+def first_of(order: str) -> bytes:
+    """The direct get whose answer is what the order takes: nothing, or settings."""
+    return b'{"last_by_subj": "log.p.w1"}' if ".UPDATE." in order else b'{"seq": 99}'
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("api", ["$JS.API", "_R_.colonies.api"])
+async def test_no_answer_of_the_broker_is_taken_for_an_order(
+    keyring: Keyring, server: EmbeddedServer, order: str, api: str
+) -> None:
+    """nats-server does not check reply subjects: see colonies/roles.py."""
+    async with (
+        logged_in(server.url, keyring.owner.admin_credential()) as admin,
+        logged_in(server.url, member(keyring, "w1", "worker")) as worker,
+        logged_in(server.url, member(keyring, "o1", "observer")) as login,
+    ):
+        js = admin.client.jetstream()
+        await js.add_consumer("LEDGER", durable_name="q", ack_policy="explicit")
+        await js.publish("ledger.process.p.submitted.x", b"event")
+        evil = {"name": "LOGS", "subjects": ["log.>"], "allow_direct": True, "description": "evil"}
+        await worker.client.request("log.p.w1", json.dumps(evil).encode())
+        for stream in ("LEDGER", "LOGS"):
+            await login.client.publish(
+                f"$JS.API.DIRECT.GET.{stream}", first_of(order), reply=f"{api}.{order}"
+            )
+        await login.denied()
+        for stream in ("LEDGER", "LOGS"):
+            info = await js.stream_info(stream)
+            assert info.state.messages == 1
+            assert info.config.description != "evil"
+        assert (await js.consumer_info("LEDGER", "q")).name == "q"
+
+
+async def test_an_observer_cannot_answer_itself_with_an_order(
+    keyring: Keyring, server: EmbeddedServer
 ) -> None:
     async with logged_in(server.url, member(keyring, "o1", "observer")) as login:
+        asked = await login.client.subscribe("query.x")
+        await login.client.publish("query.x", b"", reply="$JS.API.STREAM.DELETE.LOGS")
+        await (await asked.next_msg(timeout=2)).respond(b"")
+        [error] = await login.denied()
+        assert "permissions violation for publish" in error
+        assert "error" not in json.loads((await login.client.request("$JS.API.STREAM.INFO.LOGS")).data)
+
+
+async def test_the_account_key_still_makes_and_deletes_streams(
+    keyring: Keyring, server: EmbeddedServer
+) -> None:
+    """Also once the account's token was pushed anew, as every revocation does."""
+    await keyring.operator.push_account(server.url, keyring.account_jwt({KeyPair.new("user").public: 1}))
+    async with logged_in(server.url, keyring.owner.admin_credential()) as admin:
+        js = admin.client.jetstream()
+        await js.add_stream(name="X", subjects=["x.>"])
+        await js.purge_stream("X")
+        await js.delete_stream("X")
+    async with logged_in(server.url, member(keyring, "o1", "observer")) as login:
         await login.client.publish(
-            "$JS.API.DIRECT.GET.LEDGER", b'{"seq": 99}', reply=f"$JS.API.STREAM.DELETE.{stream}"
+            "$JS.API.DIRECT.GET.LEDGER", b'{"seq": 99}', reply="$JS.API.STREAM.DELETE.LOGS"
         )
         await login.denied()
-        answer = json.loads((await login.client.request(f"$JS.API.STREAM.INFO.{stream}")).data)
-        assert "error" not in answer
+        assert "error" not in json.loads((await login.client.request("$JS.API.STREAM.INFO.LOGS")).data)
 
 
 # Revocation and expiry

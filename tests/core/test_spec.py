@@ -208,10 +208,16 @@ def test_a_size_of_0_is_no_condition() -> None:
 
 
 @pytest.mark.parametrize(
-    "func", ["", " ", "\t\n", "resize\n", " resize", "a\0b", 3, ["resize"], "x" * 257, "\ud800"]
+    "func", ["", " ", "\t\n", "a\0b", 3, ["resize"], "x" * 65_537, "é" * 32_769, "\ud800"], ids=names.shown
 )
-def test_a_function_without_a_readable_name_is_refused(func: object) -> None:
-    assert refusal_of(func=func).startswith("spec: func: ")
+def test_a_function_that_is_empty_or_that_no_program_could_be_given_is_refused(func: object) -> None:
+    assert re.match(r"spec: func: .* is not allowed; allowed: text of at most 65536", refusal_of(func=func))
+
+
+@pytest.mark.parametrize("func", ["cat <<'END' | sort\n\tb\n  a\nEND\n", " echo \x1b[1mhi", "x" * 65_536])
+def test_a_function_may_be_a_whole_script_and_stays_as_it_was_written(func: str) -> None:
+    assert spec(func=func).func == func
+    assert Spec.parse(spec(func=func).wire()).func == func
 
 
 @pytest.mark.parametrize(
@@ -220,6 +226,25 @@ def test_a_function_without_a_readable_name_is_refused(func: object) -> None:
 def test_an_environment_that_posix_could_not_hold_is_refused(env: object) -> None:
     assert refusal_of(env=env).startswith("spec: env")
     assert spec(env={"_PATH1": ""}).env == {"_PATH1": ""}
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"TOKEN": "hunter2\0"},
+        {"TOKEN": ["hunter2"]},
+        {"TOKEN": {"hunter2": "hunter2"}},
+        {"TOKEN=hunter2": "hunter2"},
+        {"a b": "hunter2"},
+        "TOKEN=hunter2",
+        ["TOKEN=hunter2"],
+    ],
+    ids=str,
+)
+def test_a_refusal_never_shows_a_value_of_the_environment(env: object) -> None:
+    text = refusal_of(env=env)
+    assert "hunter2" not in text
+    assert re.match(r"spec: env\b.*: not allowed; allowed: an object of at most 1000 variables", text)
 
 
 def test_a_spec_does_not_change_when_its_input_does() -> None:
@@ -380,7 +405,7 @@ def test_values_nested_deeper_than_64_levels_are_refused() -> None:
 def test_a_list_that_holds_itself_or_explodes_is_refused_in_bounded_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("colonies.core.spec.MAX_VALUES", 10_000)
+    monkeypatch.setattr("colonies.core.plain.MAX_VALUES", 10_000)
     loop: list[Any] = []
     loop.append(loop)
     assert "nested too deeply" in refusal_of(args=loop)

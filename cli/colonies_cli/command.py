@@ -1,0 +1,178 @@
+"""What all commands have in common: where they act, how they print, how they end.
+
+`@command(group, "verb")` makes a function a command: it gets `here` first, and its command line gets
+`--context`, `--url`, `--creds` and `-o` beside its own options. Asynchronous functions are run to their end.
+Modules of commands import nothing heavy at their top, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colonies_cli import exits, logging
+from colonies_cli.output import Output
+
+if TYPE_CHECKING:
+    from colonies.client import Client
+    from colonies.session import Session
+
+SERVICE_WAIT_S = 2.0
+CATCH_UP_S = 1.0
+NO_PROJECTOR = (
+    "no projector answers; start one: `colonies dev` runs it, or `colonies server start --only projector`"
+)
+
+_ContextOption = Annotated[
+    str | None,
+    typer.Option("--context", metavar="NAME", help="The context to act in. [env: COLONIES_CONTEXT]"),
+]
+_UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="The broker, such as nats://host:4222. [env: COLONIES_URL]"),
+]
+_CredsOption = Annotated[
+    str | None,
+    typer.Option("--creds", metavar="FILE", help="The credential to log in with. [env: COLONIES_CREDS]"),
+]
+_OutputOption = Annotated[
+    Output,
+    typer.Option("-o", "--output", help="For people, as one JSON object per line, or ids only."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where a command acts and how it prints, as its options say."""
+
+    context: str | None
+    url: str | None
+    creds: str | None
+    output: Output
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """This member, logged in. Raises NotFound, Invalid, Unavailable, Refused."""
+        from colonies.connection import open_session
+
+        session = await open_session(context=self.context, url=self.url, creds=self.creds)
+        try:
+            yield session
+        finally:
+            await session.close()
+            await session.ledger.close()
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """A client. Raises as `session`."""
+        from colonies.connection import connect
+
+        async with connect(self.context, url=self.url, creds=self.creds) as client:
+            yield client
+
+    async def query(self, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
+        """What the projector says, as of now if it is not far behind.
+
+        Raises:
+            Unavailable: no projector answers.
+        """
+        async with self.session() as session:
+            ledger: Any = session.ledger
+            return await _ask(ledger, subject, filters, await ledger.last_sequence())
+
+
+async def _ask(ledger: Any, subject: str, filters: dict[str, Any], now: int) -> list[dict[str, Any]]:
+    """Ask until the view has reached the ledger as it was when we began, or for a moment."""
+    import asyncio
+    import time
+
+    from colonies.errors import Unavailable
+
+    deadline = time.monotonic() + CATCH_UP_S
+    while True:
+        try:
+            answer = await ledger.ask_service(subject, filters, wait_s=SERVICE_WAIT_S)
+        except Unavailable:
+            if ledger.lost is not None:
+                raise
+            raise Unavailable(NO_PROJECTOR) from None
+        if "error" in answer:
+            raise Unavailable(f"the projector has no answer: {answer['error']}")
+        if int(answer.get("position", now)) >= now or time.monotonic() >= deadline:
+            if answer.get("cut"):
+                exits.say("not all fits into one answer; ask for fewer with --limit")
+            return list(answer["items"])
+        await asyncio.sleep(0.02)
+
+
+def command(
+    group: typer.Typer, name: str, *, log: str = "warning", **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Make `function(here, ...)` the command `name` of a group. `log` is its usual log level."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        own = list(signature.parameters.values())[1:]
+
+        @functools.wraps(function)
+        def run(*, context: Any, url: Any, creds: Any, output: Output, **given: Any) -> None:
+            try:
+                with exits.said():
+                    logging.configure(log)
+                    result = function(Here(context, url, creds, output), **given)
+                    if inspect.iscoroutine(result):
+                        _run(result)
+            except exits.Ended as ended:
+                raise typer.Exit(ended.code) from None
+
+        shared = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for name, kind, default in (
+                ("context", _ContextOption, None),
+                ("url", _UrlOption, None),
+                ("creds", _CredsOption, None),
+                ("output", _OutputOption, Output.table),
+            )
+        ]
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        parameters = [*own, *shared]
+        del run.__wrapped__
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        group.command(name, **options)(run)
+        return run
+
+    return register
+
+
+def group(help: str, *, epilog: str | None = None) -> typer.Typer:
+    """A noun: what follows it are its verbs."""
+    return typer.Typer(
+        help=help,
+        epilog=epilog,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+
+def _run(coroutine: Any) -> None:
+    import asyncio
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(coroutine)
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,110 @@
+"""`colonies dev`: a colony of one's own on this machine, with one command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from colonies.contexts import Context
+
+_LEASE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
+
+
+def lease_s(text: str) -> float:
+    """The seconds that a lease such as `2s`, `1m` or `10` means. Raises Invalid, saying what is allowed."""
+    from colonies.core.events import MAX_LEASE_S, MIN_LEASE_S
+    from colonies.errors import Invalid
+
+    found = _LEASE.fullmatch(text.strip())
+    seconds = float(found[1]) * _UNIT_S[found[2] or "s"] if found else -1.0
+    if not MIN_LEASE_S <= seconds <= MAX_LEASE_S:
+        raise Invalid(
+            f"--lease {text}: give a duration from {MIN_LEASE_S:g}s to {MAX_LEASE_S / 3600:g}h, "
+            "such as 2s or 1m"
+        )
+    return seconds
+
+
+def dev(
+    dir: Annotated[
+        Path | None, typer.Option("--dir", help="Where keys and ledger are kept. Default: your data folder.")
+    ] = None,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="Keep nothing: a temporary folder, removed at the end.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="TCP port on 127.0.0.1; 0: any free one.")
+    ] = 4222,
+    lease: Annotated[
+        str | None,
+        typer.Option(
+            "--lease",
+            help="How long an attempt may go without a sign of life: 2s and up. Default: the colony's own, "
+            "which is 10s at first.",
+        ),
+    ] = None,
+    sync: Annotated[
+        str,
+        typer.Option(
+            "--sync",
+            help="How old an event may be that a power cut can still lose: 'always' loses none and is "
+            "slower, else a duration such as 10s.",
+        ),
+    ] = "2m",
+) -> None:
+    """Run a colony of your own: broker, ledger and services, on this machine only.
+
+    Prints one line that begins with "ready" once all is up, and writes the context "dev", which the other
+    commands then use. Ctrl-C stops it (exit code 0); the next start goes on with the same ledger.
+
+    Example: colonies dev --lease 2s
+    """
+    from colonies import contexts
+    from colonies.errors import Invalid
+    from colonies_cli import home
+    from colonies_cli.services import run_until_stopped
+
+    if dir is not None and ephemeral:
+        raise Invalid("--dir keeps a folder and --ephemeral keeps none: give one of them")
+    settings = home.Settings(port, None if lease is None else lease_s(lease), sync)
+    with contextlib.ExitStack() as stack:
+        if ephemeral:
+            folder = stack.enter_context(home.temporary())
+            os.environ["COLONIES_DATA_DIR"] = str(folder)  # what the services remember goes with it
+        else:
+            folder = (dir or contexts.data_folder() / "dev").expanduser().absolute()
+        advertised = home.Advertised(take_back=ephemeral)
+        run_until_stopped(lambda: home.serve(folder, settings, advertised, lambda c: _ready(c, folder)))
+
+
+def _ready(context: Context, folder: Path) -> None:
+    """The line that scripts wait for on stdout, and for people, on stderr, what to do next."""
+    import shlex
+    import sys
+
+    from colonies import contexts
+
+    print(
+        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))}", flush=True
+    )
+    in_use = contexts.in_use()
+    if in_use != context.name:
+        print(
+            f"The context in use is {in_use!r}: say --context dev, or `colonies context use dev`.",
+            file=sys.stderr,
+        )
+    elif sys.stderr.isatty():
+        print(
+            "In other terminals:\n"
+            "    colonies process submit --spec sayhello.json\n"
+            "    colonies worker start --name testworker --runtimetype cli\n"
+            "Ctrl-C stops this one; keys and ledger stay in the folder.",
+            file=sys.stderr,
+        )

@@ -1,0 +1,72 @@
+"""What the command says while it works: structlog on stderr, for people on a terminal, else as JSON Lines.
+
+`COLONIES_LOG` is the level: `warning` for commands, `info` for whatever runs until stopped. Who logs binds
+the colony, the process and the attempt. Nothing here ever writes to stdout: that is for data.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(default: str) -> None:
+    """Set up structlog, and Python's own logging beside it. Raises Invalid for an unknown level."""
+    import structlog
+
+    level = _level(default)
+    for_people = sys.stderr is not None and sys.stderr.isatty()
+    renderer: Any
+    if for_people:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors="NO_COLOR" not in os.environ, exception_formatter=structlog.dev.plain_traceback
+        )
+    else:
+        renderer = structlog.processors.JSONRenderer(ensure_ascii=not _is_utf8())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not for_people:
+        shared.append(structlog.processors.dict_tracebacks)
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_ours, renderer])
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # What asyncio says of tasks that nobody awaited is for those who look for defects.
+    logging.getLogger("asyncio").setLevel(level if level <= LEVELS["debug"] else logging.CRITICAL)
+
+
+def _level(default: str) -> int:
+    wanted = os.environ.get("COLONIES_LOG") or default
+    try:
+        return LEVELS[wanted.lower()]
+    except KeyError:
+        from colonies.errors import Invalid
+
+        raise Invalid(f"COLONIES_LOG: {wanted!r} is no level; allowed: {', '.join(LEVELS)}") from None
+
+
+def _is_utf8() -> bool:
+    return (sys.stderr.encoding or "").lower().replace("-", "") == "utf8" if sys.stderr else False
+
+
+def _ours(_: Any, __: str, event: Any) -> Any:
+    """Without the record that ProcessorFormatter carries along."""
+    event.pop("_record", None)
+    event.pop("_from_structlog", None)
+    return event

@@ -1,0 +1,63 @@
+"""The entry point of the command `colonies`: nouns, then verbs, then one way out.
+
+Modules of commands are cheap to import, so that `--help` answers at once; what a command needs it imports
+when it runs. This one imports nothing at its top, so that not even an early Ctrl-C leaves a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def run() -> int:
+    """The entry point: runs what the command line says; the exit code."""
+    try:
+        from colonies_cli import exits, output
+
+        output.prepare()
+        try:
+            with exits.said():
+                return _run(sys.argv[1:])
+        except exits.Ended as ended:
+            return ended.code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    import typer
+
+    from colonies_cli import exits, tree
+
+    # Where typer keeps its usage errors depends on its version; that this one is one of them does not.
+    usage_error: Any = typer.BadParameter.__mro__[1]
+    try:
+        code = typer.main.get_command(tree.build()).main(
+            arguments, prog_name="colonies", standalone_mode=False
+        )
+    except usage_error as error:
+        return _usage(error)
+    except typer.Abort:
+        exits.say("interrupted")
+        return exits.INTERRUPTED
+    except SystemExit as error:  # typer's own way out, when a reader has left
+        return exits.READER_LEFT if error.code == 1 else exits.FAILED
+    return code if isinstance(code, int) else exits.DONE
+
+
+def _usage(error: Any) -> int:
+    """A wrong command line, in one line that says where to look."""
+    from colonies_cli import exits
+
+    context: Any = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "colonies"
+    if context is not None and type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help(), file=sys.stderr)
+        return exits.USAGE
+    message = " ".join(error.format_message().split()).rstrip(".")
+    hint = f"see `{path} --help`"
+    if path == "colonies process run" and message.startswith("No such option"):
+        hint = "put -- before a command that has options of its own"
+    exits.say(f"{message}; {hint}")
+    return exits.USAGE

@@ -1,0 +1,89 @@
+"""What only an owner can do from here: who holds the owner's keys makes and ends members."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from colonies import contexts, jetstream
+from colonies.contexts import Context
+from colonies.creds import Credential
+from colonies.errors import ColoniesError, Refused
+from colonies.operator import OwnerKeys
+from colonies.session import Session
+from colonies_cli.command import Here
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """An owner's session, the owner's keys, and the folder in which members' credentials are kept."""
+
+    session: Session
+    keys: OwnerKeys
+    members: Path
+
+
+def context_of(here: Here) -> Context:
+    """The context that the options mean. Raises NotFound, Invalid."""
+    return contexts.resolve(here.context, here.url, here.creds)
+
+
+def path_of(text: str) -> Path:
+    """A file that a person or a context names."""
+    return Path(text).expanduser().absolute()
+
+
+def members_of(context: Context) -> Path:
+    """Where members' credentials are kept: the context's folder for them, else beside its own credential."""
+    if context.members is not None:
+        return path_of(context.members)
+    return path_of(context.creds).parent
+
+
+def owner_credential(context: Context) -> Credential:
+    """An owner's credential: the context's, or one that is kept with the members'. Raises Refused."""
+    own = contexts.credential_of(context)
+    if own.role == "owner":
+        return own
+    for path in sorted(members_of(context).glob("*.creds")):
+        try:
+            found = Credential.read(path)
+        except ColoniesError:
+            continue
+        if found.role == "owner" and found.colony == own.colony:
+            return found
+    raise Refused(f"{own.name} is no owner; ask the owner of the colony, or give the owner's --creds")
+
+
+def owner_keys(context: Context, doing: str) -> OwnerKeys:
+    """The owner's keys that the context names. Raises Refused, saying what needs them."""
+    if context.keys is None:
+        place = f"the context {context.name}" if context.name else "this command line"
+        raise Refused(
+            f"{doing} needs the owner's keys, and {place} names none; run it where they are kept, or add "
+            "them with `colonies context add NAME --url URL --creds FILE --keys FOLDER`"
+        )
+    return OwnerKeys.open(path_of(context.keys))
+
+
+@asynccontextmanager
+async def session_of(context: Context, credential: Credential) -> AsyncIterator[Session]:
+    """A session of this member. Raises Unavailable, Refused."""
+    ledger = await jetstream.connect(context.url, credential)
+    session = Session(ledger, credential.name, credential.keypair)
+    try:
+        yield await session.open()
+    finally:
+        await session.close()
+        await ledger.close()
+
+
+@asynccontextmanager
+async def owner_of(here: Here, doing: str) -> AsyncIterator[Owner]:
+    """The owner, logged in, with the keys. Raises Refused where this context does not hold them."""
+    context = context_of(here)
+    keys = owner_keys(context, doing)
+    async with session_of(context, owner_credential(context)) as session:
+        yield Owner(session, keys, members_of(context))

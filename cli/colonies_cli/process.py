@@ -1,0 +1,333 @@
+"""`colonies process`: submit work, see it, wait for it, stop it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colonies_cli import events, exits, output
+from colonies_cli.command import Here, command, group
+from colonies_cli.output import Output
+
+if TYPE_CHECKING:
+    from colonies.core.spec import Spec
+
+app = group(
+    "Submit processes, see them, wait for them, cancel them.\n\n"
+    "Example: colonies process run echo hello --runtimetype cli"
+)
+
+STATES = ("blocked", "waiting", "running", "successful", "failed", "cancelled")
+
+_Id = Annotated[str, typer.Argument(metavar="ID", help="The process's id.", show_default=False)]
+
+
+@command(app, "submit")
+async def submit(
+    here: Here,
+    spec: Annotated[str, typer.Option("--spec", metavar="FILE", help="The spec in JSON; - reads stdin.")],
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="KEY", help="The same key always gives the same process.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end; exit 3 if it failed or was cancelled.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="S", min=0, help="With --wait: at most S seconds.")
+    ] = None,
+) -> None:
+    """Submit a process described in a file.
+
+    With -o name, prints its id only.
+
+    Example: colonies process submit --spec sayhello.json --wait
+    """
+    from colonies.errors import Invalid
+    from colonies_cli.showing import show_end, show_submitted
+
+    if timeout is not None and not wait:
+        raise Invalid("--timeout: it limits how long --wait waits; give both")
+    wanted = _read_spec(spec)
+    async with here.client() as client:
+        handle = await client.submit(wanted, key=key)
+        if not wait:
+            await show_submitted(here, client, handle.id)
+            return
+        if here.output == Output.table:
+            output.line(f"process {handle.id} submitted")
+        try:
+            process = await handle.wait(timeout)
+        except TimeoutError:
+            exits.say(
+                f"process {handle.id} is not final after {timeout:g} s and goes on; "
+                f"see it with `colonies process get {handle.id}`"
+            )
+            raise exits.Ended(exits.FAILED) from None
+        await show_end(here, client, process, with_output=True)
+
+
+@command(app, "run")
+async def run(
+    here: Here,
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="COMMAND", help="The function and its arguments.", show_default=False),
+    ],
+    runtimetype: Annotated[
+        str, typer.Option("--runtimetype", metavar="T", help="The kind of worker that it needs.")
+    ],
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="A name for people.")] = None,
+    label: Annotated[str | None, typer.Option("--label", metavar="LABEL", help="A tag for filters.")] = None,
+    priority: Annotated[
+        int, typer.Option("--priority", metavar="N", help="From -9 to 9; higher goes first.")
+    ] = 0,
+    maxwaittime: Annotated[
+        float | None, typer.Option("--maxwaittime", metavar="S", help="Fails if not taken within S seconds.")
+    ] = None,
+    maxexectime: Annotated[
+        float | None, typer.Option("--maxexectime", metavar="S", help="Seconds that one attempt may take.")
+    ] = None,
+    maxretries: Annotated[
+        int,
+        typer.Option("--maxretries", metavar="N", help="Further attempts after a failed one; -1: no limit."),
+    ] = 0,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="K=V", help="An environment variable; repeatable.")
+    ] = None,
+) -> None:
+    """Submit a command, show its log, wait for its end.
+
+    One word is a function or a line of shell; of several, the first is the function and the others are its
+    arguments, each quoted. Put -- before a command that has options of its own. Exits with 3 if the process
+    failed or was cancelled. Ctrl-C leaves the process running.
+
+    Example: colonies process run --runtimetype cli -- ls -l /tmp
+    """
+    from colonies.core.spec import Spec
+    from colonies_cli.showing import show_end, stream_until_final
+
+    spec = Spec.parse(
+        {
+            "func": words[0],
+            "args": words[1:],
+            "name": name,
+            "label": label,
+            "priority": priority,
+            "maxwaittime": maxwaittime,
+            "maxexectime": maxexectime,
+            "maxretries": maxretries,
+            "env": _variables(env or []),
+            "conditions": {"runtimetype": runtimetype},
+        },
+        where="process run",
+    )
+    async with here.client() as client:
+        handle = await client.submit(spec)
+        exits.say(f"process {handle.id} submitted")
+        try:
+            streamed = await stream_until_final(here, client, handle.id)
+        except BaseException:
+            exits.say(f"process {handle.id} goes on; stop it with `colonies process cancel {handle.id}`")
+            raise
+        await show_end(here, client, await handle.get(), with_output=not streamed)
+
+
+@command(app, "ls")
+async def ls(
+    here: Here,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="STATE", help=f"Only those in this state: {', '.join(STATES)}."),
+    ] = None,
+    func: Annotated[
+        str | None, typer.Option("--func", metavar="FUNC", help="Only those of this function.")
+    ] = None,
+    runtimetype: Annotated[
+        str | None, typer.Option("--runtimetype", metavar="T", help="Only those for this kind of worker.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="At most N.")] = 50,
+) -> None:
+    """List processes, newest first, as the projector has them.
+
+    Example: colonies process ls --state running
+    """
+    from colonies.errors import Invalid
+
+    if state is not None and state not in STATES:
+        raise Invalid(f"--state: {state!r} is no state; allowed: {', '.join(STATES)}")
+    filters = {"state": state, "func": func, "runtimetype": runtimetype, "limit": limit}
+    items = await here.query(
+        "query.processes", {key: value for key, value in filters.items() if value is not None}
+    )
+    if here.output == Output.table:
+        output.table(
+            ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", "FUNC"),
+            (
+                (
+                    p["id"],
+                    p["state"],
+                    p["runtimetype"],
+                    p["worker"],
+                    output.seconds(p["submitted_at"]),
+                    p["func"],
+                )
+                for p in items
+            ),
+        )
+        return
+    for item in items:
+        output.line(item["id"]) if here.output == Output.name else output.json_line(item)
+
+
+@command(app, "get")
+async def get(
+    here: Here,
+    id: _Id,
+    watch: Annotated[bool, typer.Option("--watch", help="Again at every change, until it is final.")] = False,
+) -> None:
+    """Show one process, as the ledger has it.
+
+    Example: colonies process get 01JZY8 --watch -o json
+    """
+    from colonies_cli.showing import end_of, show, watch_process
+
+    _check_id(id)
+    async with here.client() as client:
+        if watch:
+            end_of(await watch_process(here, client, id, redraw=True))
+        else:
+            await show(here, client, await client.process(id).get())
+
+
+@command(app, "watch")
+async def watch(here: Here, id: _Id) -> None:
+    """Show each event of a process as it happens.
+
+    Ends when the process is final: with exit code 3 if it failed or was cancelled. With -o json, prints the
+    process after each event.
+
+    Example: colonies process watch 01JZY8
+    """
+    from colonies_cli.showing import end_of, watch_process
+
+    _check_id(id)
+    async with here.client() as client:
+        end_of(await watch_process(here, client, id, redraw=False))
+
+
+@command(app, "cancel")
+async def cancel(
+    here: Here,
+    id: _Id,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on the ledger.")] = "",
+) -> None:
+    """Cancel a process. It is final when this returns; a running one is stopped by its worker.
+
+    Example: colonies process cancel 01JZY8 --reason "wrong input"
+    """
+    from colonies_cli.showing import show
+
+    _check_id(id)
+    async with here.client() as client:
+        process = await client.cancel(id, reason)
+        if here.output == Output.table:
+            output.line(f"process {process.id} {process.state}")
+        else:
+            await show(here, client, process)
+
+
+@command(app, "logs")
+async def logs(
+    here: Here,
+    id: _Id,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the process is final.")] = False,
+) -> None:
+    """Print what a process wrote, verified. stdout and stderr both go to stdout.
+
+    Example: colonies process logs 01JZY8 -f
+    """
+    from colonies.logs import read_logs
+    from colonies_cli.showing import follow_logs, show_log
+
+    _check_id(id)
+    async with here.client() as client:
+        process = await client.process(id).get()
+        if follow:
+            async for entry in follow_logs(client, id):
+                show_log(here, entry, id)
+            return
+        for entry in await read_logs(client.session, process.id):
+            show_log(here, entry, id)
+
+
+@command(app, "history")
+async def history(here: Here, id: _Id) -> None:
+    """Print every event of a process, with verdicts.
+
+    Then what its log says outside the chain: results that were refused, runs that were stopped.
+
+    Example: colonies process history 01JZY8
+    """
+    from colonies.errors import NotFound
+    from colonies.logs import read_logs
+    from colonies_cli.showing import say_missing_logs
+
+    _check_id(id)
+    async with here.session() as session:
+        story = await session.story(id)
+        if not story.judged:
+            raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
+        entries = await read_logs(session, id)
+        objects = [events.event_object(seen, n) for seen, n, _ in events.numbered(story.judged)]
+        notes = [entry for entry in entries if entry.type != "log.written"]
+        objects += [events.note_object(entry, id) for entry in notes]
+        if here.output == Output.table:
+            output.table(events.HEADER, (events.row(event) for event in objects))
+        elif here.output == Output.json:
+            for event in objects:
+                output.json_line(event)
+        else:
+            for seen in story.judged:
+                output.line(seen.record.id if seen.record else str(seen.stored.sequence))
+        say_missing_logs(story.judged, entries)
+
+
+# --- the spec --------------------------------------------------------------------------------------
+
+
+def _read_spec(place: str) -> Spec:
+    from colonies.core.spec import MAX_SPEC_BYTES, Spec
+    from colonies.errors import Invalid
+
+    if place != "-":
+        return Spec.read_file(place)
+    if sys.stdin is None:
+        raise Invalid("standard input: it is closed; give a file, or pipe the spec in")
+    text = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1)
+    if len(text) > MAX_SPEC_BYTES:
+        raise Invalid(
+            f"standard input: more than {MAX_SPEC_BYTES} bytes; allowed: at most {MAX_SPEC_BYTES} "
+            "(put large values into files of their own)"
+        )
+    return Spec.parse_text(text, "standard input")
+
+
+def _variables(given: list[str]) -> dict[str, str]:
+    from colonies.errors import Invalid
+
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise Invalid(f"--env {text}: it has no =; allowed: NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def _check_id(id: str) -> None:
+    """An id ends up in a subject: a star or a dot in it would mean other processes."""
+    from colonies.core.names import name
+
+    name(id, "ID")

@@ -1,0 +1,206 @@
+"""`colonies worker`: run workers, see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colonies_cli import exits, output
+from colonies_cli.command import Here, command, group
+from colonies_cli.output import Output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from colonies.worker import Worker
+
+app = group("Start workers, see them.\n\nExample: colonies worker start --name testworker --runtimetype cli")
+
+DEFAULT_RUNTIMETYPE = "cli"
+
+
+@command(app, "start", log="info")
+async def start(
+    here: Here,
+    place: Annotated[
+        str | None,
+        typer.Argument(metavar="MODULE:WORKER", help="A colonies.Worker in a module of this folder."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The worker's name. Default: this host's.")
+    ] = None,
+    runtimetype: Annotated[
+        str | None,
+        typer.Option(
+            "--runtimetype", metavar="T", help="What kind of processes the Unix worker takes. Default: cli."
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="How many at a time."),
+    ] = None,
+) -> None:
+    """Run a worker until Ctrl-C or SIGTERM.
+
+    It runs Unix commands, or the functions of MODULE:WORKER. Where the context holds the owner's keys, as
+    that of `colonies dev` does, the name is enrolled if it is new. Stopped, it finishes what runs within 10
+    seconds, or gives it back; stopped again, at once.
+
+    Example: colonies worker start shop:worker --name shop1
+    """
+    worker = _worker(place, runtimetype, concurrency)
+    url, path = await _identity(here, name)
+    await worker.run(context=here.context, url=url, creds=path)
+
+
+@command(app, "ls")
+async def ls(
+    here: Here,
+    runtimetype: Annotated[
+        str | None, typer.Option("--runtimetype", metavar="T", help="Only workers of this kind.")
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="STATE", help="Only those in this state: alive, lost, stopped."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="At most N.")] = 50,
+) -> None:
+    """List the instances of workers, as the projector has them.
+
+    Example: colonies worker ls --state alive
+    """
+    from colonies.errors import Invalid
+
+    if state is not None and state not in ("alive", "lost", "stopped"):
+        raise Invalid(f"--state: {state!r} is no state of a worker; allowed: alive, lost, stopped")
+    filters = {"state": state, "runtimetype": runtimetype, "limit": limit}
+    items = await here.query(
+        "query.workers", {key: value for key, value in filters.items() if value is not None}
+    )
+    if here.output == Output.table:
+        output.table(
+            ("NAME", "INSTANCE", "RUNTIMETYPE", "STATE", "RUNNING", "LAST SEEN"),
+            (
+                (
+                    item["name"],
+                    item["instance"],
+                    item["runtimetype"],
+                    item["state"],
+                    f"{len(item['running'])} of {item['concurrency']}",
+                    output.seconds(item["last_seen"]),
+                )
+                for item in items
+            ),
+        )
+        return
+    for item in items:
+        output.line(item["name"]) if here.output == Output.name else output.json_line(item)
+
+
+# --- which worker -----------------------------------------------------------------------------------
+
+
+def _worker(place: str | None, runtimetype: str | None, concurrency: int | None) -> Worker:
+    """The worker to run. Raises Invalid."""
+    if place is None:
+        from colonies_workers.unix import UnixWorker
+
+        from colonies.core.names import name as checked
+
+        wanted = checked(runtimetype or DEFAULT_RUNTIMETYPE, "--runtimetype")
+        return UnixWorker(wanted, concurrency=concurrency)
+    worker = _imported(place)
+    if runtimetype is not None and runtimetype != worker.runtimetype:
+        from colonies.errors import Invalid
+
+        raise Invalid(
+            f"--runtimetype: {place} is for {worker.runtimetype}; its module says so, change it there"
+        )
+    worker.concurrency = concurrency or worker.concurrency
+    return worker
+
+
+def _imported(place: str) -> Worker:
+    """The worker that MODULE:WORKER names, imported from this folder. Raises Invalid, saying why not."""
+    import importlib
+    import os
+    import sys
+
+    from colonies.errors import Invalid
+    from colonies.worker import Worker
+
+    module_name, colon, attribute = place.partition(":")
+    if not colon or not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise Invalid(f"{place}: allowed: MODULE:WORKER, such as shop:worker for `worker` in shop.py")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise Invalid(f"{place}: {module_name} imports {error.name}, which is not installed") from error
+        raise Invalid(f"{place}: there is no module {module_name} in {os.getcwd()}") from error
+    except Exception as error:
+        raise Invalid(f"{place}: {_where(error)}{type(error).__name__}: {error}") from error
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Worker):
+        workers = [name for name, value in vars(module).items() if isinstance(value, Worker)]
+        has = f"it has: {', '.join(workers)}" if workers else "it has none"
+        raise Invalid(f"{place}: {attribute} is no colonies.Worker in {module_name}; {has}")
+    return found
+
+
+def _where(error: BaseException) -> str:
+    """The line of the user's code that an error came from."""
+    import traceback
+
+    if isinstance(error, SyntaxError):
+        return ""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<") and frame.filename != __file__
+    ]
+    own = [frame for frame in frames if not frame.filename.endswith("importlib/__init__.py")]
+    return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
+
+
+# --- which member -----------------------------------------------------------------------------------
+
+
+async def _identity(here: Here, name: str | None) -> tuple[str, Path]:
+    """The broker's URL and the credential to work with, of a member that is a worker."""
+    from colonies import contexts, founding
+    from colonies.core.names import member_name
+    from colonies.errors import Invalid, Refused
+    from colonies_cli import owner
+
+    if name is not None:
+        member_name(name, "--name")
+    context = owner.context_of(here)
+    own = contexts.credential_of(context)
+    if own.role == "worker":
+        if name not in (None, own.name):
+            raise Invalid(f"--name {name}: the credential is that of {own.name}; leave --name out")
+        return context.url, owner.path_of(context.creds)
+    wanted = name or _host_name()
+    if context.keys is None:
+        raise Refused(
+            f"{own.name} is no worker, and this context does not hold the owner's keys: ask the owner to run "
+            f"`colonies member add {wanted} --role worker` and to give you the file, then start it with "
+            "--creds FILE (or COLONIES_CREDS)"
+        )
+    async with owner.owner_of(here, "enrolling a worker") as found:
+        known = wanted in found.session.colony.members
+        path = await founding.enrol(found.session, found.keys, wanted, "worker", found.members)
+        if not known:
+            exits.say(f"{wanted} is enrolled as a worker of the colony {found.session.colony.name}")
+    return context.url, path
+
+
+def _host_name() -> str:
+    from colonies_cli.services import host_name
+
+    return host_name()

@@ -1,0 +1,181 @@
+"""What a process can be: one class per phase, its attempts, its id. Data only.
+
+A waiting process has an offer, a running one a lease, a final one neither: what does not fit a phase cannot
+be written down. How one becomes the other is `colonies.core.process`, when it may is `colonies.core.rules`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from colonies.core.events import Ref
+from colonies.core.spec import Spec
+
+SECOND = 1_000_000_000  # ns
+MAX_LOST_IN_A_ROW = 5  # attempts
+REOFFER_AFTER_S = 10
+MAX_ATTEMPTS_KEPT = 1_000  # in a `Process`: the last ones. The ledger has them all
+
+# The holder of a long attempt renews it on the ledger after so many leases or so many seconds, whichever is
+# less; two leases later it has failed to.
+RENEW_LEASES = 10
+RENEW_MAX_S = 300.0
+RENEW_MARGIN_LEASES = 2
+
+ULID = re.compile(r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
+
+State = Literal["blocked", "waiting", "running", "successful", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The event that put the process into its queue: its id, its sequence, its ledger time (ns)."""
+
+    id: str
+    sequence: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Not offered: a backoff or a delay lasts until `until` (ns)."""
+
+    until: int
+    state: Literal["blocked"] = "blocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Offered and not taken, since `since` (ns); being offered again does not start that anew."""
+
+    offer: Offer
+    since: int
+    state: Literal["waiting"] = "waiting"
+
+    def reoffer_at(self) -> int:
+        """The ledger time (ns) from which it may be offered again."""
+        return max(self.offer.time, self.since) + REOFFER_AFTER_S * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Taken: the last of the process's attempts holds it. `signed_at` (ns) is its last sign on the ledger."""
+
+    offer: Offer
+    lease_s: float
+    signed_at: int
+    state: Literal["running"] = "running"
+
+    def lapses_at(self) -> int:
+        """The ledger time (ns) from which another worker may take over: it has looked at the heartbeats."""
+        return self.signed_at + int(self.lease_s * SECOND)
+
+    def silent_at(self) -> int:
+        """The ledger time (ns) from which the ledger alone shows the holder gone: it has not renewed."""
+        renews_s = min(RENEW_LEASES * self.lease_s, RENEW_MAX_S)
+        return self.signed_at + int((renews_s + RENEW_MARGIN_LEASES * self.lease_s) * SECOND)
+
+
+@dataclass(frozen=True, slots=True)
+class Successful:
+    """Final: the output is here or, when it is large, in `stored`."""
+
+    output: Any = None
+    stored: Ref | None = None
+    state: Literal["successful"] = "successful"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedForGood:
+    """Final: no attempt will follow. `error` is the last one's."""
+
+    error: str
+    state: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledForGood:
+    """Final: somebody did not want it any more."""
+
+    by: str
+    reason: str
+    state: Literal["cancelled"] = "cancelled"
+
+
+Phase = Blocked | Waiting | Running | Successful | FailedForGood | CancelledForGood
+Final = (Successful, FailedForGood, CancelledForGood)
+
+Outcome = Literal["successful", "failed", "timeout", "later", "returned", "lost", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One assignment. `id` is its `assigned` event's id; times are ledger times (ns); `n` counts from 1."""
+
+    n: int
+    id: str
+    worker: str
+    instance: str
+    started_at: int
+    ended_at: int | None = None
+    outcome: Outcome | None = None
+    error: str | None = None
+    logs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process as the ledger tells it. `head` and `sequence` are those of its last valid event.
+
+    `failures` counts failed and timed-out attempts, `lost_in_a_row` the lost ones since one last ended in
+    any other way.
+    """
+
+    id: str
+    spec: Spec
+    queue: str
+    submitter: str
+    submitted_at: int
+    phase: Phase
+    head: bytes
+    sequence: int
+    time: int
+    arguments: Ref | None = None
+    attempts: tuple[Attempt, ...] = ()
+    failures: int = 0
+    lost_in_a_row: int = 0
+
+    @property
+    def state(self) -> State:
+        return self.phase.state
+
+    @property
+    def final(self) -> bool:
+        return isinstance(self.phase, Final)
+
+    @property
+    def ended_at(self) -> int | None:
+        return self.time if self.final else None
+
+    @property
+    def errors(self) -> list[str]:
+        """The errors of all attempts, oldest first, and what ended the process if no attempt did."""
+        found = [attempt.error for attempt in self.attempts if attempt.error]
+        if isinstance(self.phase, FailedForGood) and self.phase.error not in found:
+            found.append(self.phase.error)
+        return found
+
+
+def derived_id(*sources: str) -> str:
+    """The id of a process that derives from something: 32 characters, lower case, so never a ULID."""
+    digest = hashlib.sha256("\0".join(sources).encode()).digest()
+    return base64.b32encode(digest[:20]).decode().lower()
+
+
+def keyed_id(submitter: str, key: str) -> str:
+    """The id that a submitter's idempotency key stands for."""
+    return derived_id("key", submitter, key)

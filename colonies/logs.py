@@ -1,0 +1,197 @@
+"""The log of a process as its readers see it: what its attempts wrote, and notes on what came of them.
+
+LOGS stands beside the ledger: its messages are signed by the worker that wrote them, and age out. A message
+that no worker of the colony signed at that time is nothing. `log.written` is output; `log.refused` is a
+result that the ledger did not take, `log.stopped` says why a run was stopped. What ends an attempt on the
+ledger holds the count and digest of its log, so a reader can tell whether all of it is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from colonies import codec, subjects
+from colonies.core.colony import Colony, Member
+from colonies.core.events import LogDigest
+from colonies.errors import Unavailable
+from colonies.ledger import Stored
+from colonies.session import Session
+
+REREAD_S = 30.0
+
+Type = Literal["log.written", "log.refused", "log.stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One verified message. `attempt` is an attempt's id, `n` its number, `index` the message's place in its
+    log; `time` (ns) is the broker's, or the worker's claim for one that was just heard (`sequence` 0).
+
+    `stream` and `text` are those of `log.written`; `data` is what the other types say.
+    """
+
+    sequence: int
+    time: int
+    worker: str
+    type: Type
+    attempt: str
+    n: int
+    index: int
+    stream: str
+    text: str
+    data: dict[str, Any]
+    sealed: bytes
+
+
+def read_log(colony: Colony, stored: Stored) -> LogEntry | None:
+    """A verified log message, or None."""
+    match stored.subject.split("."):
+        case ["log", _, worker]:
+            pass
+        case _:
+            return None
+    member = colony.members.get(worker)
+    if member is None or not _was_worker(member, stored.time):
+        return None
+    try:
+        opened = codec.open_(colony.key, stored.subject, stored.data)
+    except codec.Malformed:
+        return None
+    if opened.author != worker or opened.type not in get_args(Type) or not opened.is_signed_by(member.key):
+        return None
+    match opened.data:
+        case {"attempt": str() as attempt, "n": int() as n, "index": int() as index, **data}:
+            pass
+        case _:
+            return None
+    stream, text = data.get("stream"), data.get("text")
+    if opened.type == "log.written" and not (isinstance(stream, str) and isinstance(text, str)):
+        return None
+    return LogEntry(
+        sequence=stored.sequence,
+        time=stored.time or opened.time,
+        worker=worker,
+        type=opened.type,  # type: ignore[arg-type]
+        attempt=attempt,
+        n=n,
+        index=index,
+        stream=stream if isinstance(stream, str) else "",
+        text=text if isinstance(text, str) else "",
+        data=data,
+        sealed=stored.data,
+    )
+
+
+def _was_worker(member: Member, time: int) -> bool:
+    """Was it a worker's at that time (ns; 0: just now)? LOGS has sequences of its own, so times must do."""
+    if member.role != "worker":
+        return False
+    if member.until is None:
+        return True
+    return time > 0 and member.until_time is not None and time <= member.until_time
+
+
+async def read_logs(session: Session, process: str) -> list[LogEntry]:
+    """What LOGS holds of a process, in order, each message once. Raises Unavailable."""
+    entries: list[LogEntry] = []
+    known: set[tuple[str, int]] = set()
+    found = await session.ledger.emitted(subjects.logs_of(process))
+    if any(stored.subject.rsplit(".", 1)[1] not in session.colony.members for stored in found):
+        await session.refresh()
+    for stored in found:
+        entry = read_log(session.colony, stored)
+        # A worker that got no answer says it again: the same index twice.
+        if entry is not None and (entry.attempt, entry.index) not in known:
+            known.add((entry.attempt, entry.index))
+            entries.append(entry)
+    return entries
+
+
+def missing(entries: Iterable[LogEntry], attempt: str, digest: LogDigest) -> int:
+    """How many messages of an attempt's log are no longer there; -1: they are there, but are not the same.
+
+    `digest` is what the attempt's end says on the ledger. Notes written after that end do not count.
+    """
+    by_index = {entry.index: entry for entry in entries if entry.attempt == attempt}
+    found = [by_index[index] for index in range(digest.count) if index in by_index]
+    if len(found) < digest.count:
+        return digest.count - len(found)
+    whole = hashlib.sha256(b"".join(entry.sealed for entry in found)).hexdigest()
+    return 0 if whole == digest.sha256 else -1
+
+
+class Follower:
+    """The log of one process as it grows. `async with` it, then iterate; `finish` ends the iteration.
+
+    It hears the log live, which may lose, and reads again after a jump in the numbering, a gap in the
+    connection or a long silence. Each message comes once, in its attempt's order.
+    """
+
+    def __init__(self, session: Session, process: str) -> None:
+        self._session = session
+        self._process = process
+        self._heard: asyncio.Queue[Stored | None] = asyncio.Queue()
+        self._next: dict[str, int] = {}
+        self._ending = False
+
+    async def __aenter__(self) -> Follower:
+        ledger = self._session.ledger
+        pattern = subjects.logs_of(self._process)
+        self._subscription = await ledger.subscribe(pattern, self._heard.put_nowait)
+        ledger.on_gap(self._look_again)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._subscription.close()
+
+    def finish(self) -> None:
+        """The process is final: read what is left of its log, then stop."""
+        self._ending = True
+        self._look_again()
+
+    def _look_again(self) -> None:
+        self._heard.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[LogEntry]:
+        for entry in await self._read():
+            yield entry
+        while True:
+            ending = self._ending
+            stored = None if ending else await self._hear()
+            if stored is not None:
+                live = read_log(self._session.colony, stored)
+                if live is None:
+                    continue
+                if live.index <= self._next.get(live.attempt, 0):
+                    if self._is_new(live):
+                        yield live
+                    continue
+            for entry in await self._read():
+                yield entry
+            if ending:
+                return
+
+    async def _hear(self) -> Stored | None:
+        try:
+            return await asyncio.wait_for(self._heard.get(), REREAD_S)
+        except TimeoutError:
+            return None
+
+    def _is_new(self, entry: LogEntry) -> bool:
+        if entry.index < self._next.get(entry.attempt, 0):
+            return False
+        self._next[entry.attempt] = entry.index + 1
+        return True
+
+    async def _read(self) -> list[LogEntry]:
+        try:
+            entries = await read_logs(self._session, self._process)
+        except Unavailable:
+            if self._ending:
+                raise
+            return []
+        return [entry for entry in entries if self._is_new(entry)]

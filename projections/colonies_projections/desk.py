@@ -1,0 +1,126 @@
+"""Where questions are answered: each view as an endpoint of the NATS service `colonies-projector`.
+
+    query.processes  {"state": "failed", "limit": 10}  ->  {"items": [...], "position": 1234}
+
+Several projectors share the work (one queue group); `$SRV.PING`, `.INFO` and `.STATS` find them. The broker
+lets a projector publish to the reply subject of whatever it is asked, and the asker chooses that subject. So
+only a member's own inbox is answered, never a stream, the feed or the JetStream API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.metadata import version
+from typing import Any, cast
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.micro.request import Request
+from nats.micro.service import Service, ServiceConfig
+from pydantic_core import to_json
+
+from colonies.errors import Invalid, Unavailable
+from colonies_projections.view import Asked, View, read_question
+
+SERVICE = "colonies-projector"
+QUEUE_GROUP = "projectors"
+CLOSE_S = 2.0
+MAX_ANSWER_BYTES = 900_000  # the broker takes 1 MiB; the rest is room for what is around the items
+
+_INBOX = re.compile(r"_INBOX_U[A-Z2-7]{55}(\.[A-Za-z0-9_-]+)+")
+
+Answer = Callable[[View, Asked], Awaitable[tuple[list[dict[str, Any]], int]]]
+
+_log = structlog.get_logger("colonies.projector")
+
+
+@contextlib.asynccontextmanager
+async def open_desk(client: Client, views: list[View], answer: Answer) -> AsyncIterator[None]:
+    """Answer questions within this block. `answer` gives the items and the position that they are of."""
+    # nats-py asks datetime for the time in a way that is deprecated from Python 3.12 on.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        config = ServiceConfig(
+            name=SERVICE, version=_version(), description="Views of the ledger", queue_group=QUEUE_GROUP
+        )
+        service = Service(cast(Client, _OnlyInboxes(client)), config)
+        await service.start()
+    try:
+        for view in views:
+            await service.add_endpoint(
+                name=view.name, subject=f"query.{view.name}", handler=_handler(view, answer), metadata={}
+            )
+        await client.flush()
+        yield
+    finally:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await service.stop()
+
+
+def _handler(view: View, answer: Answer) -> Callable[[Request], Awaitable[None]]:
+    async def handle(request: Request) -> None:
+        try:
+            answered = await reply(view, request.data, answer)
+        except Exception:
+            _log.exception("question not answered", view=view.name)
+            raise
+        await request.respond(answered)
+
+    return handle
+
+
+async def reply(view: View, question: bytes, answer: Answer) -> bytes:
+    """The answer to a question, as JSON: `{items, position}`, with `cut` if not all fit, or `{error}`."""
+    try:
+        items, position = await answer(view, read_question(view, question))
+    except (Invalid, Unavailable) as error:
+        return to_json({"error": str(error)})
+    packed = [to_json(item) for item in items]
+    size_bytes = 0
+    for count, item in enumerate(packed):
+        size_bytes += len(item) + 1
+        if size_bytes > MAX_ANSWER_BYTES:
+            packed, cut = packed[:count], b',"cut":true'
+            break
+    else:
+        cut = b""
+    return b'{"items":[%s],"position":%d%s}' % (b",".join(packed), position, cut)
+
+
+class _OnlyInboxes:
+    """A client as `Service` uses it, which hears only what asks for the answer to a member's inbox."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._nuid = client._nuid
+
+    async def subscribe(
+        self, subject: str, queue: str = "", *, cb: Callable[[Msg], Awaitable[None]]
+    ) -> Subscription:
+        async def guarded(msg: Msg) -> None:
+            if not _INBOX.fullmatch(msg.reply):
+                _log.debug("not answered: the reply subject is no member's inbox", reply=msg.reply)
+                return
+            try:
+                await cb(msg)
+            except NatsError as error:
+                _log.debug("answer not sent", error=str(error))
+
+        return await self._client.subscribe(subject, queue=queue, cb=guarded)
+
+    async def flush(self) -> None:
+        await self._client.flush()
+
+
+def _version() -> str:
+    """This package's version, if it is one as the protocol wants it."""
+    found = re.match(r"\d+\.\d+\.\d+", version("colonies"))
+    return found[0] if found else "0.0.0"

@@ -1,0 +1,221 @@
+"""The projector: follows the ledger from its own position, has every event judged, keeps the views.
+
+There is one state machine, `colonies.history`; views get its verdicts and its processes. It needs no
+consumer and nothing from the broker but reading: the feed only wakes it. Killed at any point it goes on
+where its rows end, without verifying anything again; and when its file or its position is not to be trusted
+it builds everything anew by itself. It writes nothing to the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from colonies import subjects
+from colonies.errors import NotFound, Refused, Unavailable
+from colonies.history import History, Judged
+from colonies.jetstream import JetStreamLedger
+from colonies.ledger import Stored
+from colonies.session import Session
+from colonies_projections.desk import open_desk
+from colonies_projections.processes import Processes
+from colonies_projections.store import Position, Store, Unusable, discard, locked
+from colonies_projections.view import Asked, Batch, Snapshot, View
+from colonies_projections.workers import Workers
+
+POLL_S = 5.0
+GATHER_S = 0.01
+AGAIN_S = 0.2
+MAX_OPEN = 50_000
+MAX_REBUILDS = 5
+EVENTS_IN_A_ROW = 64
+
+VIEWS: tuple[Callable[[], View], ...] = (Processes, Workers)
+
+_log = structlog.get_logger("colonies.projector")
+
+
+class Projector:
+    """One projector, on a session of a member with the role `observer`; its views are in the file `path`.
+
+    `ready` is set once the views have caught up and questions are answered.
+    """
+
+    def __init__(self, session: Session, path: Path, views: Sequence[Callable[[], View]] = VIEWS) -> None:
+        self.session = session
+        self.ledger = session.ledger
+        self.path = path
+        self.ready = asyncio.Event()
+        self._make_views = views
+        self._views: list[View] = []
+        self._store: Store
+        self._history: History
+        self._wake = asyncio.Event()
+        self._gap = True
+        self._broken: Unusable | None = None
+        self._rebuilds = 0
+
+    async def run(self) -> None:
+        """Work until cancelled.
+
+        Raises:
+            Refused: this member is no observer, or is revoked.
+            Unavailable: another projector has the file, or it cannot be written.
+        """
+        if self.session.role != "observer":
+            raise Refused(
+                f"{self.session.name} is a {self.session.role}; a projector needs the role observer"
+            )
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with locked(self.path):
+                await self._work_while_let_in()
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"{self.path} cannot be written: {error}") from None
+        finally:
+            self.ready.clear()
+
+    async def _work_while_let_in(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._work(), name="project")
+                group.create_task(self.ledger.lost(), name="connection")
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _work(self) -> None:
+        self.ledger.on_gap(self._on_gap)
+        feed = await self.ledger.subscribe("feed.>", lambda _: self._wake.set())
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except Unusable as reason:
+                    self._rebuilds += 1
+                    _log.warning("the views are built anew", path=str(self.path), reason=str(reason))
+                    if self._rebuilds > MAX_REBUILDS:
+                        raise Unavailable(f"{self.path} is unusable again and again: {reason}") from None
+                    discard(self.path)
+        finally:
+            await feed.close()
+
+    def _on_gap(self) -> None:
+        """The broker may have come back with another ledger: look before going on."""
+        self._gap = True
+        self._wake.set()
+
+    # --- following -----------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        self.ready.clear()
+        self._gap, self._broken = True, None
+        self._views = [make() for make in self._make_views]
+        async with AsyncExitStack() as stack:
+            store = self._store = await Store.open(self.path, self.ledger.colony, self._views)
+            stack.push_async_callback(store.close)
+            self._history = History(store.colony, position=store.position.sequence)
+            while True:
+                self._wake.clear()
+                if self._broken is not None:
+                    raise self._broken
+                try:
+                    await self._catch_up()
+                except (Unavailable, NotFound) as error:
+                    _log.debug("ledger not read", error=str(error))
+                    await asyncio.sleep(AGAIN_S)
+                    continue
+                if not self.ready.is_set():
+                    await self._open_desk(stack)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), POLL_S)
+                    await asyncio.sleep(GATHER_S)
+
+    async def _open_desk(self, stack: AsyncExitStack) -> None:
+        if isinstance(self.ledger, JetStreamLedger):
+            await stack.enter_async_context(open_desk(self.ledger.client(), self._views, self._answer))
+        self._rebuilds = 0
+        self.ready.set()
+        _log.info("projector ready", path=str(self.path), position=self._store.position.sequence)
+
+    async def _catch_up(self) -> None:
+        if self._gap:
+            await self._confirm()
+            self._gap = False
+        async for batch in self.ledger.scan(self._store.position.sequence):
+            await self._take_in(batch)
+
+    async def _confirm(self) -> None:
+        """Does our position still stand in this ledger? Raises Unusable if not."""
+        ours = self._store.position
+        if ours.sequence == 0:
+            return
+        async for batch in self.ledger.scan(ours.sequence - 1):
+            if Position.of(batch[0]) != ours:
+                raise Unusable(f"the ledger was replaced: event {ours.sequence} is another one now")
+            return
+        last = await self.ledger.last_sequence()
+        if last < ours.sequence:
+            raise Unusable(f"the ledger was cut: it ends at {last}, the views are at {ours.sequence}")
+        raise Unavailable("the broker that answered is behind; another time")
+
+    # --- taking in -----------------------------------------------------------------------------------
+
+    async def _take_in(self, batch: list[Stored]) -> None:
+        history = self._history
+        named = await self._recall(batch)
+        judged: list[Judged] = []
+        for number, stored in enumerate(batch, start=1):
+            judged.append(history.add(stored))
+            if number % EVENTS_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+        valid = [seen.record for seen in judged if seen.record is not None and seen.verdict.valid]
+        touched = {
+            record.entity: history.processes[record.entity] for record in valid if record.kind == "process"
+        }
+        colony_changed = any(record.kind != "process" for record in valid)
+        seen_by_views = Batch(judged, touched)
+        await self._store.commit(
+            Position.of(batch[-1]),
+            touched.values(),
+            history.colony if colony_changed else None,
+            [write for view in self._views for write in view.fold(seen_by_views)],
+        )
+        self._forget(named)
+
+    async def _recall(self, batch: list[Stored]) -> set[str]:
+        """Bring back the processes that this batch names and memory does not hold; returns all it names."""
+        parsed = (subjects.parse(stored.subject) for stored in batch)
+        named = {subject.entity for subject in parsed if subject is not None and subject.kind == "process"}
+        held = self._history.processes
+        for process in await self._store.recall(named - held.keys()):
+            held[process.id] = process
+        return named
+
+    def _forget(self, named: set[str]) -> None:
+        """Memory holds open processes only, and not too many; the others are in the file."""
+        held = self._history.processes
+        for id in named:
+            if id in held and held[id].final:
+                del held[id]
+        if len(held) > MAX_OPEN:
+            for id in list(held)[: len(held) - MAX_OPEN]:
+                del held[id]
+
+    # --- answering -----------------------------------------------------------------------------------
+
+    async def _answer(self, view: View, asked: Asked) -> tuple[list[dict[str, Any]], int]:
+        try:
+            async with self._store.snapshot() as position:
+                at = Snapshot(position, self._store.select, self._history.colony, self.ledger)
+                return await view.answer(asked, at), position
+        except Unusable as reason:
+            self._broken = reason
+            self._wake.set()
+            raise Unavailable("the views are being built anew; ask again in a moment") from None

@@ -1,0 +1,268 @@
+"""The SQLite file of a projector: the views' rows, the folded state behind them, and how far they are.
+
+All three change in one transaction, so a projector killed at any point goes on exactly where its rows end.
+Everything here can be rebuilt from the ledger. That is why WAL with `synchronous = NORMAL` is enough: after
+a power cut the last commits may be missing, but all of each, and they are folded again. And that is why a
+file that is broken, of another version or of another colony is not mended: `Unusable` says why, and the
+projector begins anew. It never reads the ledger and never judges an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+import msgpack
+from pydantic import TypeAdapter
+
+from colonies.core.colony import Colony
+from colonies.core.process import Process, Successful
+from colonies.errors import Unavailable
+from colonies.ledger import Stored
+from colonies_projections.view import View, Write
+
+# Raise it when what the fold stores, or what the views get to see, changes its meaning.
+VERSION = 1
+BUSY_S = 5.0
+
+_TABLES = """
+CREATE TABLE projector (
+    schema TEXT NOT NULL, colony TEXT NOT NULL, position INTEGER NOT NULL, digest BLOB NOT NULL,
+    folded BLOB NOT NULL
+);
+CREATE TABLE folded (id TEXT PRIMARY KEY, process BLOB NOT NULL) WITHOUT ROWID;
+"""
+# No such table (1), a row that cannot be there already (19), and what a damaged file brings about.
+_BROKEN = {
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_NOTADB,
+}
+_T = TypeVar("_T")
+_PROCESS: TypeAdapter[Process] = TypeAdapter(Process)
+_COLONY: TypeAdapter[Colony] = TypeAdapter(Colony)
+
+
+class Unusable(Exception):
+    """The file cannot be gone on with; build it anew. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a projector is: the last event that it took in, and that message's digest."""
+
+    sequence: int = 0
+    digest: bytes = b""
+
+    @classmethod
+    def of(cls, stored: Stored) -> Position:
+        data = b"%d\n%s\n%s" % (stored.sequence, stored.subject.encode(), stored.data)
+        return cls(stored.sequence, hashlib.sha256(data).digest())
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the file at `path` for one projector. Raises Unavailable if another has it.
+
+    The lock is SQLite's own on an empty file beside it: it works on every system and ends with its holder,
+    however that ends.
+    """
+    lock = sqlite3.connect(f"{path}.lock", timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            raise Unavailable(
+                f"another projector works on {path}; stop it, or give this one another file"
+            ) from None
+        yield
+    finally:
+        lock.close()
+
+
+def discard(path: Path) -> None:
+    """Remove the file and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+class Store:
+    """An open file. `position` and `colony` are those of the last commit."""
+
+    def __init__(
+        self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, stack: AsyncExitStack
+    ) -> None:
+        self.position = Position()
+        self.colony: Colony
+        self._writer = writer
+        self._reader = reader
+        self._stack = stack
+        self._reading = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path, colony: str, views: Sequence[View]) -> Store:
+        """Open the file, or make it.
+
+        Raises Unusable, and OSError or sqlite3.Error if it cannot be read or written at all.
+        """
+        uri = await asyncio.to_thread(_prepared, path)
+        async with AsyncExitStack() as stack:
+            with _broken_is_unusable():
+                writer = await stack.enter_async_context(
+                    aiosqlite.connect(path, timeout=BUSY_S, isolation_level=None)
+                )
+                await writer.execute("PRAGMA journal_mode = WAL")
+                await writer.execute("PRAGMA synchronous = NORMAL")
+                if not await writer.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1"):
+                    await _make(writer, colony, views)
+                reader = await stack.enter_async_context(
+                    aiosqlite.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
+                )
+                reader.row_factory = aiosqlite.Row
+                store = cls(writer, reader, stack)
+                await store._restore(colony, views)
+            store._stack = stack.pop_all()
+        return store
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    async def _restore(self, colony: str, views: Sequence[View]) -> None:
+        rows = await self._writer.execute_fetchall("SELECT * FROM projector")
+        for schema, of, sequence, digest, folded in rows:
+            if schema != schema_of(views):
+                raise Unusable("it was made by another version, or with other views")
+            if of != colony:
+                raise Unusable("it is of another colony")
+            self.position = Position(sequence, digest)
+            self.colony = _unpacked(_COLONY, folded)
+            return
+        raise Unusable("it is not finished")
+
+    async def recall(self, ids: Collection[str]) -> list[Process]:
+        """Those of these processes that were ever submitted; final ones without what they hold."""
+        if not ids:
+            return []
+        with _broken_is_unusable():
+            rows = await self._writer.execute_fetchall(
+                "SELECT process FROM folded WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(ids)),),
+            )
+            return [_unpacked(_PROCESS, row[0]) for row in rows]
+
+    async def commit(
+        self, position: Position, processes: Iterable[Process], colony: Colony | None, writes: Iterable[Write]
+    ) -> None:
+        """All that a batch changed, or nothing. `colony` is None if it did not change.
+
+        Raises sqlite3.OperationalError if it cannot be written; then only closing is left.
+        """
+        folded = [(process.id, _packed(process)) for process in processes]
+        with _broken_is_unusable():
+            db = self._writer
+            await db.execute("BEGIN IMMEDIATE")
+            if folded:
+                await db.executemany("INSERT OR REPLACE INTO folded (id, process) VALUES (?, ?)", folded)
+            for statement, rows in writes:
+                if rows:
+                    await db.executemany(statement, rows)
+            await db.execute("COMMIT")
+            await asyncio.sleep(0.05)
+            await db.execute("BEGIN IMMEDIATE")
+            if colony is not None:
+                await db.execute("UPDATE projector SET folded = ?", (_packed_colony(colony),))
+            await db.execute(
+                "UPDATE projector SET position = ?, digest = ?", (position.sequence, position.digest)
+            )
+            await db.execute("COMMIT")
+        self.position = position
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[int]:
+        """Within this, `select` sees the views as of one position, which it gives."""
+        async with self._reading:
+            with _broken_is_unusable():
+                await self._reader.execute("BEGIN")
+                try:
+                    rows = await self.select("SELECT position FROM projector", ())
+                    yield int(rows[0]["position"])
+                finally:
+                    await self._reader.execute("ROLLBACK")
+
+    async def select(self, query: str, parameters: Sequence[Any]) -> list[Mapping[str, Any]]:
+        rows = await self._reader.execute_fetchall(query, parameters)
+        return [dict(row) for row in rows]
+
+
+def _prepared(path: Path) -> str:
+    """The file's address. The file is there, and for its owner only: arguments may be private."""
+    path.touch(mode=0o600)
+    return path.absolute().as_uri()
+
+
+async def _make(db: aiosqlite.Connection, colony: str, views: Sequence[View]) -> None:
+    tables = "".join(view.tables for view in views)
+    await db.executescript(f"BEGIN; {_TABLES} {tables}")
+    await db.execute(
+        "INSERT INTO projector VALUES (?, ?, 0, ?, ?)",
+        (schema_of(views), colony, b"", _packed_colony(Colony(colony))),
+    )
+    await db.execute("COMMIT")
+
+
+def schema_of(views: Sequence[View]) -> str:
+    """A digest of all that decides how rows come about. Another release may judge by other rules."""
+    said = [
+        VERSION,
+        version("colonies"),
+        _TABLES,
+        *([view.name, view.version, view.tables] for view in views),
+    ]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _broken_is_unusable() -> Iterator[None]:
+    """What SQLite says of a broken file, as Unusable; a full disk and the like pass through."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
+            raise
+        raise Unusable(f"it is broken: {error}") from None
+
+
+def _unpacked(adapter: TypeAdapter[_T], packed: bytes) -> _T:
+    try:
+        return adapter.validate_python(msgpack.unpackb(packed))
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        raise Unusable(f"it is broken: what it holds of the fold makes no sense: {error}") from None
+
+
+def _packed(process: Process) -> bytes:
+    """A process as the fold needs it later. Of a final one only that is kept which its late events meet."""
+    if process.final:
+        phase = Successful() if isinstance(process.phase, Successful) else process.phase
+        spec = process.spec.model_copy(update={"args": [], "kwargs": {}, "env": {}})
+        process = replace(process, phase=phase, spec=spec, attempts=(), arguments=None)
+    packed: bytes = msgpack.packb(_PROCESS.dump_python(process))
+    return packed
+
+
+def _packed_colony(colony: Colony) -> bytes:
+    packed: bytes = msgpack.packb(_COLONY.dump_python(colony))
+    return packed

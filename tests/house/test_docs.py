@@ -1,0 +1,160 @@
+"""What the documents show is true: their Python runs, their commands exist, their tables are the code's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from colonies_cli import exits
+
+from colonies import roles, show
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COLONIES = Path(sys.executable).with_name("colonies")
+LIMIT_S = 60.0
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> Iterator[tuple[Path, list[str]]]:
+    """Every `colonies` command that a page shows, in a block or in a line."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for line in re.findall(
+            r"^(?:    |\$ )?(colonies [a-z].*)$|`(colonies [a-z][^`]*)`", text, re.MULTILINE
+        ):
+            command = "".join(line).partition("  #")[0]
+            yield page, shlex.split(command)
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[None]:
+    """A colony for the README's code, in use."""
+    with (tmp_path / "dev.log").open("w") as log:
+        running = subprocess.Popen(
+            [COLONIES, "dev", "--port", "0"], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    assert running.stdout is not None
+    ready = running.stdout.readline()
+    try:
+        assert ready.startswith("ready "), (tmp_path / "dev.log").read_text()
+        yield
+    finally:
+        running.terminate()
+        running.wait(LIMIT_S)
+        running.stdout.close()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("dev")
+def test_the_readmes_worker_and_client_work_as_they_stand(tmp_path: Path) -> None:
+    worker, client = blocks(README, "python")
+    (tmp_path / "hello_worker.py").write_text(worker)
+    (tmp_path / "hello_client.py").write_text(client)
+    (start,) = [line for block in blocks(README, "sh") for line in block.splitlines() if "greeter" in line]
+    with (tmp_path / "worker.log").open("w") as log:
+        running = subprocess.Popen([COLONIES, *shlex.split(start)[1:]], cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        answer = subprocess.run(
+            [sys.executable, "hello_client.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert answer.stdout == "Hello, Ada!\n", answer.stderr + (tmp_path / "worker.log").read_text()
+    finally:
+        running.terminate()
+        running.wait(LIMIT_S)
+
+
+@pytest.mark.parametrize("name", ["hello_worker.py", "hello_client.py"])
+def test_the_readmes_python_is_that_of_the_examples(name: str) -> None:
+    example = (ROOT / "examples" / name).read_text(encoding="utf-8")
+    code = example.partition('"""\n\n')[2]
+    assert code in blocks(README, "python")
+
+
+def test_a_python_worker_is_nine_lines() -> None:
+    assert len(blocks(README, "python")[0].splitlines()) == 9
+
+
+def test_the_readmes_spec_is_that_of_the_example() -> None:
+    spec = (ROOT / "examples" / "sayhello.json").read_text(encoding="utf-8").strip()
+    assert f"`{spec}`" in README
+
+
+def test_every_command_shown_exists_and_takes_its_options() -> None:
+    shown = list(commands())
+    assert len(shown) > 10
+    helps: dict[tuple[str, ...], str] = {}
+    for page, words in shown:
+        verbs = tuple(word for word in words[1:3] if re.fullmatch(r"[a-z]+", word))
+        if verbs[:1] == ("dev",):
+            verbs = ("dev",)
+        if verbs not in helps:
+            done = subprocess.run(
+                [COLONIES, *verbs, "--help"], capture_output=True, text=True, timeout=LIMIT_S, check=False
+            )
+            assert done.returncode == 0, f"{page.name}: {shlex.join(words)}: {done.stderr}"
+            helps[verbs] = done.stdout
+        for option in [word.partition("=")[0] for word in words if word.startswith("-")]:
+            assert re.search(rf"(?<!\S){re.escape(option)}(?![\w-])", helps[verbs]), (
+                f"{page.name}: {shlex.join(words)}: there is no {option}"
+            )
+
+
+def test_every_make_target_shown_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in PAGES:
+        for target in re.findall(r"(?:^    |`)make ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page.name}: make {target}"
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_roles_on_the_security_page_are_those_that_hold() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\w+) \| (.+\.) \|$", page, re.MULTILINE) == [
+        (role.name, role.purpose) for role in roles.ROLES.values()
+    ]
+
+
+def test_the_exit_codes_on_the_page_are_those_of_the_command() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == {
+        *(exits.DONE, exits.FAILED, exits.USAGE, exits.UNSUCCESSFUL, exits.REFUSED, exits.NOT_FOUND),
+        *(exits.UNAVAILABLE, exits.INTERRUPTED, exits.READER_LEFT),
+    }
+
+
+def test_the_fields_of_a_process_on_the_page_are_those_that_are_printed() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    table = page.partition("A process:")[2].partition("The `outcome`")[0]
+    names = [name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in row.split(", ")]
+    documented = re.search(r"`{(.*)\[{(.*?)}\](.*?)}`", show.process_object.__doc__ or "", re.DOTALL)
+    assert documented is not None
+    fields = re.findall(r"\w+", documented[1] + documented[3])
+    assert [name.strip("`") for name in names] == fields
+
+
+def test_the_life_of_a_process_is_drawn_as_the_code_draws_it() -> None:
+    page = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+    drawn = (ROOT / "colonies" / "core" / "process.py").read_text(encoding="utf-8")
+    picture = re.search(r"^    submitted ──>.*?poisoned──> failed$", drawn, re.MULTILINE | re.DOTALL)
+    assert picture is not None
+    assert picture[0] in page
