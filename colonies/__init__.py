@@ -33,6 +33,7 @@ from colonies.errors import (
     Unsuccessful,
 )
 from colonies.execution import Fail, Later
+from colonies.memory_colony import memory
 from colonies.worker import Worker
 
 __all__ = [
@@ -57,4 +58,5 @@ __all__ = [
     "Worker",
     "connect",
     "current",
+    "memory",
 ]

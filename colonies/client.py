@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar, overload
 
 from colonies import subjects, values
 from colonies.calls import Call
-from colonies.core.events import Cancelled, Declared, Queued
-from colonies.core.process import CancelledForGood, FailedForGood, Process, Successful, keyed_id
+from colonies.core.events import Cancelled, Declared, Queued, Record
+from colonies.core.process import (
+    CancelledForGood,
+    FailedForGood,
+    Process,
+    Successful,
+    evolve,
+    keyed_id,
+)
 from colonies.core.spec import Spec, queue_of
 from colonies.errors import (
     ColoniesError,
@@ -34,6 +42,7 @@ from colonies.session import Session
 T = TypeVar("T")
 
 _ENDS = frozenset({"completed", "cancelled", "poisoned", "expired"})
+_MAY_END = _ENDS | {"failed"}
 
 REREAD_S = 30.0
 MANY_WATCHED = 64
@@ -60,16 +69,18 @@ class PartlySubmitted(ColoniesError):
 class _Watched:
     """A process that is, or may soon be, waited for: its story so far and what was heard since.
 
-    `users` counts who waits; `done` says that its end was heard, so no subscription is needed any more.
+    `users` counts who waits, `followers` those of them who want to see every event; `done` says that its end
+    was heard, so no subscription is needed any more.
     """
 
-    __slots__ = ("changed", "done", "heard", "story", "subscription", "users")
+    __slots__ = ("changed", "done", "followers", "heard", "story", "subscription", "users")
 
     def __init__(self, story: Story | None) -> None:
         self.story = story
         self.heard: list[Stored] = []
         self.changed = asyncio.Event()
         self.users = 0
+        self.followers = 0
         self.done = False
         self.subscription: Subscription | None = None
 
@@ -133,6 +144,7 @@ class Client:
         self._all: Subscription | None = None
         self._unneeded: asyncio.Queue[Subscription] = asyncio.Queue()
         self._closer = asyncio.create_task(self._close_unneeded(), name="subscription closer")
+        self._rereader = asyncio.create_task(self._reread(), name="rereader")
         session.ledger.on_gap(self._wake_all)
 
     @property
@@ -152,7 +164,8 @@ class Client:
         if self._all is not None:
             await self._all.close()
         self._closer.cancel()
-        await asyncio.gather(self._closer, return_exceptions=True)
+        self._rereader.cancel()
+        await asyncio.gather(self._closer, self._rereader, return_exceptions=True)
         await self.session.close()
         await self.ledger.close()
 
@@ -248,54 +261,79 @@ class Client:
                 f"{len(calls)} processes in one batch; at most {MAX_BATCH} are accepted or refused together"
             )
         prepared = [await self._prepare(call.spec, None) for call in calls]
-        ids = [new_id() for _ in calls]
-        now = await self.ledger.now()
+        handles: list[Handle[Any]] = [Handle(self, new_id(), call) for call in calls]
         if len(calls) >= MANY_WATCHED:
             await self._watch_everything()
-        drafts: list[Draft] = []
-        for id, (event, queue) in zip(ids, prepared, strict=True):
-            event_id = new_id()
-            subject, sealed = self.session.seal(event, id, prev=None, id=event_id, now=now, queue=queue)
-            drafts.append(Draft(subject, sealed.data, 0))
-            self._leave(await self._watch(id))
         if atomic:
-            await self._append_together(ids, drafts)
+            await self._append_together(handles, prepared)
         else:
-            await self._append_each(ids, drafts, calls)
-        return [Handle(self, id, call) for id, call in zip(ids, calls, strict=True)]
+            await self._append_each(handles, prepared)
+        return handles
 
-    async def _append_together(self, ids: Sequence[str], drafts: Sequence[Draft]) -> None:
+    async def _seal_many(
+        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued, str]]
+    ) -> list[tuple[Draft, Record]]:
+        now = await self.ledger.now()
+        sealed = []
+        for handle, (event, queue) in zip(handles, prepared, strict=True):
+            sealed.append(self.session.seal_first(event, handle.id, queue, now))
+            self._leave(await self._watch(handle.id))
+        return sealed
+
+    def _submitted(self, record: Record, sequence: int) -> None:
+        """What we submitted ourselves need not be read again by whoever waits for it."""
+        watched = self._watched.get(record.entity)
+        if watched is not None and watched.story is None:
+            process = evolve(None, replace(record, sequence=sequence))
+            watched.story = Story(process, [], sequence)
+
+    async def _append_together(
+        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued, str]]
+    ) -> None:
+        sealed = await self._seal_many(handles, prepared)
         try:
-            await self.ledger.append_all(drafts)
+            sequences = await self.ledger.append_all([draft for draft, _ in sealed])
         except Unknown:
-            if (await self.session.story(ids[-1])).process is None:
+            if (await self.session.story(handles[-1].id)).process is None:
                 raise
+            return
+        for (_, record), sequence in zip(sealed, sequences, strict=True):
+            self._submitted(record, sequence)
 
     async def _append_each(
-        self, ids: Sequence[str], drafts: Sequence[Draft], calls: Sequence[Call[Any]]
+        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued, str]]
     ) -> None:
-        outcomes: list[int | BaseException] = []
-        for start in range(0, len(drafts), WINDOW):
-            under_way: list[Any] = []
-            for draft in drafts[start : start + WINDOW]:
-                try:
-                    under_way.append(await self.ledger.send(draft))
-                except ColoniesError as error:
-                    under_way.append(_raising(error))
-            outcomes += await asyncio.gather(*under_way, return_exceptions=True)
         accepted: list[tuple[int, Handle[Any]]] = []
         refused: list[tuple[int, ColoniesError]] = []
-        for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, Unavailable):
-                outcome = await self._settle(ids[index], outcome)
-            if isinstance(outcome, ColoniesError):
-                refused.append((index, outcome))
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                accepted.append((index, Handle(self, ids[index], calls[index])))
+        for start in range(0, len(handles), WINDOW):
+            window = handles[start : start + WINDOW]
+            sealed = await self._seal_many(window, prepared[start : start + WINDOW])
+            outcomes = await self._send([draft for draft, _ in sealed])
+            for index, outcome in enumerate(outcomes, start):
+                handle = handles[index]
+                if isinstance(outcome, int):
+                    self._submitted(sealed[index - start][1], outcome)
+                elif isinstance(outcome, Unavailable):
+                    outcome = await self._settle(handle.id, outcome)
+                if isinstance(outcome, ColoniesError):
+                    refused.append((index, outcome))
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+                else:
+                    accepted.append((index, handle))
         if refused:
             raise PartlySubmitted(accepted, refused)
+
+    async def _send(self, drafts: Sequence[Draft]) -> list[int | BaseException]:
+        """Send all, one behind the other; the sequence of each, or its error."""
+        under_way: list[Any] = []
+        for draft in drafts:
+            try:
+                under_way.append(await self.ledger.send(draft))
+            except ColoniesError as error:
+                under_way.append(_raising(error))
+        outcomes: list[int | BaseException] = await asyncio.gather(*under_way, return_exceptions=True)
+        return outcomes
 
     async def _settle(self, id: str, error: Unavailable) -> int | ColoniesError:
         """What became of an event of unknown fate: its sequence, or the error that stays."""
@@ -345,10 +383,7 @@ class Client:
                     process = watched.story.process
                 if process is not None and process.final:
                     return process
-                try:
-                    await asyncio.wait_for(watched.changed.wait(), REREAD_S)
-                except TimeoutError:
-                    watched.story = None
+                await watched.changed.wait()
         finally:
             self._leave(watched)
             if watched.users == 0:
@@ -387,6 +422,7 @@ class Client:
 
     async def events(self, id: str) -> AsyncIterator[Judged]:
         watched = await self._watch(id)
+        watched.followers += 1
         try:
             shown = 0
             while True:
@@ -400,11 +436,9 @@ class Client:
                         yield seen
                 if story.process is not None and story.process.final:
                     return
-                try:
-                    await asyncio.wait_for(watched.changed.wait(), REREAD_S)
-                except TimeoutError:
-                    continue
+                await watched.changed.wait()
         finally:
+            watched.followers -= 1
             self._leave(watched)
             if watched.users == 0:
                 self._unwatch(id)
@@ -468,9 +502,20 @@ class Client:
         if watched is None:
             return
         watched.heard.append(stored)
-        watched.changed.set()
-        if watched.users == 0 and stored.subject.split(".")[3] in _ENDS:
+        event = stored.subject.split(".", 4)[3]
+        if watched.followers or event in _MAY_END:
+            watched.changed.set()
+        if watched.users == 0 and event in _ENDS:
             self._need_no_more(watched)
+
+    async def _reread(self) -> None:
+        """The feed may lose without a word: what is waited for is read now and then."""
+        while True:
+            await asyncio.sleep(REREAD_S)
+            for watched in self._watched.values():
+                if watched.users > 0:
+                    watched.story = None
+                    watched.changed.set()
 
     def _wake_all(self) -> None:
         for watched in self._watched.values():

@@ -31,6 +31,7 @@ from colonies.direct import DirectClient, Message
 from colonies.errors import ColoniesError, Conflict, NotFound, Refused, Unavailable, Unknown
 from colonies.ids import new_token
 from colonies.ledger import Arrival, Draft, Offers, PullEnded, QueueState, Stored, Subscription
+from colonies.roles import gated
 
 ANSWER_S = 10.0
 READ_BATCH = 512
@@ -95,10 +96,12 @@ class JetStreamLedger:
         self._requests: dict[str, _Request] = {}
         self._count = 0
         self._gap_heard: list[Callable[[], None]] = []
+        self._opened = False
         self._closing = False
         self._connected = asyncio.Event()
         self._lost: ColoniesError | None = None
         self._gone = asyncio.Event()
+        self._reconnected_at: float | None = None
         self._clock_offset: int | None = None
         self._clock_checked = 0.0
 
@@ -107,8 +110,8 @@ class JetStreamLedger:
     async def _open(self, wait_s: float) -> None:
         credential = self.credential
         try:
-            await asyncio.wait_for(
-                self._nc.connect(
+            async with asyncio.timeout(wait_s):
+                await self._nc.connect(
                     self.url,
                     name=f"colonies {credential.name}",
                     user_jwt_cb=lambda: bytearray(credential.jwt.encode()),
@@ -125,10 +128,8 @@ class JetStreamLedger:
                     reconnected_cb=self._on_reconnect,
                     closed_cb=self._on_closed,
                     allow_reconnect=True,
-                ),
-                wait_s,
-            )
-        except (TimeoutError, OSError, NatsError) as error:
+                )
+        except (TimeoutError, OSError, NatsError, Refused) as error:
             await self._abandon()
             if "authorization" in str(error).lower() or isinstance(self._lost, Refused):
                 raise Refused(
@@ -139,6 +140,7 @@ class JetStreamLedger:
                 f"no broker answers at {where(self.url)}; "
                 "start one with `colonies dev`, or name yours with --url"
             ) from None
+        self._opened = True
         self._connected.set()
         await self._nc.listen(f"{self._replies}.*", self._on_answer)
 
@@ -158,6 +160,10 @@ class JetStreamLedger:
         with contextlib.suppress(NatsError, OSError):
             await self._nc.close()
 
+    @property
+    def reconnected_at(self) -> float | None:
+        return self._reconnected_at
+
     async def lost(self) -> None:
         await self._gone.wait()
         raise self._lost or Unavailable("the connection is closed")
@@ -170,13 +176,15 @@ class JetStreamLedger:
             self._refuse_publish(text)
         elif "authorization" in text.lower() or "authentication" in text.lower():
             self._lost = Refused(f"the broker no longer accepts {self.credential.name}: {text}")
+            if not self._opened:
+                raise self._lost  # out of the attempt to connect: asking again would not help
         elif not self._closing:
             _log.debug("broker error", error=text)
 
     def _refuse_publish(self, text: str) -> None:
         denied = text.split('"')[1].lower() if '"' in text else ""
         for token, request in list(self._requests.items()):
-            if request.subject.lower() == denied:
+            if denied in (request.subject.lower(), gated(request.subject).lower()):
                 self._finish(
                     token, error=Refused(f"{self.credential.name} may not publish on {request.subject}")
                 )
@@ -188,6 +196,7 @@ class JetStreamLedger:
 
     async def _on_reconnect(self) -> None:
         self._connected.set()
+        self._reconnected_at = time.monotonic()
         self._clock_offset = None
         self._gap()
 
@@ -198,9 +207,16 @@ class JetStreamLedger:
                 f"the broker closed the connection of {self.credential.name} for good: "
                 f"{self._nc.last_error or 'no reason given'}"
             )
+        self._stop_reconnecting()
         self._fail_requests(self._lost or Unavailable("the connection is closed"))
         self._gone.set()
         self._gap()
+
+    def _stop_reconnecting(self) -> None:
+        """nats-py goes on knocking after it was told that it is not let in."""
+        task = getattr(self._nc, "_reconnection_task", None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
 
     def on_gap(self, heard: Callable[[], None]) -> None:
         self._gap_heard.append(heard)
@@ -237,7 +253,8 @@ class JetStreamLedger:
     async def _wait_connected(self, wait_s: float) -> None:
         self._raise_if_gone()
         try:
-            await asyncio.wait_for(self._connected.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._connected.wait()
         except TimeoutError:
             raise Unavailable(
                 f"the broker at {where(self.url)} does not answer; it is tried again for ever"
@@ -612,7 +629,8 @@ class JetStreamMachinery:
             reply=self._inbox,
         )
         try:
-            msg = await asyncio.wait_for(self._timers.get(), TIMER_WAIT_S + 5)
+            async with asyncio.timeout(TIMER_WAIT_S + 5):
+                msg = await self._timers.get()
         except TimeoutError:
             return []
         if msg is None:

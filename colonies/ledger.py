@@ -164,6 +164,10 @@ class Ledger(Protocol):
             NotFound: it is not there.
         """
 
+    @property
+    def reconnected_at(self) -> float | None:
+        """When the connection last came back (s, `time.monotonic`); None: it never broke."""
+
     async def lost(self) -> None:
         """Wait for ever, or raise why this member is let in no more (revoked, for example)."""
 

@@ -54,14 +54,21 @@ class Held:
 
 
 async def lease_left_s(session: Session, process: Process, running: Running) -> float:
-    """How long the holder's lease still lasts: from its last sign on the ledger or its last heartbeat (s)."""
+    """How long the holder's lease still lasts: from its last sign on the ledger or its last heartbeat (s).
+
+    While the broker was down nobody could give a sign, so after a reconnect everybody has a whole lease.
+    """
     last = process.attempts[-1]
     alive_until = running.lapses_at()
     for beat in await session.ledger.emitted(subjects.heartbeat(last.worker, last.instance)):
         found = read_heartbeat(session.colony, beat)
         if found is not None and found.runs(process.id, last.id):
             alive_until = max(alive_until, beat.time + int(running.lease_s * SECOND))
-    return (alive_until - await session.ledger.now()) / SECOND
+    left_s = (alive_until - await session.ledger.now()) / SECOND
+    reconnected_at = session.ledger.reconnected_at
+    if reconnected_at is not None:
+        left_s = max(left_s, running.lease_s - (time.monotonic() - reconnected_at))
+    return left_s
 
 
 class Liveness:
@@ -87,7 +94,8 @@ class Liveness:
         """Until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), self._session.colony.lease_s / 3)
+                async with asyncio.timeout(self._session.colony.lease_s / 3):
+                    await self._look.wait()
             self._look.clear()
             try:
                 await self._drop_what_is_lost()

@@ -177,7 +177,8 @@ class Follower:
 
     async def _hear(self) -> Stored | None:
         try:
-            return await asyncio.wait_for(self._heard.get(), REREAD_S)
+            async with asyncio.timeout(REREAD_S):
+                return await self._heard.get()
         except TimeoutError:
             return None
 

@@ -158,7 +158,8 @@ class MemoryBroker:
             self._timers_changed.clear()
             wait_s = (min(self._timers.values()) - now) / SECOND if self._timers else None
             try:
-                await asyncio.wait_for(self._timers_changed.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._timers_changed.wait()
             except TimeoutError:
                 continue
 
@@ -298,6 +299,10 @@ class MemoryLedger:
         return self.broker.values[name]
 
     # --- the end -------------------------------------------------------------------------------------
+
+    @property
+    def reconnected_at(self) -> float | None:
+        return None  # there is no connection to break
 
     async def lost(self) -> None:
         await self._closed.wait()

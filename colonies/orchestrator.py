@@ -116,7 +116,8 @@ class Orchestrator:
                 )
                 self.ready.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), SWEEP_S)
+                async with asyncio.timeout(SWEEP_S):
+                    await self._wake.wait()
 
     async def _catch_up(self) -> None:
         history = self._history

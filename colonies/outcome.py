@@ -21,7 +21,7 @@ from colonies import values
 from colonies.attempt import Attempt
 from colonies.core.events import MAX_DELAY_S, MAX_ERROR_CHARS, Completed, Failed
 from colonies.core.process import Process
-from colonies.errors import Invalid, Unavailable
+from colonies.errors import ColoniesError, Invalid, Unavailable
 from colonies.execution import Fail, Later, Work
 from colonies.session import Session
 from colonies.worker import Worker
@@ -83,7 +83,12 @@ def backoff_s(base_s: float, failures: int) -> float:
 
 
 def described(error: BaseException) -> str:
-    """An exception as one would like to read it: its type and message, and where in the user's code."""
+    """An exception as one would like to read it: its type and message, and where in the user's code.
+
+    Our own say what there is to say by themselves.
+    """
+    if isinstance(error, ColoniesError) and str(error):
+        return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_LIBRARY)]
     place = f" ({os.path.basename(own[-1].filename)}:{own[-1].lineno} in {own[-1].name})" if own else ""

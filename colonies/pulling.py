@@ -79,7 +79,8 @@ class Puller:
                 continue
             with contextlib.suppress(TimeoutError):
                 soonest = min(self._retry_at.values())
-                await asyncio.wait_for(self._wake.wait(), max(0.0, soonest - now))
+                async with asyncio.timeout(max(0.0, soonest - now)):
+                    await self._wake.wait()
 
     def _find_queues(self) -> None:
         self._queues_changed = False

@@ -19,7 +19,7 @@ from colonies import codec, subjects
 from colonies.core import colony as colonies_
 from colonies.core import process as processes_
 from colonies.core.colony import Colony
-from colonies.core.events import Event, Genesis, ProcessEvent, Record, Role
+from colonies.core.events import Event, Genesis, ProcessEvent, Queued, Record, Role
 from colonies.core.process import Process, Wish
 from colonies.errors import Conflict, NotFound, Refused, Unavailable, Unknown
 from colonies.history import Judged, Story, examine, fold_process
@@ -116,7 +116,8 @@ class Session:
     async def _keep_fresh(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stale.wait(), REFRESH_S)
+                async with asyncio.timeout(REFRESH_S):
+                    await self.stale.wait()
             try:
                 await self.refresh()
             except (Unavailable, NotFound, Refused) as error:
@@ -172,6 +173,15 @@ class Session:
             prev=prev,
             data=codec.data_of(event),
         )
+
+    def seal_first(self, event: Queued, process: str, queue: str, now: int) -> tuple[Draft, Record]:
+        """A submission to send, and the record that it will be (its sequence is not known yet)."""
+        id = new_id()
+        subject, sealed = self.seal(event, process, prev=None, id=id, now=now, queue=queue)
+        record = Record(
+            0, now, "process", process, queue, self.name, self.role, id, None, sealed.digest, event
+        )
+        return Draft(subject, sealed.data, 0), record
 
     def seal_note(self, subject: str, type: str, now: int, data: dict[str, Any]) -> bytes:
         """A heartbeat or log message, signed by this member."""

@@ -9,6 +9,7 @@ Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shlex
@@ -25,7 +26,7 @@ from queue import Empty, Queue
 
 COLONIES = Path(sys.executable).with_name("colonies")
 EXAMPLES = Path(__file__).resolve().parent
-WIDTH = 79
+WIDTH = 80
 LIMIT_S = 60.0
 STOP_S = 20.0
 
@@ -39,14 +40,14 @@ def say(text: str) -> None:
 
 
 def shown(*words: str) -> None:
-    print("\n  $ " + shlex.join(["colonies", *words]), flush=True)
+    print("\n$ " + shlex.join(["colonies", *words]), flush=True)
 
 
 def echo(text: str) -> None:
     """What a command said, indented; the ends of long lines are left out."""
     for line in text.splitlines():
-        line = "    " + line.rstrip()
-        print(line if len(line) <= WIDTH else line[: WIDTH - 4] + " ...", flush=True)
+        line = "  " + line.rstrip()
+        print(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…", flush=True)
 
 
 def colonies(*words: str, quiet: bool = False) -> str:
@@ -138,9 +139,9 @@ def temporary_colony() -> Iterator[tuple[Path, contextlib.ExitStack]]:
         yield Path(name), stack
 
 
-def described(process: str) -> dict[str, object]:
-    (found,) = colonies("process", "get", process, "-o", "json", quiet=True).splitlines()
-    return dict(json.loads(found))
+def ended(process: str) -> dict[str, object]:
+    """The process as it is once it is final."""
+    return dict(json.loads(colonies("process", "watch", process, "-o", "json", quiet=True).splitlines()[-1]))
 
 
 def expect(what: str, found: object, promised: object) -> None:
@@ -163,37 +164,35 @@ def demo(folder: Path, stack: contextlib.ExitStack) -> None:
     dev.wait_for("ready ")
 
     say("2. Work is a process: what to run, and which kind of worker may run it.")
-    print("\n  $ cat sayhello.json")
+    print("\n$ cat sayhello.json")
     echo((EXAMPLES / "sayhello.json").read_text())
     hello = colonies("process", "submit", "--spec", "sayhello.json", "-o", "name").strip()
 
     say("3. A worker takes it. Its command's output is the process's output.")
     worker = start_worker(folder, stack, "testworker")
     worker.wait_for("sayhello")
-    colonies("process", "watch", hello, quiet=True)
+    expect("the output", ended(hello)["output"], "sayhello")
     colonies("process", "get", hello)
-    expect("the output", described(hello)["output"], "sayhello")
 
     say("4. Another process takes three seconds. In the middle, its worker is killed ...")
-    print("\n  $ cat countdown.json")
+    print("\n$ cat countdown.json")
     echo((EXAMPLES / "countdown.json").read_text())
     countdown = colonies("process", "submit", "--spec", "countdown.json", "-o", "name").strip()
     worker.wait_for("2")
-    print(f"\n  $ kill -9 {worker.process.pid}", flush=True)
+    print(f"\n$ kill -9 {worker.process.pid}", flush=True)
     worker.kill()
 
     say("... and another worker finishes it, once the lease of 2 s is over.")
-    second = start_worker(folder, stack, "secondworker")
+    second = start_worker(folder, stack, "helper")
     second.wait_for("done")
-    colonies("process", "watch", countdown, quiet=True)
-    found = described(countdown)
+    found = ended(countdown)
     expect("the state", found["state"], "successful")
     attempts = found["attempts"]
     assert isinstance(attempts, list)
     expect(
         "who tried",
         [(attempt["worker"], attempt["outcome"]) for attempt in attempts],
-        [("testworker", "lost"), ("secondworker", "successful")],
+        [("testworker", "lost"), ("helper", "successful")],
     )
 
     say("5. The ledger tells what happened: events, signed by their authors, judged.")
@@ -217,6 +216,8 @@ def stop_on_signals() -> None:
 
 def main() -> int:
     stop_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     began = time.monotonic()
     try:
         with temporary_colony() as (folder, stack):

@@ -1,4 +1,4 @@
-"""A running colony in a process of its own, for tests of the command: `python -m tests.colony_process FOLDER`.
+"""A running colony in a process of its own, to test the command: `python -m tests.colony_process FOLDER`.
 
 It has all the services and two workers (`unix1` for `cli`, `py1` for `python`), writes the contexts `owner`
 (with the owner's keys), `ann` and `bob` (users) into COLONIES_CONFIG_DIR, prints `ready`, and ends when its
@@ -47,7 +47,9 @@ async def serve(folder: Path) -> None:
         watcher = await colony.session("operator", "observer")
         operator = founding.Operator(watcher, keyring.operator, keyring.owner, colony.url)
         await colony._start(operator.run(), _set())
-        await colony.work(UnixWorker(folder=folder / "work", show=False, concurrency=4, backoff_s=0.1), "unix1")
+        await colony.work(
+            UnixWorker(folder=folder / "work", show=False, concurrency=4, backoff_s=0.1), "unix1"
+        )
         await colony.work(python, "py1")
         await write_contexts(colony)
         print("ready", flush=True)

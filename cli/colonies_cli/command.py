@@ -99,8 +99,6 @@ async def _ask(ledger: Any, subject: str, filters: dict[str, Any], now: int) -> 
         try:
             answer = await ledger.ask_service(subject, filters, wait_s=SERVICE_WAIT_S)
         except Unavailable:
-            if ledger.lost is not None:
-                raise
             raise Unavailable(NO_PROJECTOR) from None
         if "error" in answer:
             raise Unavailable(f"the projector has no answer: {answer['error']}")

@@ -91,20 +91,20 @@ def _ready(context: Context, folder: Path) -> None:
 
     from colonies import contexts
 
-    print(
-        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))}", flush=True
-    )
     in_use = contexts.in_use()
     if in_use != context.name:
         print(
             f"The context in use is {in_use!r}: say --context dev, or `colonies context use dev`.",
             file=sys.stderr,
         )
-    elif sys.stderr.isatty():
+    print(
+        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))}", flush=True
+    )
+    if in_use == context.name and sys.stderr.isatty():
         print(
             "In other terminals:\n"
             "    colonies process submit --spec sayhello.json\n"
             "    colonies worker start --name testworker --runtimetype cli\n"
-            "Ctrl-C stops this one; keys and ledger stay in the folder.",
+            "Ctrl-C stops this one.",
             file=sys.stderr,
         )

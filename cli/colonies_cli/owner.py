@@ -43,11 +43,14 @@ def members_of(context: Context) -> Path:
 
 
 def owner_credential(context: Context) -> Credential:
-    """An owner's credential: the context's, or one that is kept with the members'. Raises Refused."""
+    """An owner's credential: the context's or, where it names the owner's keys, one kept with the members'.
+
+    Raises Refused: nobody acts as owner only because an owner's file lies about.
+    """
     own = contexts.credential_of(context)
     if own.role == "owner":
         return own
-    for path in sorted(members_of(context).glob("*.creds")):
+    for path in sorted(members_of(context).glob("*.creds")) if context.keys is not None else ():
         try:
             found = Credential.read(path)
         except ColoniesError:

@@ -31,6 +31,7 @@ from colonies.session import Session
 
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 10.0
+STOP_S = 30.0  # a broker takes at most 10 of them
 STEADY_S = 60.0  # whoever ran this long has earned the first pause again
 MEMBER_CHECK_S = 0.5
 MAX_SAME_NAME = 100
@@ -193,7 +194,8 @@ def run_until_stopped(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run `main` until it ends or this process is asked to stop: by Ctrl-C, SIGTERM or SIGHUP.
 
     Asked to stop, `main` is cancelled and cleans up, and this returns: for a server that is a good end. It
-    raises what `main` raises.
+    raises what `main` raises. If cleaning up takes longer than STOP_S, which is a defect, the process ends
+    with 1 on the spot, and its reaper stops what it started.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_until_stopped(main))
@@ -218,6 +220,10 @@ async def _until_stopped(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asked.cancel()
         stopped = not body.done()
         body.cancel()
+        await asyncio.wait({body}, timeout=STOP_S)
+        if not body.done():
+            _log.error("not stopped in time; ended without cleaning up", waited_s=STOP_S)
+            os._exit(1)
         # Who reads our log may be gone before us, as `tee` is after Ctrl-C.
         with contextlib.suppress(asyncio.CancelledError, BrokenPipeError):
             await body

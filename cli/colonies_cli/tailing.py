@@ -47,31 +47,42 @@ class Tail:
         self._processes: OrderedDict[str, _Known] = OrderedDict()
 
     async def run(self, here: Here, *, follow: bool) -> None:
-        """Print what is there, then, to `follow`, what comes, until cancelled."""
-        ledger = self._session.ledger
-        woken = asyncio.Event()
-        if follow:
-            await ledger.subscribe("feed.>", lambda _: woken.set())
-            ledger.on_gap(woken.set)
+        """Print what is there, then, to `follow`, what comes, until cancelled.
+
+        Raises:
+            Refused: this member was revoked meanwhile.
+        """
         await self._fold_colony()
         if here.output == Output.table:
             output.line(output.spaced(events.HEADER, _WIDTHS))
-        while True:
-            woken.clear()
-            async for batch in ledger.scan(self._position):
-                for stored in batch:
-                    seen, attempt = await self._judge(stored)
-                    _show(here, seen, attempt)
-                    self._position = stored.sequence
-            if not follow:
-                return
-            lost = getattr(ledger, "lost", None)
-            if lost is not None:
-                raise lost
-            try:
-                await asyncio.wait_for(woken.wait(), LOOK_AGAIN_S)
-            except TimeoutError:
-                continue
+        if not follow:
+            await self._print_new(here)
+            return
+        ledger = self._session.ledger
+        woken = asyncio.Event()
+        subscription = await ledger.subscribe("feed.>", lambda _: woken.set())
+        ledger.on_gap(woken.set)
+        lost = asyncio.create_task(ledger.lost(), name="connection")
+        try:
+            while True:
+                woken.clear()
+                await self._print_new(here)
+                waking = asyncio.create_task(woken.wait(), name="feed")
+                await asyncio.wait({waking, lost}, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+                waking.cancel()
+                if lost.done():
+                    await lost
+        finally:
+            lost.cancel()
+            await asyncio.gather(lost, return_exceptions=True)
+            await subscription.close()
+
+    async def _print_new(self, here: Here) -> None:
+        async for batch in self._session.ledger.scan(self._position):
+            for stored in batch:
+                seen, attempt = await self._judge(stored)
+                _show(here, seen, attempt)
+                self._position = stored.sequence
 
     async def _fold_colony(self) -> None:
         found: list[Stored] = []

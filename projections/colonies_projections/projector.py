@@ -134,7 +134,8 @@ class Projector:
                 if not self.ready.is_set():
                     await self._open_desk(stack)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
+                    async with asyncio.timeout(POLL_S):
+                        await self._wake.wait()
                     await asyncio.sleep(GATHER_S)
 
     async def _open_desk(self, stack: AsyncExitStack) -> None:

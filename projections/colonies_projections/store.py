@@ -180,9 +180,6 @@ class Store:
             for statement, rows in writes:
                 if rows:
                     await db.executemany(statement, rows)
-            await db.execute("COMMIT")
-            await asyncio.sleep(0.05)
-            await db.execute("BEGIN IMMEDIATE")
             if colony is not None:
                 await db.execute("UPDATE projector SET folded = ?", (_packed_colony(colony),))
             await db.execute(

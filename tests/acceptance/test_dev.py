@@ -329,28 +329,42 @@ def test_ephemeral_gives_the_context_back(start: Start) -> None:
     assert contexts.in_use() == "dev"
 
 
-def test_killed_at_any_point_of_its_first_start_it_starts_again(start: Start, tmp_path: Path) -> None:
-    whole = start("dev", "--port", "0", "--dir", str(tmp_path / "whole"))
-    assert whole.stop() == 0
-    for n, point in enumerate(
-        (
-            "dev.lock",
-            "keys",
-            "nats/nats.pid",
-            "members/owner.creds",
-            "nats/jetstream",
-            "members/projector.creds",
-        )
-    ):
-        folder = tmp_path / f"colony-{n}"
-        first = start("dev", "--port", "0", "--dir", str(folder), ready=False)
-        until((folder / point).exists, point)
-        assert first.stop(signal.SIGKILL) == -9
+POINTS = (
+    "dev.lock",
+    "keys",
+    "nats/nats.pid",
+    "members/owner.creds",
+    "nats/jetstream",
+    "members/projector.creds",
+)
 
-        second = start("dev", "--port", "0", "--dir", str(folder))
-        process = submit()
-        assert json.loads(done("process", "get", process, "-o", "json"))["state"] == "waiting"
-        assert second.stop() == 0
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_point_of_its_first_start_it_starts_again(
+    start: Start, tmp_path: Path, point: str
+) -> None:
+    folder = tmp_path / "data" / "dev"
+    first = start("dev", "--port", "0", ready=False)
+    until((folder / point).exists, point)
+    assert first.stop(signal.SIGKILL) == -9
+
+    second = start("dev", "--port", "0")
+
+    process = submit()
+    assert json.loads(done("process", "get", process, "-o", "json"))["state"] == "waiting"
+    assert second.stop() == 0
+
+
+@linux
+@pytest.mark.parametrize("point", ["keys", "nats/nats.pid", "members/owner.creds"])
+def test_stopped_before_it_is_ready_it_stops_cleanly(start: Start, tmp_path: Path, point: str) -> None:
+    dev = start("dev", "--port", "0", ready=False)
+    until((tmp_path / "data" / "dev" / point).exists, point)
+    children = family(dev.popen.pid)
+
+    assert dev.stop(signal.SIGINT) == 0, dev.log.read_text()
+
+    until(lambda: not alive(children), f"gone: {children}")
 
 
 @linux
@@ -377,6 +391,32 @@ def test_a_revoked_service_comes_back_as_another_member(start: Start) -> None:
 
     until((dev.folder / "members" / "orchestrator-2.creds").exists, "another orchestrator")
     assert dev.stop() == 0
+
+
+_STUBBORN = """
+import asyncio, contextlib
+from colonies_cli import services
+
+async def main():
+    print("ready", flush=True)
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3_600)
+
+services.STOP_S = 0.1
+services.run_until_stopped(main)
+"""
+
+
+def test_a_stop_that_hangs_is_cut_short() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _STUBBORN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as stubborn:
+        assert stubborn.stdout is not None
+        assert stubborn.stdout.readline() == "ready\n"
+        stubborn.send_signal(signal.SIGTERM)
+        stubborn.communicate(timeout=LIMIT_S)
+    assert stubborn.returncode == 1
 
 
 # --- colonies server start ---------------------------------------------------------------------------

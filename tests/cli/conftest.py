@@ -68,7 +68,9 @@ class Cli:
             timeout=LIMIT_S,
             check=False,
         )
-        found = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        found = Done(
+            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
         assert "Traceback" not in found.err, found.err
         return found
 
@@ -90,9 +92,7 @@ class Cli:
     def submit(self, func: str, *args: Any, runtimetype: str = "cli", **fields: Any) -> str:
         """Submit a process; its id."""
         spec = {"func": func, "args": list(args), "conditions": {"runtimetype": runtimetype}, **fields}
-        return self.ok(
-            "process", "submit", "--spec", "-", "-o", "name", stdin=json.dumps(spec)
-        ).out.strip()
+        return self.ok("process", "submit", "--spec", "-", "-o", "name", stdin=json.dumps(spec)).out.strip()
 
     def last_sequence(self) -> int:
         return int(self.ok("ledger", "tail", "-o", "json").lines[-1]["sequence"])

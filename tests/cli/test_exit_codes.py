@@ -194,7 +194,9 @@ def test_a_closed_stdout_is_no_traceback(cli: Cli) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_a_terminal_that_cannot_show_a_character_gets_it_spelled_out(cli: Cli, encoding: str) -> None:
     text = "hé \N{EURO SIGN} \N{GRINNING FACE}"
-    done = cli("process", "run", "echo", text, "--runtimetype", "cli", "-o", "json", PYTHONIOENCODING=encoding)
+    done = cli(
+        "process", "run", "echo", text, "--runtimetype", "cli", "-o", "json", PYTHONIOENCODING=encoding
+    )
     assert done.code == 0
     assert done.one["output"] == text
     assert cli("process", "get", done.one["id"], PYTHONIOENCODING=encoding).code == 0

@@ -72,7 +72,18 @@ def test_run_streams_the_log_while_the_command_runs(cli: Cli, tmp_path: Path) ->
 def test_run_gives_the_process_its_flags(cli: Cli) -> None:
     done = cli.ok(
         *("process", "run", "echo $COLOUR", "--runtimetype", "cli", "--env", "COLOUR=red=ish", "-o", "json"),
-        *("--label", "nightly", "--priority", "3", "--maxexectime", "30", "--maxretries", "2", "--name", "n1"),
+        *(
+            "--label",
+            "nightly",
+            "--priority",
+            "3",
+            "--maxexectime",
+            "30",
+            "--maxretries",
+            "2",
+            "--name",
+            "n1",
+        ),
     )
     shown = done.one
     assert shown["output"] == "red=ish"
@@ -163,7 +174,9 @@ def test_ls_lists_the_newest_first_and_filters(cli: Cli) -> None:
 def test_ls_shows_what_was_submitted_a_moment_ago(cli: Cli) -> None:
     for _ in range(3):
         id = cli.submit("nobody", runtimetype="ls-now")
-        assert cli.ok("process", "ls", "--runtimetype", "ls-now", "--limit", "1", "-o", "name").out == f"{id}\n"
+        assert (
+            cli.ok("process", "ls", "--runtimetype", "ls-now", "--limit", "1", "-o", "name").out == f"{id}\n"
+        )
 
 
 def test_a_table_has_at_most_six_columns_and_cuts_nothing_when_piped(cli: Cli) -> None:

@@ -1,4 +1,4 @@
-"""Bad specs: each is refused with exit code 2 by naming the field and what is allowed, and nothing is recorded.
+"""Bad specs: each is refused with exit code 2 and names the field and what is allowed; nothing is recorded.
 
 That a refusal comes before any broker is asked shows on a machine that knows no colony: there everything
 else ends with 5.
@@ -85,11 +85,13 @@ def test_a_good_spec_needs_a_colony(alone: Cli) -> None:
 
 def test_nothing_of_a_refused_spec_is_recorded(cli: Cli, tmp_path: Path) -> None:
     before = cli.last_sequence()
-    texts = [text for text, _ in BAD.values()]
-    texts.append(but(colony="elsewhere"))
-    texts.append(with_conditions(dependencies=["other"], runtimetype="never-declared"))
-    for number, text in enumerate(texts):
-        path = tmp_path / f"{number}.json"
+    for text in (
+        BAD["unknown field"][0],
+        BAD["broken"][0],
+        but(colony="elsewhere"),
+        with_conditions(dependencies=["other"], runtimetype="never-declared"),
+    ):
+        path = tmp_path / "spec.json"
         path.write_text(text)
         assert cli("process", "submit", "--spec", str(path)).code == 2
     assert cli.last_sequence() == before

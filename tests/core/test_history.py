@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 
 import msgpack
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colonies import codec, subjects
+from colonies.client import Client, _Watched
 from colonies.core import colony as colonies_
 from colonies.core.colony import Colony
 from colonies.core.events import (
@@ -228,14 +230,38 @@ def test_a_worker_that_is_revoked_while_it_runs_loses_the_process_to_another() -
     assert writing.add(Assigned(offer.id, 10.0, "one"), "w2", entity=process).verdict.valid
 
 
+def test_a_client_keeps_nothing_of_a_forged_result_that_nobody_vouches_for() -> None:
+    """Heard: an assignment, a forged result, and junk after it that would have to vouch for it."""
+    writing = Writing()
+    process = writing.submitted()
+    watched = _Watched(fold_process(writing.colony, [writing.stored[-1]]))
+    offer = writing.judged[-1].record
+    assert offer is not None
+    taken = writing.add(Assigned(offer.id, 10.0, "one"), "w1", entity=process)
+    assert taken.record is not None
+    result = Completed(taken.record.id, "forged")
+    forged = writing.sealed(result, "w1", entity=process, keypair=KEYS["mallory"])
+    writing.stored.append(forged)
+    head = codec.open_(ACCOUNT.public, forged.subject, forged.data).digest
+    junk = writing.sealed(Renewed(taken.record.id), "w1", entity=process, prev=head, keypair=KEYS["mallory"])
+    watched.heard += [taken.stored, forged, junk]
+    listening = SimpleNamespace(session=SimpleNamespace(colony=writing.colony))
+    assert Client._catch_up(listening, watched) is None  # type: ignore[arg-type]
+    assert watched.story is not None
+    assert watched.story.process is not None
+    assert not watched.story.process.final
+
+
 # --- two ways to fold -------------------------------------------------------------------------------
 
+TOLD = [
+    *("submit", "take", "renew", "return", "complete", "fail", "requeue", "expire", "poison", "cancel"),
+    *("take", "take", "requeue", "fail"),
+]
+NONSENSE = ["again", "junk", "damage", "forge", "stale"]
+ABOUT = ["approve", "revoke", "configure", "worker"]
 steps = st.tuples(
-    st.sampled_from(
-        ["submit", "take", "renew", "return", "complete", "fail", "requeue", "expire", "poison", "cancel"]
-        + ["take", "take", "requeue", "fail", "again", "junk", "damage", "forge", "stale"]
-        + ["approve", "revoke", "configure", "worker"]
-    ),
+    st.sampled_from([*TOLD, *NONSENSE, *ABOUT]),
     st.integers(0, 2),
     st.sampled_from(["w1", "w2", "ann", "bob", "orch", "olga", "zoe"]),
     st.sampled_from([0, 0.5, 9, 11, 31, 130, -7, -300]),

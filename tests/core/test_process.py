@@ -542,6 +542,16 @@ def test_a_clock_that_goes_back_does_not_break_the_fence_or_the_order_of_times()
     assert told.it.ended_at == told.it.attempts[-1].started_at == START + 5 * SECOND
 
 
+def test_decide_asks_by_the_time_that_the_fold_will_have_even_if_the_clock_went_back() -> None:
+    told = Telling(maxwaittime=30).submit()
+    told.wait(30)
+    told.requeue()
+    told.now -= 20 * SECOND
+    expired = told.record("orch", Expired())
+    assert told.decide(expired) == told.it.head
+    assert told.tell(expired).valid
+
+
 def test_decide_gives_the_digest_that_the_event_must_name() -> None:
     told = Telling()
     assert told.decide(told.record("ann", Queued(told.spec))) is None

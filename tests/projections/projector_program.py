@@ -15,10 +15,14 @@ from colonies_projections import Projector
 
 from colonies.connection import open_session
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.projections.helpers import ALL
+
 
 async def main() -> None:
     session = await open_session(url=sys.argv[1], creds=sys.argv[2])
-    projector = Projector(session, Path(sys.argv[3]))
+    projector = Projector(session, Path(sys.argv[3]), ALL)
     async with asyncio.TaskGroup() as group:
         group.create_task(projector.run())
         await projector.ready.wait()

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from colonies_projections import Projector
@@ -22,7 +23,7 @@ from tests.projections.helpers import ALL, ask, dump, folded, projecting
 PROGRAM = Path(__file__).parent / "projector_program.py"
 NOBODY = {"func": "x", "conditions": {"runtimetype": "nobody"}}
 PYTHON = {"runtimetype": "python"}
-KILLS = 12
+KILLS = 9
 
 
 def position(path: Path) -> int:
@@ -51,7 +52,7 @@ async def test_killed_at_any_point_it_takes_every_event_in_exactly_once(
     positions = [0]
     for number in range(KILLS):
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(PROGRAM), colony.url, str(credential), str(killed)),
+            *(sys.executable, "-u", str(PROGRAM), colony.url, str(credential), str(killed)),
             stdout=asyncio.subprocess.PIPE,
         )
         if number % 3:  # while it takes events in; else perhaps before, while it starts
@@ -66,12 +67,12 @@ async def test_killed_at_any_point_it_takes_every_event_in_exactly_once(
     await asyncio.sleep(1)
     session = await colony.session("viewer", "observer")
     with capture_logs() as logs:
-        async with projecting(session, killed):
+        async with projecting(session, killed, ALL):
             await ask(client.session, "processes")
     assert not [entry for entry in logs if entry["log_level"] == "warning"]
-    async with projecting(session, rebuilt):
+    async with projecting(session, rebuilt, ALL):
         await ask(client.session, "processes")
-    async with projecting(session, killed):
+    async with projecting(session, killed, ALL):
         await ask(client.session, "processes")
     assert dump(killed) == dump(rebuilt)
     assert positions == sorted(positions)
@@ -166,12 +167,13 @@ async def test_a_file_that_is_not_to_be_trusted_is_built_anew(
     break_it(path)
     with capture_logs() as logs:
         async with projecting(session, path):
-            answer = await ask(client.session, "processes", limit=1_000)
-            for _ in range(100):
+            answer: dict[str, Any] = {}
+            for _ in range(100):  # some damage is found by the first question, and that one is refused
+                with contextlib.suppress(Unavailable):
+                    answer = await ask(client.session, "processes", limit=1_000)
                 if "items" in answer:
                     break
                 await asyncio.sleep(0.05)
-                answer = await ask(client.session, "processes", limit=1_000)
     assert [item["id"] for item in answer["items"]] == [handle.id for handle in reversed(handles)]
     said = [entry["reason"] for entry in logs if entry["log_level"] == "warning"]
     assert len(said) == 1
