@@ -60,7 +60,8 @@ class PartlySubmitted(ColoniesError):
     ) -> None:
         first = refused[0]
         super().__init__(
-            f"{len(accepted)} of {len(accepted) + len(refused)} processes were accepted; number {first[0]}: {first[1]}"
+            f"{len(accepted)} of {len(accepted) + len(refused)} processes were accepted; "
+            f"number {first[0]}: {first[1]}"
         )
         self.accepted = accepted
         self.refused = refused

@@ -6,6 +6,7 @@ ledger before any credential is good or void. Everything may be repeated after a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -19,28 +20,41 @@ from colonies.creds import Credential
 from colonies.errors import Conflict, Invalid, NotFound
 from colonies.jetstream import connect
 from colonies.nkeys import KeyPair
-from colonies.operator import OperatorKeys, OwnerKeys
+from colonies.operator import ColonyKeys, OperatorKeys, OwnerKeys
 from colonies.roles import role_named
 from colonies.session import Session
+
+DEFAULT_LEASE_S = 10.0
 
 _log = structlog.get_logger("colonies.founding")
 
 
 async def found(
-    url: str, keys: OwnerKeys, owner: Credential, *, name: str, lease_s: float, replicas: int = 1
+    url: str,
+    keys: OwnerKeys,
+    owner: Credential,
+    *,
+    name: str,
+    lease_s: float | None = None,
+    replicas: int = 1,
 ) -> None:
-    """Make the colony's streams and its genesis, if they are not there; adjust its lease if it is another."""
+    """Make the colony's streams and its genesis, if they are not there.
+
+    `lease_s` None: 10 s for a new colony, and an old one keeps its own; else its lease becomes this one.
+    """
     await streams.create(url, keys.admin_credential(), replicas=replicas)
     ledger = await connect(url, owner)
     session = Session(ledger, owner.name, owner.keypair)
     try:
         await session.open()
         if not session.colony.name:
-            genesis = Genesis(name, owner.name, owner.keypair.public, dict(keys.public().roles), lease_s)
+            genesis = Genesis(
+                name, owner.name, owner.keypair.public, dict(keys.public().roles), lease_s or DEFAULT_LEASE_S
+            )
             founding = Session(ledger, owner.name, keys.account)
             await founding.record_genesis(genesis)
             await session.refresh()
-        if session.colony.lease_s != lease_s:
+        if lease_s is not None and session.colony.lease_s != lease_s:
             await session.record_entity("colony", "", Configured(lease_s))
     finally:
         await session.close()
@@ -117,7 +131,7 @@ async def revoke(session: Session, name: str, reason: str = "") -> int:
 
 
 def revocations_of(session: Session) -> dict[str, int]:
-    """All revoked keys, each with the time (Unix, s) up to which its tokens are void, as the broker wants them."""
+    """All revoked keys, each with the time (Unix, s) up to which its tokens are void: the broker's form."""
     return {
         member.key: (member.until_time or 0) // 1_000_000_000 + 1
         for member in session.colony.members.values()
@@ -129,20 +143,17 @@ class Operator:
     """Follows the ledger's revocations and has the broker void those members' tokens.
 
     It holds the operator's keys and reads as an ordinary member; that the owner signed a `revoked` event is
-    its order. `colony` are the colony's public keys.
+    its order. The colony's public keys are in its genesis.
     """
 
-    def __init__(self, session: Session, keys: OperatorKeys, colony: OwnerKeys, url: str) -> None:
+    def __init__(self, session: Session, keys: OperatorKeys, url: str) -> None:
         self.session = session
         self._keys = keys
-        self._colony = colony.public()
         self._url = url
         self._pushed: dict[str, int] | None = None
 
     async def run(self) -> None:
         """Work until cancelled."""
-        import asyncio
-
         while True:
             try:
                 await self.push()
@@ -158,8 +169,9 @@ class Operator:
     async def push(self) -> None:
         """Bring the broker's list of revoked keys up to the ledger's."""
         wanted = revocations_of(self.session)
+        colony = ColonyKeys(self.session.colony.key, self.session.colony.roles)
         if wanted != self._pushed:
-            await self._keys.push_account(self._url, self._keys.account_jwt(self._colony, wanted))
+            await self._keys.push_account(self._url, self._keys.account_jwt(colony, wanted))
             self._pushed = wanted
             if wanted:
                 _log.info("revocations pushed", keys=len(wanted))

@@ -117,7 +117,7 @@ class Puller:
             self._wake.set()
 
     async def _ended(self, ended: PullEnded) -> None:
-        """A sweep that found the queue empty parks a pull there; a parked pull that ran out is parked anew."""
+        """A sweep that found it empty parks a pull there; a parked pull that ran out is parked anew."""
         empty = ended.queue in self._parked or self._sweeping == ended.queue
         self._parked.discard(ended.queue)
         if self._sweeping == ended.queue:

@@ -36,7 +36,7 @@ def pack(value: Any, what: str) -> bytes:
 
 
 async def store(ledger: Ledger, author: str, value: Any, what: str) -> tuple[Any, Ref | None]:
-    """The value for the event itself, and where it is kept when it is over 128 KiB (then the value is None)."""
+    """The value for the event itself, or, when it is over 128 KiB, None and where it is kept."""
     data = pack(value, what)
     if len(data) <= MAX_INLINE_BYTES:
         return msgpack.unpackb(data), None

@@ -45,7 +45,7 @@ async def serve(folder: Path) -> None:
         await colony._start(projector.run(), projector.ready)
         keyring = colony.keyring
         watcher = await colony.session("operator", "observer")
-        operator = founding.Operator(watcher, keyring.operator, keyring.owner, colony.url)
+        operator = founding.Operator(watcher, keyring.operator, colony.url)
         await colony._start(operator.run(), _set())
         await colony.work(
             UnixWorker(folder=folder / "work", show=False, concurrency=4, backoff_s=0.1), "unix1"

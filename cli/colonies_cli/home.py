@@ -39,7 +39,7 @@ from colonies.nkeys import KeyPair
 from colonies.operator import Keyring
 from colonies.reaper import Reaper
 from colonies.server import EmbeddedServer, port_holder
-from colonies_cli.services import Kind, Place, Service, enrolled, opened
+from colonies_cli.services import Kind, Place, Service, enrolled
 
 NAME = "dev"  # of the colony, and of its context
 DEFAULT_LEASE_S = 10.0
@@ -154,8 +154,7 @@ class Home:
             ) as broker,
         ):
             owner = self._owner(keyring)
-            lease_s = self._settings.lease_s or await _own_lease(broker.url, owner) or DEFAULT_LEASE_S
-            await founding.found(broker.url, keyring.owner, owner, name=NAME, lease_s=lease_s)
+            await founding.found(broker.url, keyring.owner, owner, name=NAME, lease_s=self._settings.lease_s)
             place = Place(broker.url, self.folder / "views", keyring.operator, keyring.owner)
             place.views.mkdir(mode=0o700, exist_ok=True)
             services = [
@@ -198,15 +197,6 @@ class Home:
             str(self.folder / "keys" / "owner"),
             str(self._members),
         )
-
-
-async def _own_lease(url: str, owner: Credential) -> float | None:
-    """The lease that the colony has already, None if there is no colony yet."""
-    try:
-        async with opened(url, owner) as session:
-            return session.colony.lease_s or None
-    except NotFound:
-        return None
 
 
 # --- the folder --------------------------------------------------------------------------------------

@@ -66,10 +66,10 @@ class _Operator:
     """The operator's service, ready once the broker has been told of all revocations."""
 
     def __init__(self, session: Session, place: Place) -> None:
-        if place.operator is None or place.owner is None:
+        if place.operator is None:
             raise Invalid("the operator's service needs the operator's keys; it runs where they are kept")
         self.ready = asyncio.Event()
-        self._operator = founding.Operator(session, place.operator, place.owner, place.url)
+        self._operator = founding.Operator(session, place.operator, place.url)
 
     async def run(self) -> None:
         await self._operator.push()

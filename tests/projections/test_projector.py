@@ -243,7 +243,7 @@ async def test_a_revoked_projector_ends_and_says_why(colony: RunningColony, tmp_
     await projector.ready.wait()
     await founding.revoke(colony.owner, "viewer")
     keyring = colony.keyring
-    await founding.Operator(colony.owner, keyring.operator, keyring.owner, colony.url).push()
+    await founding.Operator(colony.owner, keyring.operator, colony.url).push()
     with pytest.raises(Refused, match="viewer"):
         await asyncio.wait_for(task, 20)
     assert not projector.ready.is_set()
