@@ -55,6 +55,8 @@ def read_heartbeat(colony: Colony, stored: Stored) -> Heartbeat | None:
             "concurrency": int() as concurrency,
             "attempts": dict() as attempts,
         } if said == instance:
-            return Heartbeat(worker, instance, stored.time, runtimetype, concurrency, attempts)
+            # Not later than its author says: an old heartbeat that is stored again is still an old one.
+            time = min(stored.time or opened.time, opened.time)
+            return Heartbeat(worker, instance, time, runtimetype, concurrency, attempts)
         case _:
             return None

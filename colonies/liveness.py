@@ -19,15 +19,12 @@ import structlog
 from colonies import subjects
 from colonies.attempt import Attempt
 from colonies.core.events import Renewed
-from colonies.core.process import SECOND, Process, Running
+from colonies.core.process import RENEW_LEASES, RENEW_MAX_S, SECOND, Process, Running
 from colonies.errors import Conflict, Unavailable
 from colonies.heartbeats import read_heartbeat
 from colonies.history import Story
 from colonies.ledger import Delivery, Stored
 from colonies.session import Session
-
-RENEW_LEASES = 10
-RENEW_MAX_S = 300.0
 
 _log = structlog.get_logger("colonies.worker")
 
@@ -63,7 +60,7 @@ async def lease_left_s(session: Session, process: Process, running: Running) -> 
     for beat in await session.ledger.emitted(subjects.heartbeat(last.worker, last.instance)):
         found = read_heartbeat(session.colony, beat)
         if found is not None and found.runs(process.id, last.id):
-            alive_until = max(alive_until, beat.time + int(running.lease_s * SECOND))
+            alive_until = max(alive_until, found.time + int(running.lease_s * SECOND))
     left_s = (alive_until - await session.ledger.now()) / SECOND
     reconnected_at = session.ledger.reconnected_at
     if reconnected_at is not None:

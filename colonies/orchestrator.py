@@ -18,13 +18,11 @@ from colonies.core.colony import Queue
 from colonies.core.events import Expired, Poisoned, ProcessEvent, Requeued
 from colonies.core.process import (
     MAX_LOST_IN_A_ROW,
-    REOFFER_AFTER_S,
     SECOND,
     Blocked,
     Process,
     Running,
     Waiting,
-    lost_in_a_row,
 )
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.heartbeats import read_heartbeat
@@ -35,8 +33,7 @@ from colonies.subjects import heartbeat
 from colonies.witness import HighWater, digest_of, recall, remember
 
 SWEEP_S = 2.0
-PASSED_AFTER_S = 15.0
-LOST_AFTER_S = 15.0
+DELIVERED_WAIT_S = 5.0
 SOON_S = 1.0
 WITNESS_S = 1.0
 
@@ -221,7 +218,7 @@ class Orchestrator:
             match process.phase:
                 case Waiting() as waiting:
                     await self._waiting(process, waiting, now, passed)
-                case Running() as running if now > running.lapses_at() + LOST_AFTER_S * SECOND:
+                case Running() as running if now > running.silent_at():
                     await self._lapsed(process, running, now)
                 case Blocked(until=until) if now > until + 2 * SECOND:
                     await self._say(process, Requeued(process.sequence))
@@ -233,14 +230,13 @@ class Orchestrator:
         if limit_s is not None and now > waiting.since + limit_s * SECOND:
             await self._say(process, Expired())
             return
-        age_s = (now - waiting.offer.time) / SECOND
-        if age_s < REOFFER_AFTER_S + 1:
+        if now < waiting.reoffer_at() + SECOND:
             return
         if process.queue not in passed:
             passed[process.queue] = await self._passed(process.queue)
         delivered, acknowledged = passed[process.queue]
         offer = waiting.offer.sequence
-        if offer <= acknowledged or (offer <= delivered and age_s > PASSED_AFTER_S):
+        if offer <= acknowledged or (offer <= delivered and now > waiting.reoffer_at() + DELIVERED_WAIT_S * SECOND):
             await self._say(process, Requeued(process.sequence))
 
     async def _passed(self, queue: str) -> tuple[int, int]:
@@ -258,10 +254,11 @@ class Orchestrator:
         last = process.attempts[-1]
         for beat in await self.ledger.emitted(heartbeat(last.worker, last.instance)):
             found = read_heartbeat(self._history.colony, beat)
-            alive_until = beat.time + (running.lease_s + LOST_AFTER_S) * SECOND
-            if found is not None and found.runs(process.id, last.id) and now < alive_until:
+            if found is None or not found.runs(process.id, last.id):
+                continue
+            if now < found.time + running.lease_s * SECOND:
                 return
-        poison = lost_in_a_row(process, now) >= MAX_LOST_IN_A_ROW
+        poison = process.lost_in_a_row + 1 >= MAX_LOST_IN_A_ROW
         await self._say(process, Poisoned() if poison else Requeued(process.sequence))
 
     async def _say(self, process: Process, event: ProcessEvent) -> None:

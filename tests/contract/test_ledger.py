@@ -508,9 +508,9 @@ async def test_two_who_pull_never_get_the_same_offer(place: Place, offers: Offer
     await asyncio.gather(*under_way)
 
     found = [await delivery(one) for one in (offers, others) for _ in range(10)]
-    for one in found:
-        await one.ack()
-    assert sorted(one.stored.subject for one in found) == sorted(offer(f"P{n}") for n in range(20))
+    for taken in found:
+        await taken.ack()
+    assert sorted(taken.stored.subject for taken in found) == sorted(offer(f"P{n}") for n in range(20))
     await others.close()
 
 

@@ -18,7 +18,7 @@ from colonies.memory_ledger import MemoryBroker, MemoryLedger
 SECOND = 1_000_000_000
 
 worker = colonies.Worker("python", concurrency=4, backoff_s=0.05)
-started = asyncio.Event()
+begun = asyncio.Event()
 
 
 @worker.function
@@ -28,7 +28,7 @@ def double(n: int) -> int:
 
 @worker.function
 async def slow(name: str) -> str:
-    started.set()
+    begun.set()
     await asyncio.sleep(30)
     return name
 
@@ -55,6 +55,12 @@ def later(delay_s: float) -> int:
 @worker.function
 def large(size: int) -> str:
     return "x" * size
+
+
+@pytest.fixture(autouse=True)
+async def nothing_begun() -> None:
+    global begun  # an Event belongs to the loop it was first waited on, and each test has its own
+    begun = asyncio.Event()
 
 
 @pytest.fixture
@@ -113,9 +119,8 @@ async def test_what_fails_for_good_and_what_comes_later(colony: MemoryClient) ->
 
 
 async def test_a_cancelled_process_is_stopped(colony: MemoryClient) -> None:
-    started.clear()
     process = await colony.submit(slow.call("never"))
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(begun.wait(), 5)
 
     await process.cancel("enough")
 
@@ -150,7 +155,6 @@ async def test_a_process_goes_to_the_worker_it_names(colony: MemoryClient) -> No
 async def test_what_a_stopping_worker_gives_back_another_finishes() -> None:
     async with colonies.memory() as colony:
         impatient, patient = colonies.Worker("python"), colonies.Worker("python")
-        begun = asyncio.Event()
 
         @impatient.function(name="work")
         async def hang() -> str:
@@ -211,13 +215,12 @@ async def test_nothing_is_left_when_it_is_closed() -> None:
 
 
 async def test_it_does_not_wait_for_what_still_runs() -> None:
-    started.clear()
     began = time.monotonic()
     async with colonies.memory() as colony:
         await colony.work(worker)
         await colony.submit(slow.call("never"))
         await colony.submit_many([double.call(n) for n in range(50)])
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 5)
 
     assert time.monotonic() - began < 5
     assert asyncio.all_tasks() == {asyncio.current_task()}
