@@ -114,8 +114,10 @@ class BlockingClient:
 
     def close(self) -> None:
         if self._thread.is_alive():
-            self.run(self._client.close())
-            _stop(self._loop, self._thread)
+            try:
+                self.run(self._client.close())
+            finally:
+                _stop(self._loop, self._thread)
 
 
 class _Ended(Exception):

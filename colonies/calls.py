@@ -41,8 +41,11 @@ class Call(Generic[T]):
     returns: TypeAdapter[T] | None = None
 
 
-class Function(Generic[P, R]):
-    """A Python function that a worker offers under its name."""
+class Function(Generic[P, R, T]):
+    """A Python function that a worker offers under its name.
+
+    Called, it gives R, as it always did; its result as a process is T (what a coroutine gives in the end).
+    """
 
     def __init__(
         self, function: Callable[P, R], runtimetype: str, name: str | None = None, **options: Any
@@ -64,7 +67,7 @@ class Function(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
         """The call as data, for `submit`.
 
         Raises:

@@ -40,7 +40,7 @@ class Work:
     attempt: Attempt
 
 
-async def run_function(functions: Mapping[str, Function[Any, Any]], work: Work) -> Any:
+async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: Work) -> Any:
     """Run the function that the spec names.
 
     Raises:

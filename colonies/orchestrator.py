@@ -236,7 +236,8 @@ class Orchestrator:
             passed[process.queue] = await self._passed(process.queue)
         delivered, acknowledged = passed[process.queue]
         offer = waiting.offer.sequence
-        if offer <= acknowledged or (offer <= delivered and now > waiting.reoffer_at() + DELIVERED_WAIT_S * SECOND):
+        handed_out = now > waiting.reoffer_at() + DELIVERED_WAIT_S * SECOND and offer <= delivered
+        if offer <= acknowledged or handed_out:
             await self._say(process, Requeued(process.sequence))
 
     async def _passed(self, queue: str) -> tuple[int, int]:

@@ -17,8 +17,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from typing import Any, ParamSpec, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from colonies.calls import Function
 from colonies.core import events as facts
@@ -27,9 +27,21 @@ from colonies.execution import Work, run_function
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 MAX_CONCURRENCY = 10_000
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Offering(Protocol):
+    """What `worker.function(name=...)` gives: the decorator for one function."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Function[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Function[P, R, R]: ...
 
 
 class Worker:
@@ -44,21 +56,23 @@ class Worker:
         self.runtimetype = runtimetype
         self.concurrency = concurrency or os.cpu_count() or 1
         self.backoff_s = backoff_s
-        self.functions: dict[str, Function[Any, Any]] = {}
+        self.functions: dict[str, Function[Any, Any, Any]] = {}
 
     @overload
-    def function(self, function: Callable[P, R], /) -> Function[P, R]: ...
-    @overload
     def function(
-        self, *, name: str | None = None, **options: Any
-    ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Function[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def function(self, function: Callable[P, R], /) -> Function[P, R, R]: ...
+    @overload
+    def function(self, *, name: str | None = None, **options: Any) -> Offering: ...
     def function(
         self, function: Callable[P, R] | None = None, *, name: str | None = None, **options: Any
     ) -> Any:
         """Offer a function. `options` are spec fields that its calls start from, `maxretries=3` for one."""
 
-        def offer(function: Callable[P, R]) -> Function[P, R]:
-            made = Function(function, self.runtimetype, name, **options)
+        def offer(function: Callable[P, R]) -> Function[P, R, Any]:
+            made: Function[P, R, Any] = Function(function, self.runtimetype, name, **options)
             if made.name in self.functions:
                 raise Invalid(f"{made.name}: this worker has a function of that name already")
             self.functions[made.name] = made

@@ -58,9 +58,9 @@ def large(size: int) -> str:
 
 
 @pytest.fixture(autouse=True)
-async def nothing_begun() -> None:
-    global begun  # an Event belongs to the loop it was first waited on, and each test has its own
-    begun = asyncio.Event()
+async def nothing_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Event belongs to the loop that it was first waited on, and each test has its own."""
+    monkeypatch.setitem(globals(), "begun", asyncio.Event())
 
 
 @pytest.fixture
