@@ -23,7 +23,8 @@ from pydantic import (
     ValidationError,
     create_model,
 )
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from colonies.core.spec import Spec
 from colonies.errors import Invalid
@@ -74,10 +75,14 @@ class Function(Generic[P, R, T]):
             Invalid: these arguments do not fit the function's signature.
         """
         self.bind(args, kwargs)
+        try:
+            plain_args, plain_kwargs = to_jsonable_python([list(args), kwargs])
+        except PydanticSerializationError as error:
+            raise Invalid(f"{self.name}: an argument cannot be sent: {error}") from None
         data = {
             "func": self.name,
-            "args": list(args),
-            "kwargs": kwargs,
+            "args": plain_args,
+            "kwargs": plain_kwargs,
             "conditions": {"runtimetype": self.runtimetype},
             **self.options,
         }
@@ -109,8 +114,11 @@ class Function(Generic[P, R, T]):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON schema of the arguments."""
-        return self._model.model_json_schema(by_alias=True)
+        """The JSON schema of the arguments; empty where a type has none."""
+        try:
+            return self._model.model_json_schema(by_alias=True)
+        except PydanticInvalidForJsonSchema:
+            return {}
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The seam between Colonies and what stores its events: what a ledger can do, and nothing of how.
 
-Two implementations pass one contract test: `colonies.jetstream` (the real one) and `colonies.memory_ledger` (in
-one process, for users' tests). Everything above this seam is the same code for both. It moves bytes and
+Two implementations pass one contract test: `colonies.jetstream` (the real one) and `colonies.memory_ledger`
+(in one process, for users' tests). Everything above this seam is the same code for both. It moves bytes and
 compares sequences; it never looks into an event.
 """
 
