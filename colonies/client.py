@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Generic, TypeVar, overload
 
-from colonies import subjects, values
+from colonies import values
 from colonies.calls import Call
 from colonies.core.events import Cancelled, Declared, Queued, Record
 from colonies.core.process import (
@@ -20,7 +19,6 @@ from colonies.core.process import (
     FailedForGood,
     Process,
     Successful,
-    evolve,
     keyed_id,
 )
 from colonies.core.spec import Spec, queue_of
@@ -34,20 +32,15 @@ from colonies.errors import (
     Unavailable,
     Unknown,
 )
-from colonies.history import Judged, Story, examine, judge_process
+from colonies.history import Judged, Story
 from colonies.ids import new_id
-from colonies.ledger import Draft, Stored, Subscription
+from colonies.ledger import Draft
 from colonies.session import Session
+from colonies.watching import Watcher
 
 T = TypeVar("T")
 
-_ENDS = frozenset({"completed", "cancelled", "poisoned", "expired"})
-_MAY_END = _ENDS | {"failed"}
-
-REREAD_S = 30.0
-MANY_WATCHED = 64
 WINDOW = 512
-MAX_UNATTENDED = 4_096
 MAX_BATCH = 1_000
 ROOM_FOR_ENVELOPE_BYTES = 16 * 1024
 
@@ -65,25 +58,6 @@ class PartlySubmitted(ColoniesError):
         )
         self.accepted = accepted
         self.refused = refused
-
-
-class _Watched:
-    """A process that is, or may soon be, waited for: its story so far and what was heard since.
-
-    `users` counts who waits, `followers` those of them who want to see every event; `done` says that its end
-    was heard, so no subscription is needed any more.
-    """
-
-    __slots__ = ("changed", "done", "followers", "heard", "story", "subscription", "users")
-
-    def __init__(self, story: Story | None) -> None:
-        self.story = story
-        self.heard: list[Stored] = []
-        self.changed = asyncio.Event()
-        self.users = 0
-        self.followers = 0
-        self.done = False
-        self.subscription: Subscription | None = None
 
 
 class Handle(Generic[T]):
@@ -140,13 +114,7 @@ class Client:
         self.session = session
         self.ledger = session.ledger
         self._declared: set[str] = set()
-        self._watched: dict[str, _Watched] = {}
-        self._live = 0
-        self._all: Subscription | None = None
-        self._unneeded: asyncio.Queue[Subscription] = asyncio.Queue()
-        self._closer = asyncio.create_task(self._close_unneeded(), name="subscription closer")
-        self._rereader = asyncio.create_task(self._reread(), name="rereader")
-        session.ledger.on_gap(self._wake_all)
+        self._watcher = Watcher(session)
 
     @property
     def name(self) -> str:
@@ -159,14 +127,8 @@ class Client:
         return self.session.colony.name
 
     async def close(self) -> None:
-        for watched in list(self._watched.values()):
-            if watched.subscription is not None:
-                await watched.subscription.close()
-        if self._all is not None:
-            await self._all.close()
-        self._closer.cancel()
-        self._rereader.cancel()
-        await asyncio.gather(self._closer, self._rereader, return_exceptions=True)
+        """Leave; whoever still waits gets `Unavailable`."""
+        await self._watcher.close()
         await self.session.close()
         await self.ledger.close()
 
@@ -189,13 +151,10 @@ class Client:
         call = _call(work)
         event, queue = await self._prepare(call.spec, key)
         id = keyed_id(self.name, key) if key is not None else new_id()
-        watched = await self._watch(id)
-        try:
+        async with self._watcher.watching(id) as watched:
             story = await self._submit(id, event, queue)
             if watched.story is None:
                 watched.story = story
-        finally:
-            self._leave(watched)
         return Handle(self, id, call)
 
     async def _submit(self, id: str, event: Queued, queue: str) -> Story:
@@ -263,8 +222,7 @@ class Client:
             )
         prepared = [await self._prepare(call.spec, None) for call in calls]
         handles: list[Handle[Any]] = [Handle(self, new_id(), call) for call in calls]
-        if len(calls) >= MANY_WATCHED:
-            await self._watch_everything()
+        await self._watcher.expect(len(calls))
         if atomic:
             await self._append_together(handles, prepared)
         else:
@@ -278,15 +236,8 @@ class Client:
         sealed = []
         for handle, (event, queue) in zip(handles, prepared, strict=True):
             sealed.append(self.session.seal_first(event, handle.id, queue, now))
-            self._leave(await self._watch(handle.id))
+            await self._watcher.hear(handle.id)
         return sealed
-
-    def _submitted(self, record: Record, sequence: int) -> None:
-        """What we submitted ourselves need not be read again by whoever waits for it."""
-        watched = self._watched.get(record.entity)
-        if watched is not None and watched.story is None:
-            process = evolve(None, replace(record, sequence=sequence))
-            watched.story = Story(process, [], sequence)
 
     async def _append_together(
         self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued, str]]
@@ -299,7 +250,7 @@ class Client:
                 raise
             return
         for (_, record), sequence in zip(sealed, sequences, strict=True):
-            self._submitted(record, sequence)
+            self._watcher.submitted(record, sequence)
 
     async def _append_each(
         self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued, str]]
@@ -313,7 +264,7 @@ class Client:
             for index, outcome in enumerate(outcomes, start):
                 handle = handles[index]
                 if isinstance(outcome, int):
-                    self._submitted(sealed[index - start][1], outcome)
+                    self._watcher.submitted(sealed[index - start][1], outcome)
                 elif isinstance(outcome, Unavailable):
                     outcome = await self._settle(handle.id, outcome)
                 if isinstance(outcome, ColoniesError):
@@ -374,154 +325,12 @@ class Client:
                 raise Conflict(f"process {process.id} is {process.state}, not final")
 
     async def wait(self, id: str) -> Process:
-        watched = await self._watch(id)
-        try:
-            while True:
-                watched.changed.clear()
-                process = self._catch_up(watched)
-                if process is None:
-                    watched.story = await self._story_of(id)
-                    process = watched.story.process
-                if process is not None and process.final:
-                    return process
-                await watched.changed.wait()
-        finally:
-            self._leave(watched)
-            if watched.users == 0:
-                self._unwatch(id)
+        """The process once it is final. Raises NotFound."""
+        return await self._watcher.wait(id)
 
-    async def _story_of(self, id: str) -> Story:
-        story = await self.session.story(id)
-        if story.process is None:
-            raise NotFound(f"there is no process {id} in the colony {self.colony}")
-        return story
-
-    def _catch_up(self, watched: _Watched) -> Process | None:
-        """Fold what was heard. None: something is missing or not valid, so it must be read.
-
-        A signature is checked unless the next event, of the same author, covers it by its `prev`. Until that
-        one is checked, nothing is kept of what it covers: somebody else may be waiting for this process too.
-        """
-        story = watched.story
-        if story is None or story.process is None:
-            watched.heard.clear()
-            return None
-        heard = [stored for stored in watched.heard if stored.sequence > story.guard]
-        watched.heard.clear()
-        process: Process = story.process
-        for index, stored in enumerate(heard):
-            author = stored.subject.rsplit(".", 1)[1]
-            covered = index + 1 < len(heard) and heard[index + 1].subject.rsplit(".", 1)[1] == author
-            seen = examine(self.session.colony, stored, trusted=covered)
-            after, seen = judge_process(self.session.colony, process, seen)
-            if not seen.verdict.valid or after is None:
-                return None
-            process = after
-            if not covered:
-                watched.story = Story(process, story.judged, stored.sequence)
-        return process
-
-    async def events(self, id: str) -> AsyncIterator[Judged]:
-        watched = await self._watch(id)
-        watched.followers += 1
-        try:
-            shown = 0
-            while True:
-                watched.changed.clear()
-                watched.heard.clear()
-                story = await self._story_of(id)
-                watched.story = story
-                for seen in story.judged:
-                    if seen.stored.sequence > shown:
-                        shown = seen.stored.sequence
-                        yield seen
-                if story.process is not None and story.process.final:
-                    return
-                await watched.changed.wait()
-        finally:
-            watched.followers -= 1
-            self._leave(watched)
-            if watched.users == 0:
-                self._unwatch(id)
-
-    # --- hearing -------------------------------------------------------------------------------------
-
-    async def _watch(self, id: str) -> _Watched:
-        """Hear this process from now on. Every call is ended by one `_leave`."""
-        watched = self._watched.get(id)
-        if watched is None:
-            watched = self._watched[id] = _Watched(None)
-            self._live += 1
-            if self._all is None and len(self._watched) >= MANY_WATCHED:
-                await self._watch_everything()
-            if self._all is None:
-                watched.subscription = await self.ledger.subscribe(
-                    subjects.process_events(id), self._on_event
-                )
-            if len(self._watched) > MAX_UNATTENDED:
-                self._forget_one()
-        watched.users += 1
-        return watched
-
-    def _leave(self, watched: _Watched) -> None:
-        watched.users -= 1
-
-    def _forget_one(self) -> None:
-        """Of those that nobody waits for, let the oldest go: who asks for it later reads it."""
-        for id, watched in self._watched.items():
-            if watched.users == 0 and watched.story is not None:
-                self._unwatch(id)
-                return
-
-    async def _watch_everything(self) -> None:
-        """One subscription for all processes is lighter than very many for one each."""
-        if self._all is None:
-            self._all = await self.ledger.subscribe(subjects.ALL_PROCESS_EVENTS, self._on_event)
-
-    def _unwatch(self, id: str) -> None:
-        watched = self._watched.pop(id, None)
-        if watched is not None:
-            self._need_no_more(watched)
-
-    def _need_no_more(self, watched: _Watched) -> None:
-        if not watched.done:
-            watched.done = True
-            self._live -= 1
-        if watched.subscription is not None:
-            self._unneeded.put_nowait(watched.subscription)
-            watched.subscription = None
-        if self._all is not None and self._live == 0:
-            self._unneeded.put_nowait(self._all)
-            self._all = None
-
-    async def _close_unneeded(self) -> None:
-        while True:
-            await (await self._unneeded.get()).close()
-
-    def _on_event(self, stored: Stored) -> None:
-        watched = self._watched.get(subjects.process_of_feed(stored.subject))
-        if watched is None:
-            return
-        watched.heard.append(stored)
-        event = stored.subject.split(".", 4)[3]
-        if watched.followers or event in _MAY_END:
-            watched.changed.set()
-        if watched.users == 0 and event in _ENDS:
-            self._need_no_more(watched)
-
-    async def _reread(self) -> None:
-        """The feed may lose without a word: what is waited for is read now and then."""
-        while True:
-            await asyncio.sleep(REREAD_S)
-            for watched in self._watched.values():
-                if watched.users > 0:
-                    watched.story = None
-                    watched.changed.set()
-
-    def _wake_all(self) -> None:
-        for watched in self._watched.values():
-            watched.story = None
-            watched.changed.set()
+    def events(self, id: str) -> AsyncIterator[Judged]:
+        """Every event of the process, live until it is final. Raises NotFound."""
+        return self._watcher.events(id)
 
 
 async def _raising(error: ColoniesError) -> int:
