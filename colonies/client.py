@@ -178,16 +178,15 @@ class Client:
         if key is not None and not 1 <= len(key) <= 256:
             raise Invalid(f"key: it has {len(key)} characters; 1 to 256 are allowed")
         arguments = None
-        packed = values.pack([spec.args, spec.kwargs], "the arguments")
-        if len(packed) > values.MAX_INLINE_BYTES:
-            _, arguments = await values.store(
-                self.ledger, self.name, [spec.args, spec.kwargs], "the arguments"
-            )
+        given = [spec.args, spec.kwargs]
+        if any(given) and len(values.pack(given, "the arguments")) > values.MAX_INLINE_BYTES:
+            _, arguments = await values.store(self.ledger, self.name, given, "the arguments")
             spec = spec.model_copy(update={"args": [], "kwargs": {}})
-        rest = len(values.pack(spec.wire(), "the spec"))
-        limit = values.MAX_INLINE_BYTES + ROOM_FOR_ENVELOPE_BYTES
-        if rest > limit:
-            raise Invalid(f"the spec without its arguments is {rest} bytes; at most {limit} are allowed")
+        if spec.env or spec.conditions.workernames or spec.conditions.labels:  # no other field can be large
+            rest = len(values.pack(spec.wire(), "the spec"))
+            limit = values.MAX_INLINE_BYTES + ROOM_FOR_ENVELOPE_BYTES
+            if rest > limit:
+                raise Invalid(f"the spec without its arguments is {rest} bytes; at most {limit} are allowed")
         queue = queue_of(spec.conditions, spec.priority)
         await self._declare(queue, spec)
         return Queued(spec, key, arguments), queue

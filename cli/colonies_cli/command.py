@@ -1,7 +1,9 @@
 """What all commands have in common: where they act, how they print, how they end.
 
 `@command(group, "verb")` makes a function a command: it gets `here` first, and its command line gets
-`--context`, `--url`, `--creds` and `-o` beside its own options. Asynchronous functions are run to their end.
+`--context`, `--url`, `--creds` and `-o` beside its own options. If it is or
+returns a coroutine, that is run to its end; what blocks (a question, stdin, an import) comes before the
+coroutine, where Ctrl-C works.
 Modules of commands import nothing heavy at their top, so that `--help` answers at once.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from colonies.contexts import Context
     from colonies.core.colony import Member
+    from colonies.creds import Credential
     from colonies_cli.owner import Owner
 
 app = group("Say who belongs to the colony.\n\nExample: colonies member add ann --role user --out ann.creds")
@@ -130,12 +132,12 @@ async def ls(here: Here) -> None:
 
 
 @command(app, "revoke")
-async def revoke(
+def revoke(
     here: Here,
     name: _Name,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on the ledger.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """End a membership, for ever.
 
     What the member says from now on is not valid, and its name is used up. The ledger says so first; then
@@ -143,16 +145,23 @@ async def revoke(
 
     Example: colonies member revoke w1 --reason "laptop lost" --yes
     """
-    from colonies import founding
     from colonies.core.names import member_name
     from colonies_cli import owner
 
     member_name(name, "NAME")
     context = owner.context_of(here)
+    credential = owner.owner_credential(context)
     if not yes:
         _confirm(name)
-    async with owner.session_of(context, owner.owner_credential(context)) as session:
-        await founding.revoke(session, name, reason[:1_000])
+    return _revoke(here, context, credential, name, reason[:1_000])
+
+
+async def _revoke(here: Here, context: Context, credential: Credential, name: str, reason: str) -> None:
+    from colonies import founding
+    from colonies_cli import owner
+
+    async with owner.session_of(context, credential) as session:
+        await founding.revoke(session, name, reason)
         member = session.colony.members[name]
     if here.output == Output.json:
         output.json_line(_object(member))
@@ -166,7 +175,11 @@ def _confirm(name: str) -> None:
 
     if sys.stdin is None or not sys.stdin.isatty():
         raise Invalid(f"revoking {name} cannot be undone; say --yes")
-    if not typer.confirm(f"Revoke {name}? It cannot be undone.", err=True):
+    try:
+        agreed = typer.confirm(f"Revoke {name}? It cannot be undone.", err=True)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if not agreed:
         exits.say("nothing was done")
         raise exits.Ended(exits.FAILED)
 

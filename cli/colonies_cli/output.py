@@ -79,12 +79,11 @@ def seconds(time: str | None) -> str:
     return f"{time[:19]}Z" if time else "-"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, elastic: int = -1) -> None:
-    """Columns under a header line. On a terminal the `elastic` column is cut to what fits."""
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, elastic: int | None = None) -> None:
+    """Columns under a header line. On a terminal the `elastic` column, if there is one, is cut to what fits."""
     cells = [list(header), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    elastic %= len(header)
-    if on_terminal():
+    if elastic is not None and on_terminal():
         room = shutil.get_terminal_size().columns - sum(widths) - 2 * (len(widths) - 1) + widths[elastic]
         widths[elastic] = min(widths[elastic], max(MIN_ELASTIC_CHARS, room))
     for row in cells:

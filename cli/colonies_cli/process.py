@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +26,7 @@ _Id = Annotated[str, typer.Argument(metavar="ID", help="The process's id.", show
 
 
 @command(app, "submit")
-async def submit(
+def submit(
     here: Here,
     spec: Annotated[str, typer.Option("--spec", metavar="FILE", help="The spec in JSON; - reads stdin.")],
     key: Annotated[
@@ -37,7 +38,7 @@ async def submit(
     timeout: Annotated[
         float | None, typer.Option("--timeout", metavar="S", min=0, help="With --wait: at most S seconds.")
     ] = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Submit a process described in a file.
 
     With -o name, prints its id only.
@@ -45,13 +46,17 @@ async def submit(
     Example: colonies process submit --spec sayhello.json --wait
     """
     from colonies.errors import Invalid
-    from colonies_cli.showing import show_end, show_submitted
 
     if timeout is not None and not wait:
         raise Invalid("--timeout: it limits how long --wait waits; give both")
-    wanted = _read_spec(spec)
+    return _submit(here, _read_spec(spec), key, wait, timeout)
+
+
+async def _submit(here: Here, spec: Spec, key: str | None, wait: bool, timeout: float | None) -> None:
+    from colonies_cli.showing import show_end, show_submitted
+
     async with here.client() as client:
-        handle = await client.submit(wanted, key=key)
+        handle = await client.submit(spec, key=key)
         if not wait:
             await show_submitted(here, client, handle.id)
             return
@@ -175,6 +180,7 @@ async def ls(
                 )
                 for p in items
             ),
+            elastic=5,
         )
         return
     for item in items:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ DEFAULT_RUNTIMETYPE = "cli"
 
 
 @command(app, "start", log="info")
-async def start(
+def start(
     here: Here,
     place: Annotated[
         str | None,
@@ -40,7 +41,7 @@ async def start(
         int | None,
         typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="How many at a time."),
     ] = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Run a worker until Ctrl-C or SIGTERM.
 
     It runs Unix commands, or the functions of MODULE:WORKER. Where the context holds the owner's keys, as
@@ -49,7 +50,10 @@ async def start(
 
     Example: colonies worker start shop:worker --name shop1
     """
-    worker = _worker(place, runtimetype, concurrency)
+    return _start(here, _worker(place, runtimetype, concurrency), name)
+
+
+async def _start(here: Here, worker: Worker, name: str | None) -> None:
     url, path = await _identity(here, name)
     await worker.run(context=here.context, url=url, creds=path)
 

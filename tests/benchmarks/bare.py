@@ -1,8 +1,9 @@
 """The limit: what nats-py and the bare broker do with the least that can be called a task.
 
-One unsigned publish, acknowledged; one pull by the only worker process, one ack. The same server, the same
+One unsigned publish, acknowledged; a pull by the only worker process, one ack. The same server, the same
 settings, the same event loop; no verification, no history, no result. Tasks are published without waiting
-for one another; pulls are parked in batches. Nothing of Colonies is on this path.
+for one another. Pulls are parked, in two ways: in large batches, which is the most that nats-py can do, and
+one for each task, which is what a worker does that takes one task at a time. Nothing of Colonies is here.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from nats.aio.msg import Msg
 from colonies.creds import Credential
 
 STREAM = "BARE"
-TASKS = "bare.task"
+TASKS = {"batches": "bare.task", "singly": "bare.one"}
 BULK = "bare.bulk"
 DONE = "bare-done"
-BATCH = 500
+BATCH = {"batches": 500, "singly": 1}
+AHEAD = {"batches": 2, "singly": 1}
 LAST = b"!"  # how a task begins whose end the publisher wants to hear of
 
 _STREAM = {
@@ -36,9 +38,6 @@ _STREAM = {
     "max_consumers": -1,
 }
 _CONSUMER = {
-    "durable_name": "tasks",
-    "name": "tasks",
-    "filter_subject": TASKS,
     "deliver_policy": "all",
     "ack_policy": "explicit",
     "ack_wait": int(30e9),
@@ -63,10 +62,12 @@ async def connect(url: str, credential: Credential) -> Client:
 
 
 async def prepare(client: Client) -> None:
-    """Make the stream and its durable consumer."""
+    """Make the stream and its durable consumers, one for each way."""
     await _api(client, f"STREAM.CREATE.{STREAM}", _STREAM)
-    config = {"stream_name": STREAM, "config": _CONSUMER}
-    await _api(client, f"CONSUMER.CREATE.{STREAM}.tasks.{TASKS}", config)
+    for way, subject in TASKS.items():
+        config = {**_CONSUMER, "durable_name": way, "name": way, "filter_subject": subject}
+        request = {"stream_name": STREAM, "config": config}
+        await _api(client, f"CONSUMER.CREATE.{STREAM}.{way}.{subject}", request)
 
 
 async def _api(client: Client, subject: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -114,11 +115,11 @@ class Publisher:
             await publish(subject, payload, reply=inbox)
         await self._acked.wait()
 
-    async def tasks(self, count: int) -> float:
+    async def tasks(self, count: int, way: str = "batches") -> float:
         """Seconds from the first publish until all are acknowledged and the worker has acked the last."""
         self._done.clear()
         started = time.perf_counter()
-        await self._publish(TASKS, [self._task] * (count - 1) + [self._last])
+        await self._publish(TASKS[way], [self._task] * (count - 1) + [self._last])
         await self._done.wait()
         return time.perf_counter() - started
 
@@ -126,7 +127,7 @@ class Publisher:
         """Seconds from one publish until its acknowledgement and the worker's word are here."""
         self._done.clear()
         started = time.perf_counter()
-        await self._publish(TASKS, [self._last])
+        await self._publish(TASKS["batches"], [self._last])
         await self._done.wait()
         return time.perf_counter() - started
 
@@ -162,31 +163,39 @@ class Publisher:
 
 
 async def work(client: Client) -> None:
-    """The worker's side, until cancelled: two parked pulls in turn, every task acked, the last one told."""
-    inbox = f"{client._inbox_prefix.decode()}.tasks"
-    request = json.dumps({"batch": BATCH, "expires": int(60e9)}).encode()
+    """The worker's side, until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        for way in TASKS:
+            group.create_task(_work(client, way))
+
+
+async def _work(client: Client, way: str) -> None:
+    """Every task acked, the last one told. While one batch comes in, the next is asked for."""
+    inbox = f"{client._inbox_prefix.decode()}.{way}"
+    batch = BATCH[way]
+    request = json.dumps({"batch": batch, "expires": int(60e9)}).encode()
     left = 0
     publish = client.publish
 
     async def pull() -> None:
         nonlocal left
-        left += BATCH
-        await publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.tasks", request, reply=inbox)
+        left += batch
+        await publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{way}", request, reply=inbox)
 
     async def on_message(msg: Msg) -> None:
         nonlocal left
         if not msg.reply:  # a pull ran out of time
-            left -= int((msg.headers or {}).get("Nats-Pending-Messages", BATCH))
+            left -= int((msg.headers or {}).get("Nats-Pending-Messages", batch))
         else:
             left -= 1
             await publish(msg.reply)
             if msg.data.startswith(LAST):
                 await publish(DONE)
-        if left <= BATCH:
+        if left <= batch * (AHEAD[way] - 1):
             await pull()
 
     await client.subscribe(inbox, cb=on_message, pending_msgs_limit=-1, pending_bytes_limit=-1)
-    await pull()
-    await pull()
+    for _ in range(AHEAD[way]):
+        await pull()
     await client.flush()
     await asyncio.get_running_loop().create_future()

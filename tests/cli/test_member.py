@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -79,6 +80,20 @@ def test_revoke_asks_first_and_without_a_terminal_wants_yes(owner: Cli) -> None:
     done = owner("member", "revoke", "ann")
     assert done.code == 2
     assert "say --yes" in done.err
+
+
+def test_revoke_does_nothing_unless_the_answer_is_yes(owner: Cli) -> None:
+    for answer, code in ((b"n\n", 1), (b"\x04", 130)):
+        mine, theirs = os.openpty()
+        process = owner.start("member", "revoke", "unix1", stdin=theirs)
+        os.write(mine, answer)
+        _, err = process.communicate(timeout=30)
+        os.close(mine)
+        os.close(theirs)
+        assert process.returncode == code
+        assert "Revoke unix1?" in err
+    by_name = {member["name"]: member for member in owner.ok("member", "ls", "-o", "json").lines}
+    assert by_name["unix1"]["state"] == "active"
 
 
 def test_revoking_nobody_is_not_found(owner: Cli) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from colonies import jetstream
+from colonies import jetstream, link
 from colonies.creds import Credential
 from colonies.errors import Conflict, Refused, Unavailable, Unknown
 from colonies.jetstream import JetStreamLedger
@@ -57,8 +57,8 @@ async def publish_raw(ledger: JetStreamLedger, subject: str, header: bytes, data
     """Publish with a header block of our own making, as a hostile client would."""
     size, total = len(header), len(header) + len(data)
     line = f"HPUB {subject} {size} {total}\r\n".encode()
-    await ledger._nc._send_command(line + header + data + b"\r\n")
-    await ledger._nc.flush()
+    await ledger.client()._send_command(line + header + data + b"\r\n")
+    await ledger.client().flush()
 
 
 # --- who may say what, and who hears the answer -----------------------------------------------------
@@ -206,7 +206,7 @@ async def test_an_append_waits_out_a_short_absence_and_reading_a_long_one_says_u
         return_exceptions=True,
     )
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 4
-    assert time.monotonic() - started < jetstream.ANSWER_S + 2
+    assert time.monotonic() - started < link.ANSWER_S + 2
 
     waiting = asyncio.create_task(ann.append(Draft("ledger.process.A.cancelled.ann", b"", first)))
     await asyncio.sleep(0.5)

@@ -1,0 +1,218 @@
+"""The queues on JetStream: a worker's pulls and deliveries, and what only the service may do.
+
+A queue is a durable pull consumer of LEDGER, a timer a scheduled message of TIMERS. See `colonies.ledger` for
+what each promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+from nats.errors import Error as NatsError
+
+from colonies import subjects
+from colonies.direct import DirectClient, Message
+from colonies.errors import NotFound
+from colonies.ids import new_token
+from colonies.ledger import Arrival, PullEnded, QueueState, Stored
+from colonies.link import ANSWER_S, Link, sequence_of, status_of
+
+MAX_ACK_PENDING = 100_000
+MAX_WAITING = 10_000
+TIMER_WAIT_S = 20.0
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(slots=True)
+class _Delivery:
+    stored: Stored
+    queue: str
+    deliveries: int
+    nc: DirectClient
+    reply: str
+
+    async def ack(self) -> None:
+        await self._say(b"+ACK")
+
+    async def nak(self, delay_s: float = 0.0) -> None:
+        delay = f' {{"delay": {int(delay_s * 1e9)}}}' if delay_s > 0 else ""
+        await self._say(f"-NAK{delay}".encode())
+
+    async def in_progress(self) -> None:
+        await self._say(b"+WPI")
+
+    async def _say(self, what: bytes) -> None:
+        with contextlib.suppress(NatsError, OSError):
+            await self.nc.publish(self.reply, what)
+
+
+class JetStreamOffers:
+    """One inbox for all pulls. A pull's reply subject ends in the queue, so its end names it."""
+
+    def __init__(self, nc: DirectClient, inbox: str) -> None:
+        self._nc = nc
+        self._inbox = inbox
+        self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
+        self._subscription: NatsSubscription | None = None
+        self._pulled: set[str] = set()
+
+    async def open(self) -> None:
+        self._subscription = await self._nc.listen(f"{self._inbox}.*", self._on_message)
+
+    def _on_message(self, msg: Message) -> None:
+        if not msg.reply:
+            queue = msg.subject.rsplit(".", 1)[1]
+            self._arrivals.put_nowait(PullEnded(queue, missing=status_of(msg) == "503"))
+            return
+        meta = Msg(self._nc, reply=msg.reply).metadata
+        subject = subjects.parse(msg.subject)
+        headers = msg.headers
+        alone = headers.get(subjects.EXPECTED_SEQUENCE) == "0" and headers.get(
+            subjects.EXPECTED_SUBJECT
+        ) == subjects.guard_of_subject(msg.subject)
+        stamp = (meta.timestamp - _EPOCH) // _MICROSECOND * 1_000
+        stored = Stored(msg.subject, meta.sequence.stream, stamp, msg.data, alone)
+        queue = subject.queue if subject is not None and subject.queue else meta.consumer
+        self._arrivals.put_nowait(_Delivery(stored, queue, meta.num_delivered, self._nc, msg.reply))
+
+    async def pull(self, queue: str, *, batch: int, wait_s: float) -> None:
+        self._pulled.add(queue)
+        body: dict[str, object] = {"batch": batch}
+        if wait_s > 0:
+            body["expires"] = int(wait_s * 1e9)
+        else:
+            body["no_wait"] = True
+        try:
+            await self._nc.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{subjects.LEDGER}.{queue}",
+                json.dumps(body).encode(),
+                reply=f"{self._inbox}.{queue}",
+            )
+        except (NatsError, OSError):
+            self._arrivals.put_nowait(PullEnded(queue, missing=True))
+
+    def on_gap(self) -> None:
+        """After a reconnect the broker has forgotten every parked pull."""
+        for queue in self._pulled:
+            self._arrivals.put_nowait(PullEnded(queue))
+
+    async def arrival(self) -> Arrival:
+        return await self._arrivals.get()
+
+    async def close(self) -> None:
+        if self._subscription is not None:
+            with contextlib.suppress(NatsError):
+                await self._subscription.unsubscribe()
+
+
+class JetStreamMachinery:
+    """See `colonies.ledger.Machinery`. Only a member with the role `service` has the rights for it."""
+
+    TIMER_CONSUMER = "orchestrator"
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._has_timers = False
+        self._inbox: str | None = None
+        self._timers: asyncio.Queue[Message | None] = asyncio.Queue()
+        link.on_gap(lambda: self._timers.put_nowait(None))  # the broker forgot our pull: send it again
+
+    async def make_queue(self, queue: str, *, start: int, lease_s: float) -> None:
+        info = await self._info(queue)
+        if info is not None:  # where a consumer began cannot be changed; it keeps its place
+            start = info["config"].get("opt_start_seq", start)
+        config = {
+            "durable_name": queue,
+            "name": queue,
+            "filter_subject": subjects.offers_of(queue),
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": max(1, start),
+            "ack_policy": "explicit",
+            "ack_wait": int(lease_s * 1e9),
+            "max_deliver": -1,
+            "replay_policy": "instant",
+            "max_ack_pending": MAX_ACK_PENDING,
+            "max_waiting": MAX_WAITING,
+        }
+        subject = f"$JS.API.CONSUMER.CREATE.{subjects.LEDGER}.{queue}.{subjects.offers_of(queue)}"
+        await self._link.ask(subject, {"stream_name": subjects.LEDGER, "config": config})
+
+    async def queue_state(self, queue: str) -> QueueState | None:
+        info = await self._info(queue)
+        if info is None:
+            return None
+        return QueueState(int(info["delivered"]["stream_seq"]), int(info["ack_floor"]["stream_seq"]))
+
+    async def _info(self, queue: str) -> dict[str, Any] | None:
+        try:
+            return await self._link.ask(f"$JS.API.CONSUMER.INFO.{subjects.LEDGER}.{queue}", None)
+        except NotFound:
+            return None
+
+    async def delete_queue(self, queue: str) -> None:
+        """Delete the queue's consumer; what it handed out is forgotten."""
+        await self._link.ask(f"$JS.API.CONSUMER.DELETE.{subjects.LEDGER}.{queue}", None)
+
+    async def schedule(self, process: str, at: int) -> None:
+        second = -(-at // 1_000_000_000)
+        headers = {
+            subjects.SCHEDULE: f"@at {datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%SZ}",
+            subjects.SCHEDULE_TARGET: subjects.timer_due(process),
+            subjects.SCHEDULE_TTL: "1h",
+        }
+        subject = subjects.timer(process)
+        sequence_of(await (await self._link.start(subject, b"due", headers)), subject)
+
+    async def due(self) -> list[str]:
+        if not self._has_timers:
+            await self._make_timers()
+        # A delivery bears its stream's subject, not our reply's, so timers need an inbox of their own.
+        if self._inbox is None:
+            inbox = f"{self._link.inbox}.t.{new_token()}"
+            await self._link.nc.listen(inbox, self._timers.put_nowait)
+            self._inbox = inbox
+        await self._link.wait_connected(ANSWER_S)
+        await self._link.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{subjects.TIMERS}.{self.TIMER_CONSUMER}",
+            json.dumps({"batch": 1, "expires": int(TIMER_WAIT_S * 1e9)}).encode(),
+            reply=self._inbox,
+        )
+        try:
+            async with asyncio.timeout(TIMER_WAIT_S + 5):
+                msg = await self._timers.get()
+        except TimeoutError:
+            return []
+        if msg is None:
+            return []
+        if not msg.reply:
+            if status_of(msg) == "503":
+                self._has_timers = False
+                await asyncio.sleep(0.1)
+            return []
+        await self._link.publish(msg.reply, b"+ACK")
+        return [msg.subject.rsplit(".", 1)[1]]
+
+    async def _make_timers(self) -> None:
+        config = {
+            "durable_name": self.TIMER_CONSUMER,
+            "name": self.TIMER_CONSUMER,
+            "filter_subject": "timers.due.>",
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": int(30e9),
+            "max_deliver": -1,
+            "replay_policy": "instant",
+            "max_waiting": MAX_WAITING,
+        }
+        subject = f"$JS.API.CONSUMER.CREATE.{subjects.TIMERS}.{self.TIMER_CONSUMER}.timers.due.>"
+        await self._link.ask(subject, {"stream_name": subjects.TIMERS, "config": config})
+        self._has_timers = True
