@@ -31,9 +31,13 @@ async def _print(names: list[str], effort: Effort) -> None:
 def main() -> int:
     """Exits with 0, 2 for a name that is none, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(GROUPS)}; all if none is given")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(GROUPS)}; all if none is given"
+    )
     parser.add_argument("--quick", action="store_true", help="less of everything, in about 30 s")
-    parser.add_argument("--profile", type=Path, metavar="DIR", help="leave cProfiles of the parts and of the client")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="leave cProfiles of the parts and of the client"
+    )
     given = parser.parse_args()
     for name in given.names:
         if name not in GROUPS:

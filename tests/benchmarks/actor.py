@@ -21,16 +21,16 @@ import structlog
 
 from colonies import Worker, current, jetstream
 from colonies.creds import Credential
+from colonies.instance import Instance
 from colonies.orchestrator import Orchestrator
 from colonies.session import Session
-from colonies.instance import Instance
 from tests.benchmarks import bare
 
 Part = Callable[[dict[str, Any], asyncio.Event], Coroutine[Any, Any, None]]
 
 
 def work_functions(runtimetype: str, concurrency: int | None) -> Worker:
-    """The worker of all benchmarks. `hold` lasts for ever the first time, and ends at once when it is run again."""
+    """The worker of all benchmarks. `hold` lasts for ever, but ends at once when it is run again."""
     worker = Worker(runtimetype, concurrency=concurrency)
 
     @worker.function

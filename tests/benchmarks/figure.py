@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`limit` is the same run's limit in the same unit; `reach` and `aim` are wanted of `ratio` (value / limit).
+    """`limit` is the same run's limit in the same unit; `reach` and `aim` are wanted of value / limit.
 
-    Where there is no limit, `reach` and `aim` are wanted of the value itself. `note` says how it was measured.
+    Where there is no limit they are wanted of the value itself. `note` says how it was measured.
     """
 
     name: str

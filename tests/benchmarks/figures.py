@@ -7,7 +7,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,13 @@ from colonies import codec, subjects
 from colonies.calls import Call
 from colonies.client import Client
 from colonies.core.colony import Colony, Member
-from colonies.core.events import Queued
-from colonies.core.process import Running
+from colonies.core.events import Assigned, Queued
 from colonies.core.spec import Spec, queue_of
 from colonies.history import examine
 from colonies.ids import new_id
 from colonies.ledger import Stored
 from colonies.nkeys import KeyPair
 from tests.benchmarks.actor import work_functions
-from tests.benchmarks.bare import Publisher
 from tests.benchmarks.figure import Figure, median, percentile
 from tests.benchmarks.ground import Ground, Part, cpu_s, resident_bytes
 
@@ -48,9 +46,7 @@ class Effort:
     profile: Path | None = None
 
 
-QUICK = Effort(
-    processes=500, round_trips=50, submits=200, rounds=1, stored=4_000, kills=1, signatures=500
-)
+QUICK = Effort(processes=500, round_trips=50, submits=200, rounds=1, stored=4_000, kills=1, signatures=500)
 
 
 def say(text: str) -> None:
@@ -136,8 +132,8 @@ async def round_trip(effort: Effort) -> AsyncIterator[Figure]:
         for number in range(effort.rounds):
             bare = [await limit.round_trip() for _ in range(effort.round_trips)]
             times = [await ours() for _ in range(effort.round_trips)]
-            for percent in found:
-                found[percent].append(percentile(times, percent) * 1e3)
+            for percent, values in found.items():
+                values.append(percentile(times, percent) * 1e3)
                 limits[percent].append(percentile(bare, percent) * 1e3)
             say(f"round {number + 1}: p50 {found[50][-1]:.2f} ms, the bare broker {limits[50][-1]:.2f} ms")
         note = f"{effort.round_trips} in a row, submit to verified result; limit: {BROKER_CAN}"
@@ -294,11 +290,12 @@ async def failover(effort: Effort) -> AsyncIterator[Figure]:
 async def _killed(client: Client, call: Call[Any], workers: dict[str, Part]) -> float:
     """Kill whoever took the process; the seconds until another was assigned it."""
     handle = await client.submit(call)
-    while not isinstance((process := await handle.get()).phase, Running):
-        await asyncio.sleep(0.01)
+    async for seen in handle.events():
+        if seen.record is not None and isinstance(seen.record.event, Assigned):
+            break
     await asyncio.sleep(random.uniform(1.0, 2.0))
     killed_at = await client.ledger.now()
-    workers.pop(process.attempts[-1].worker).kill()
+    workers.pop(seen.stored.subject.rsplit(".", 1)[1]).kill()
     process = await handle.wait(30)
     return (process.attempts[1].started_at - killed_at) / 1e9
 

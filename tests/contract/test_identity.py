@@ -668,7 +668,7 @@ class Watch:
     def __init__(self) -> None:
         self.said: list[tuple[str, int]] = []
 
-    def watch(self, pgid: int) -> None:
+    def watch(self, pgid: int, *, grace_s: float = 0.0) -> None:
         self.said.append(("watch", pgid))
 
     def release(self, pgid: int) -> None:

@@ -378,12 +378,12 @@ async def test_a_value_that_is_not_there_is_not_found(ledger: Ledger) -> None:
 # --- queues -----------------------------------------------------------------------------------------
 
 
-async def arrival(offers: Offers, limit_s: float = 3.0) -> Arrival:
+async def arrival(offers: Offers, limit_s: float = 20.0) -> Arrival:
     async with asyncio.timeout(limit_s):
         return await offers.arrival()
 
 
-async def delivery(offers: Offers, limit_s: float = 3.0) -> Delivery:
+async def delivery(offers: Offers, limit_s: float = 20.0) -> Delivery:
     found = await arrival(offers, limit_s)
     assert not isinstance(found, PullEnded)
     return found
