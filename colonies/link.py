@@ -28,6 +28,7 @@ from colonies.ids import new_token
 from colonies.roles import gated
 
 ANSWER_S = 10.0
+REFUSED_S = 0.5  # a broker that is being restarted is back by then
 PENDING_BYTES = 64 * 1024 * 1024
 
 # Wrong last sequence: of one message, of a message in a batch, and among those still in flight.
@@ -73,6 +74,7 @@ class Link:
         credential = self.credential
         try:
             async with asyncio.timeout(wait_s):
+                await _somebody_listens(self.url)
                 await self.nc.connect(
                     self.url,
                     name=f"colonies {credential.name}",
@@ -283,6 +285,26 @@ class Link:
             await self.nc.publish(subject, data, reply=reply, headers=headers)
         except (NatsError, OSError) as error:
             raise Unavailable(f"not sent: {error}") from None
+
+
+async def _somebody_listens(url: str) -> None:
+    """Return unless nobody does, for nats-py would go on knocking. Raises OSError after REFUSED_S seconds."""
+    parts = urlsplit(url)
+    if "," in url or parts.hostname is None:
+        return
+    until = time.monotonic() + REFUSED_S
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
+        except ConnectionRefusedError:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.1)
+            continue
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return
 
 
 def where(url: str) -> str:

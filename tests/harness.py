@@ -23,10 +23,10 @@ from colonies.instance import Instance
 from colonies.nkeys import KeyPair
 from colonies.operator import Keyring
 from colonies.orchestrator import Orchestrator
+from colonies.reaper import Reaper
 from colonies.server import EmbeddedServer
 from colonies.session import Session
 from colonies.worker import Worker
-
 
 PROGRAM = Path(__file__).parent / "worker_program.py"
 
@@ -58,9 +58,10 @@ async def until(fact: Callable[[], object], what: str, limit_s: float = 30.0) ->
 
 
 class RunningColony:
-    """A colony named `test` with its owner `owner`; `folder` holds keys, credentials and the broker's files."""
+    """A colony named `test`, its owner `owner`; `folder` holds keys, credentials and the broker's files."""
 
-    def __init__(self, folder: Path, keyring: Keyring, server: EmbeddedServer) -> None:
+    def __init__(self, folder: Path, keyring: Keyring, server: EmbeddedServer, reaper: Reaper) -> None:
+        self.reaper = reaper
         self.folder = folder
         self.keyring = keyring
         self.server = server
@@ -117,7 +118,7 @@ class RunningColony:
     async def restart_broker(self) -> None:
         """Start it again on the same port and files."""
         await self.server.stop()
-        self.server = broker(self.folder, self.keyring, self.port)
+        self.server = broker(self.folder, self.keyring, self.port, self.reaper)
         await self.server.start()
         self.stack.push_async_callback(self.server.stop)
 
@@ -157,7 +158,7 @@ class RunningColony:
         return task
 
 
-def broker(folder: Path, keyring: Keyring, port: int) -> EmbeddedServer:
+def broker(folder: Path, keyring: Keyring, port: int, reaper: Reaper) -> EmbeddedServer:
     """A real nats-server on this folder's files, not yet started."""
     operator = keyring.operator
     return EmbeddedServer(
@@ -169,6 +170,7 @@ def broker(folder: Path, keyring: Keyring, port: int) -> EmbeddedServer:
             keyring.owner.account.public: keyring.account_jwt(),
         },
         port=port,
+        reaper=reaper,
     )
 
 
@@ -182,8 +184,8 @@ async def running_colony(
     """
     keys = folder / "keys"
     keyring = Keyring.open(keys) if keys.exists() else Keyring.create(keys)
-    async with broker(folder, keyring, port) as server:
-        colony = RunningColony(folder, keyring, server)
+    async with Reaper() as reaper, broker(folder, keyring, port, reaper) as server:
+        colony = RunningColony(folder, keyring, server, reaper)
         path = folder / "owner.creds"
         if not path.exists():
             key = KeyPair.new("user")

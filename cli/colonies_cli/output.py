@@ -80,7 +80,7 @@ def seconds(time: str | None) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, elastic: int | None = None) -> None:
-    """Columns under a header line. On a terminal the `elastic` column, if there is one, is cut to what fits."""
+    """Columns under a header line. On a terminal the `elastic` column, if any, is cut to what fits."""
     cells = [list(header), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     if elastic is not None and on_terminal():

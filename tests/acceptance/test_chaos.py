@@ -24,8 +24,8 @@ from colonies.jetstream import JetStreamLedger
 from colonies.verify import verify_ledger
 from tests.harness import RunningColony, running_colony
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "100"))
-PROCESSES = int(os.environ.get("CHAOS_PROCESSES", "300"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
+PROCESSES = int(os.environ.get("CHAOS_PROCESSES", "100"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 LEASE_S = 4.0
 COLONIES = Path(sys.executable).with_name("colonies")

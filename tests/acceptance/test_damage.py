@@ -1,4 +1,4 @@
-"""A damaged ledger: any byte flipped in the stopped broker's files is found, with the sequence it belongs to."""
+"""A damaged ledger: a byte flipped in the stopped broker's files is found, with its sequence."""
 
 from __future__ import annotations
 

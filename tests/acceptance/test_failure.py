@@ -125,7 +125,7 @@ async def test_a_function_that_hangs_is_ended_by_maxexectime(colony: RunningColo
     blocking = await client.submit(
         {"func": "wait_for", "args": [str(tmp_path), "never"], "maxexectime": 0.5, "conditions": PYTHON}
     )
-    with pytest.raises(ProcessFailed, match="longer than its maxexectime of 0.5 s"):
+    with pytest.raises(ProcessFailed, match=r"longer than its maxexectime of 0\.5 s"):
         await blocking.result(30)
     assert outcomes(await blocking.get()) == ["timeout"]
     (tmp_path / "never").touch()

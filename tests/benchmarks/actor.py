@@ -12,6 +12,7 @@ import asyncio
 import cProfile
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -25,6 +26,8 @@ from colonies.instance import Instance
 from colonies.orchestrator import Orchestrator
 from colonies.session import Session
 from tests.benchmarks import bare
+
+STOP_S = 5.0
 
 Part = Callable[[dict[str, Any], asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -105,7 +108,9 @@ async def _act(given: dict[str, Any]) -> None:
     if part.done():
         part.result()
     part.cancel()
-    await asyncio.gather(part, return_exceptions=True)
+    await asyncio.wait({part}, timeout=STOP_S)
+    if not part.done():
+        os._exit(1)  # nobody is left who would end it
 
 
 def quiet_logs() -> None:

@@ -231,7 +231,7 @@ def _rate(call: Callable[[], object], count: int) -> float:
 
 
 async def storage(effort: Effort) -> AsyncIterator[Figure]:
-    """What a finished process costs for ever: bytes of the ledger's files, and of a fresh broker's memory."""
+    """What a finished process costs for ever: bytes of the ledger, and of a fresh broker's memory."""
     noop = work_functions("bench", None).functions["noop"]
     async with Ground() as ground:
         await _restart(ground)
