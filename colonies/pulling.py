@@ -2,8 +2,8 @@
 
 A queue is *parked* when a pull of ours waits in it, so it is known to be empty; any other queue that we serve
 may have offers and is swept, with as many as there are free slots, by priority; every tenth sweep takes the
-least urgent, so that nothing starves. An offer that comes when no slot is free goes back at once. This module
-never looks into an offer.
+one that was swept longest ago, so that nothing starves. An offer that comes when no slot is free goes back
+at once. This module never looks into an offer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from colonies.session import Session
 
 PARK_S = 30.0
 MISSING_WAIT_S = 0.05
-BOTTOM_SWEEP_EVERY = 10
+FAIR_SWEEP_EVERY = 10
 
 
 class Puller:
@@ -44,6 +44,7 @@ class Puller:
         self._retry_at: dict[str, float] = {}
         self._sweeping: str | None = None
         self._sweeps = 0
+        self._last_sweep: dict[str, int] = {}
         self._stopped = False
         self._queues_changed = True
         self._wake = asyncio.Event()
@@ -97,8 +98,12 @@ class Puller:
         if not ready:
             return None
         self._sweeps += 1
-        pick = min if self._sweeps % BOTTOM_SWEEP_EVERY == 0 else max
-        return pick(ready, key=self._served.__getitem__)
+        if self._sweeps % FAIR_SWEEP_EVERY == 0:
+            queue = min(ready, key=lambda queue: self._last_sweep.get(queue, 0))
+        else:
+            queue = max(ready, key=self._served.__getitem__)
+        self._last_sweep[queue] = self._sweeps
+        return queue
 
     async def receive(self) -> None:
         """Hand out what comes, until cancelled."""
