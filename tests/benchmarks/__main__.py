@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(GROUPS)}; all if none is given"
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything, in about 30 s")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in about 20 s")
     parser.add_argument(
         "--profile", type=Path, metavar="DIR", help="leave cProfiles of the parts and of the client"
     )

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colonies import codec, subjects
-from colonies.client import Client, _Watched
 from colonies.core import colony as colonies_
 from colonies.core.colony import Colony
 from colonies.core.events import (
@@ -42,6 +41,7 @@ from colonies.history import History, Judged, examine, fold_process
 from colonies.ids import new_id
 from colonies.ledger import Stored
 from colonies.nkeys import KeyPair
+from colonies.watching import Watched, Watcher
 from tests.core.telling import MEMBERS, START
 
 ACCOUNT = KeyPair.new("account")
@@ -234,7 +234,7 @@ def test_a_client_keeps_nothing_of_a_forged_result_that_nobody_vouches_for() -> 
     """Heard: an assignment, a forged result, and junk after it that would have to vouch for it."""
     writing = Writing()
     process = writing.submitted()
-    watched = _Watched(fold_process(writing.colony, [writing.stored[-1]]))
+    watched = Watched(fold_process(writing.colony, [writing.stored[-1]]))
     offer = writing.judged[-1].record
     assert offer is not None
     taken = writing.add(Assigned(offer.id, 10.0, "one"), "w1", entity=process)
@@ -245,8 +245,8 @@ def test_a_client_keeps_nothing_of_a_forged_result_that_nobody_vouches_for() -> 
     head = codec.open_(ACCOUNT.public, forged.subject, forged.data).digest
     junk = writing.sealed(Renewed(taken.record.id), "w1", entity=process, prev=head, keypair=KEYS["mallory"])
     watched.heard += [taken.stored, forged, junk]
-    listening = SimpleNamespace(session=SimpleNamespace(colony=writing.colony))
-    assert Client._catch_up(listening, watched) is None  # type: ignore[arg-type]
+    listening = SimpleNamespace(_session=SimpleNamespace(colony=writing.colony))
+    assert Watcher._catch_up(listening, watched) is None  # type: ignore[arg-type]
     assert watched.story is not None
     assert watched.story.process is not None
     assert not watched.story.process.final
