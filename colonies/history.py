@@ -112,9 +112,9 @@ class History:
     processes: dict[str, Process] = field(default_factory=dict)
     position: int = 0
 
-    def add(self, stored: Stored) -> Judged:
-        """Judge the next message and fold it if it is valid."""
-        seen = examine(self.colony, stored)
+    def add(self, stored: Stored, *, trusted: bool = False) -> Judged:
+        """Judge the next message and fold it if it is valid. `trusted` as in `examine`."""
+        seen = examine(self.colony, stored, trusted=trusted)
         self.position = stored.sequence
         record = seen.record
         if record is None:

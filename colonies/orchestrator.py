@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from colonies import subjects
 from colonies.core.colony import Queue
 from colonies.core.events import Expired, Poisoned, ProcessEvent, Requeued
 from colonies.core.process import (
@@ -26,16 +27,20 @@ from colonies.core.process import (
 )
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.heartbeats import read_heartbeat
-from colonies.history import History, Story
+from colonies.history import History, Story, examine
 from colonies.ledger import Machinery, Stored
 from colonies.session import Session
-from colonies.subjects import heartbeat
 from colonies.witness import HighWater, digest_of, recall, remember
 
 SWEEP_S = 2.0
+LOOK_S = 0.25
 DELIVERED_WAIT_S = 5.0
 SOON_S = 1.0
 WITNESS_S = 1.0
+
+# What cannot wait for the next look; all else is found by looking every LOOK_S seconds.
+URGENT_FEEDS = ("feed.process.*.failed.*", "feed.queue.>", "feed.colony.>", "feed.member.>")
+CHECKED_LATER = frozenset({"queued", "assigned", "renewed"})
 
 _log = structlog.get_logger("colonies.orchestrator")
 
@@ -51,6 +56,8 @@ class Orchestrator:
         self._history = History(type(session.colony)(session.ledger.colony))
         self._finished: set[str] = set()
         self._touched: set[str] = set()
+        self._unchecked: dict[str, list[Stored]] = {}
+        self._doubted: set[str] = set()
         self._wake = asyncio.Event()
         self._made: dict[str, float] = {}
         self._soon: set[asyncio.TimerHandle] = set()
@@ -68,7 +75,7 @@ class Orchestrator:
             )
         await self._look_for_a_cut()
         self.ledger.on_gap(self._wake.set)
-        feed = await self.ledger.subscribe("feed.>", lambda _: self._wake.set())
+        feeds = [await self.ledger.subscribe(feed, lambda _: self._wake.set()) for feed in URGENT_FEEDS]
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(), name="follow the ledger")
@@ -82,7 +89,8 @@ class Orchestrator:
             for timer in self._soon:
                 timer.cancel()
             await self._bear_witness()
-            await feed.close()
+            for feed in feeds:
+                await feed.close()
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
         await self.ready.wait()
@@ -113,27 +121,57 @@ class Orchestrator:
                 )
                 self.ready.set()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_S):
+                async with asyncio.timeout(LOOK_S):
                     await self._wake.wait()
 
     async def _catch_up(self) -> None:
         history = self._history
         async for batch in self.ledger.scan(history.position):
             for stored in batch:
-                judged = history.add(stored)
-                record = judged.record
-                if record is None or record.kind != "process" or not judged.verdict.valid:
-                    continue
-                if record.entity in self._finished:
-                    history.processes.pop(record.entity, None)
-                elif history.processes[record.entity].final:
-                    self._finished.add(record.entity)
-                    del history.processes[record.entity]
-                    self._touched.discard(record.entity)
-                else:
-                    self._touched.add(record.entity)
+                self._fold(stored)
             self._last_seen = batch[-1]
             await asyncio.sleep(0)
+
+    def _fold(self, stored: Stored) -> None:
+        """Fold one event. Most processes begin and end within a moment: what only moves them on is believed
+        until `_check` or their end; what ends them, and all else, is checked at once."""
+        subject = subjects.parse(stored.subject)
+        later = subject is not None and subject.kind == "process" and subject.event in CHECKED_LATER
+        judged = self._history.add(stored, trusted=later)
+        if subject is None or subject.kind != "process":
+            return
+        process = subject.entity
+        if later:
+            self._unchecked.setdefault(process, []).append(stored)
+        if process in self._finished:
+            self._forget(process)
+        elif not judged.verdict.valid:
+            if process in self._unchecked:  # perhaps only because of something that was believed
+                self._doubted.add(process)
+        elif self._history.processes[process].final:
+            self._finished.add(process)
+            self._forget(process)
+        else:
+            self._touched.add(process)
+
+    def _forget(self, process: str) -> None:
+        self._history.processes.pop(process, None)
+        self._unchecked.pop(process, None)
+        self._touched.discard(process)
+        self._doubted.discard(process)
+
+    async def _check(self, process: str) -> Process | None:
+        """The process, everything that was believed of it checked; read anew if any of it was not sound."""
+        believed = self._unchecked.pop(process, [])
+        colony = self._history.colony
+        if all(examine(colony, stored).record is not None for stored in believed):
+            return self._history.processes.get(process)
+        found = (await self.session.story(process)).process
+        if found is None or found.final:
+            self._forget(process)
+            return None
+        self._history.processes[process] = found
+        return found
 
     async def _bear_witness(self) -> None:
         """Keep outside the ledger how far it went, so that a cut tail is noticed."""
@@ -175,6 +213,8 @@ class Orchestrator:
         return min(offers, default=max(queue.declared, self._history.position))
 
     async def _act_on_touched(self) -> None:
+        while self._doubted:
+            await self._check(self._doubted.pop())
         now = await self.ledger.now()
         while self._touched:
             process = self._history.processes.get(self._touched.pop())
@@ -211,6 +251,9 @@ class Orchestrator:
         now = await self.ledger.now()
         passed: dict[str, tuple[int, int]] = {}
         started = time.monotonic()
+        for process_id in [id for id, seen in self._unchecked.items() if now > seen[0].time + 2 * SECOND]:
+            await self._check(process_id)
+            await asyncio.sleep(0)
         for process in list(self._history.processes.values()):
             if time.monotonic() - started > 0.05:
                 await asyncio.sleep(0)
@@ -253,7 +296,7 @@ class Orchestrator:
 
     async def _lapsed(self, process: Process, running: Running, now: int) -> None:
         last = process.attempts[-1]
-        for beat in await self.ledger.emitted(heartbeat(last.worker, last.instance)):
+        for beat in await self.ledger.emitted(subjects.heartbeat(last.worker, last.instance)):
             found = read_heartbeat(self._history.colony, beat)
             if found is None or not found.runs(process.id, last.id):
                 continue
@@ -264,6 +307,9 @@ class Orchestrator:
 
     async def _say(self, process: Process, event: ProcessEvent) -> None:
         """Record it; if the process has moved on meanwhile, that is as well."""
+        if process.id in self._unchecked and await self._check(process.id) != process:
+            self._touched.add(process.id)
+            return
         queue = process.queue if isinstance(event, Requeued) else None
         try:
             await self.session.record(process.id, event, at=Story(process, [], process.sequence), queue=queue)

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, ClassVar, Final
 
 import msgpack
@@ -243,8 +244,23 @@ class Spec(Words):
 # --- queues -----------------------------------------------------------------------------------------
 
 
+_PLAIN = {"runtimetype"}
+
+
 def queue_of(conditions: Conditions, priority: int) -> str:
     """The name of the queue in which processes of these conditions and this priority wait: 26 of a-z, 2-7."""
+    if conditions.model_fields_set == _PLAIN:
+        return _plain_queue(conditions.runtimetype, priority)
+    return _digest(conditions, priority)
+
+
+@lru_cache(maxsize=1_024)
+def _plain_queue(runtimetype: str, priority: int) -> str:
+    """Most processes ask for a runtime type and nothing else."""
+    return _digest(Conditions(runtimetype=runtimetype), priority)
+
+
+def _digest(conditions: Conditions, priority: int) -> str:
     told_apart = msgpack.packb([conditions.canonical(), priority])
     return base64.b32encode(hashlib.sha256(told_apart).digest()[:16]).decode().rstrip("=").lower()
 
