@@ -3,12 +3,15 @@
 One unsigned publish, acknowledged; a pull by the only worker process, one ack. The same server, the same
 settings, the same event loop; no verification, no history, no result. Tasks are published without waiting
 for one another. Pulls are parked, in two ways: in large batches, which is the most that nats-py can do, and
-one for each task, which is what a worker does that takes one task at a time. Nothing of Colonies is here.
+one for each task, which is what a worker does that takes one task at a time. For the round trip, where a
+result must come back, both task and result are stored before anybody goes on, by nats-py's own JetStream
+calls. Nothing of Colonies is here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -16,11 +19,14 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NatsTimeout
 
 from colonies.creds import Credential
 
 STREAM = "BARE"
 TASKS = {"batches": "bare.task", "singly": "bare.one"}
+CALL = "bare.call"
+RESULT = "bare.result"
 BULK = "bare.bulk"
 DONE = "bare-done"
 BATCH = {"batches": 500, "singly": 1}
@@ -36,6 +42,7 @@ _STREAM = {
     "allow_direct": True,
     "allow_atomic": True,
     "max_consumers": -1,
+    "republish": {"src": RESULT, "dest": DONE},
 }
 _CONSUMER = {
     "deliver_policy": "all",
@@ -64,7 +71,7 @@ async def connect(url: str, credential: Credential) -> Client:
 async def prepare(client: Client) -> None:
     """Make the stream and its durable consumers, one for each way."""
     await _api(client, f"STREAM.CREATE.{STREAM}", _STREAM)
-    for way, subject in TASKS.items():
+    for way, subject in {**TASKS, "calls": CALL}.items():
         config = {**_CONSUMER, "durable_name": way, "name": way, "filter_subject": subject}
         request = {"stream_name": STREAM, "config": config}
         await _api(client, f"CONSUMER.CREATE.{STREAM}.{way}.{subject}", request)
@@ -84,6 +91,7 @@ class Publisher:
 
     def __init__(self, client: Client, size: int) -> None:
         self._client = client
+        self._stream = client.jetstream()
         self._task = b"x" * size
         self._last = LAST + b"x" * (size - 1)
         self._done = asyncio.Event()
@@ -124,10 +132,10 @@ class Publisher:
         return time.perf_counter() - started
 
     async def round_trip(self) -> float:
-        """Seconds from one publish until its acknowledgement and the worker's word are here."""
+        """Seconds from one publish until its stored result is heard of."""
         self._done.clear()
         started = time.perf_counter()
-        await self._publish(TASKS["batches"], [self._last])
+        await self._stream.publish(CALL, self._task)
         await self._done.wait()
         return time.perf_counter() - started
 
@@ -165,8 +173,20 @@ class Publisher:
 async def work(client: Client) -> None:
     """The worker's side, until cancelled."""
     async with asyncio.TaskGroup() as group:
+        group.create_task(_answer(client))
         for way in TASKS:
             group.create_task(_work(client, way))
+
+
+async def _answer(client: Client) -> None:
+    """Every call answered by a stored result, then acked."""
+    stream = client.jetstream()
+    calls = await stream.pull_subscribe_bind("calls", STREAM)
+    while True:
+        with contextlib.suppress(NatsTimeout):
+            for msg in await calls.fetch(1, timeout=30):
+                await stream.publish(RESULT, b"result")
+                await msg.ack()
 
 
 async def _work(client: Client, way: str) -> None:
