@@ -18,6 +18,7 @@ from colonies.ledger import Delivery, Offers, PullEnded
 from colonies.session import Session
 
 PARK_S = 30.0
+SILENT_S = 5.0
 MISSING_WAIT_S = 0.05
 FAIR_SWEEP_EVERY = 10
 
@@ -40,9 +41,11 @@ class Puller:
         self._free = free
         self._take = take
         self._served: dict[str, int] = {}
-        self._parked: set[str] = set()
+        self._parked: dict[str, float] = {}  # since when (s)
         self._retry_at: dict[str, float] = {}
         self._sweeping: str | None = None
+        self._sweep_left = 0
+        self._sweep_since = 0.0
         self._sweeps = 0
         self._last_sweep: dict[str, int] = {}
         self._stopped = False
@@ -69,19 +72,34 @@ class Puller:
             if self._queues_changed:
                 self._find_queues()
             now = time.monotonic()
-            free = self._free()
-            if free > 0 and self._sweeping is None and not self._stopped:
-                queue = self._next_queue(now)
-                if queue is not None:
-                    self._sweeping = queue
-                    await self._offers.pull(queue, batch=free, wait_s=0)
-            if not self._retry_at:
-                await self._wake.wait()
-                continue
+            self._give_up_what_is_silent(now)
+            if not self._stopped:
+                await self._sweep_one(now)
+            soonest = min(self._retry_at.values(), default=now + SILENT_S)
             with contextlib.suppress(TimeoutError):
-                soonest = min(self._retry_at.values())
-                async with asyncio.timeout(max(0.0, soonest - now)):
+                async with asyncio.timeout(max(0.0, min(soonest - now, SILENT_S))):
                     await self._wake.wait()
+
+    async def _sweep_one(self, now: float) -> None:
+        """Fill the free slots from one queue; while half of what was asked for is still to come, wait."""
+        free = self._free()
+        if self._sweeping is None:
+            queue, wanted = (self._next_queue(now) if free > 0 else None), free
+        else:
+            wanted = free - self._sweep_left
+            queue = self._sweeping if wanted >= max(1, self._sweep_left) else None
+        if queue is None:
+            return
+        self._sweep_left = free
+        self._sweeping, self._sweep_since = queue, now
+        await self._offers.pull(queue, batch=wanted, wait_s=0)
+
+    def _give_up_what_is_silent(self, now: float) -> None:
+        """A pull whose end got lost must not stall its queue for good."""
+        if self._sweeping is not None and now > self._sweep_since + SILENT_S:
+            self._sweeping = None
+        for queue in [queue for queue, at in self._parked.items() if now > at + PARK_S + SILENT_S]:
+            del self._parked[queue]
 
     def _find_queues(self) -> None:
         self._queues_changed = False
@@ -112,9 +130,11 @@ class Puller:
             if isinstance(arrival, PullEnded):
                 await self._ended(arrival)
                 continue
-            self._parked.discard(arrival.queue)
+            self._parked.pop(arrival.queue, None)
             if self._sweeping == arrival.queue:
-                self._sweeping = None
+                self._sweep_left -= 1
+                if self._sweep_left <= 0:
+                    self._sweeping = None
             if self._stopped or self._free() <= 0:
                 await arrival.nak()
                 continue
@@ -124,12 +144,12 @@ class Puller:
     async def _ended(self, ended: PullEnded) -> None:
         """A sweep that found it empty parks a pull there; a parked pull that ran out is parked anew."""
         empty = ended.queue in self._parked or self._sweeping == ended.queue
-        self._parked.discard(ended.queue)
+        self._parked.pop(ended.queue, None)
         if self._sweeping == ended.queue:
             self._sweeping = None
         if ended.missing:
             self._retry_at[ended.queue] = time.monotonic() + MISSING_WAIT_S
         elif empty and not self._stopped and ended.queue in self._served:
-            self._parked.add(ended.queue)
+            self._parked[ended.queue] = time.monotonic()
             await self._offers.pull(ended.queue, batch=1, wait_s=PARK_S)
         self._wake.set()
