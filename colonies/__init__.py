@@ -15,6 +15,10 @@ projection: a view derived from the ledger.
         print(await process.result())
 """
 
+import sys
+
+import structlog
+
 from colonies.attempt import current
 from colonies.calls import Call
 from colonies.client import Client, Handle, PartlySubmitted
@@ -60,3 +64,10 @@ __all__ = [
     "current",
     "memory",
 ]
+
+if not structlog.is_configured():
+    # A library is quiet: warnings only, on stderr. Whoever configures structlog, before or after, decides.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(30),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )

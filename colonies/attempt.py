@@ -12,20 +12,27 @@ import contextlib
 import hashlib
 import logging
 import threading
+from collections import deque
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from colonies import subjects
 from colonies.core.events import LogDigest
 from colonies.core.spec import Spec
-from colonies.errors import ColoniesError, Unavailable
+from colonies.errors import ColoniesError
 from colonies.session import Session
 
 FLUSH_S = 0.1
+FLUSH_AGAIN_S = 1.0
 FLUSH_CHARS = 32 * 1024
+MAX_MESSAGE_CHARS = 200
 MAX_BUFFER_CHARS = 4 * 1024 * 1024
 
+_log = structlog.get_logger("colonies.worker")
 _CURRENT: ContextVar[Attempt] = ContextVar("colonies_attempt")
 
 
@@ -59,95 +66,130 @@ class Attempt:
         self.spec = spec
         self.last_progress: Progress | None = None
         self._session = session
+        self._subject = subjects.log(process, session.name)
         self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[str, str]] = []
-        self._pending_chars = 0
+        self._entries: deque[tuple[str, str]] = deque()
+        self._unsent: tuple[bytes, int] | None = None
+        self._gathered_chars = 0
         self._dropped_chars = 0
         self._lock = threading.Lock()
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushing = asyncio.Lock()
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._flush_task: asyncio.Task[None] | None = None
         self._count = 0
         self._digest = hashlib.sha256()
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Say how far it is (0 to 1). Seen in heartbeats, kept no longer than the attempt. Any thread."""
-        self.last_progress = Progress(min(1.0, max(0.0, float(fraction))), message[:200])
+        self.last_progress = Progress(
+            min(1.0, max(0.0, float(fraction))), _plain(message)[:MAX_MESSAGE_CHARS]
+        )
 
     def log(self, text: str, stream: str = "log") -> None:
         """Add to the process's log. `stream` is `log`, `stdout` or `stderr`. Any thread."""
+        text = _plain(text)
         with self._lock:
-            if self._pending_chars > MAX_BUFFER_CHARS:
+            if self._gathered_chars > MAX_BUFFER_CHARS:
                 self._dropped_chars += len(text)
                 return
             self._pending.append((stream, text))
-            self._pending_chars += len(text)
+            self._gathered_chars += len(text)
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._plan_flush)
 
-    def _plan_flush(self) -> None:
-        if self._pending_chars >= FLUSH_CHARS:
+    def _plan_flush(self, wait_s: float = FLUSH_S) -> None:
+        if self._flush_task is not None:
+            return
+        if self._gathered_chars >= FLUSH_CHARS and wait_s == FLUSH_S:
             self._start_flush()
         elif self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(FLUSH_S, self._start_flush)
+            self._flush_timer = self._loop.call_later(wait_s, self._start_flush)
 
     def _start_flush(self) -> None:
         self._flush_timer = None
-        task = asyncio.create_task(self._flush_quietly())
-        self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
+        if self._flush_task is None:
+            self._flush_task = asyncio.create_task(self._flush_quietly())
 
     async def _flush_quietly(self) -> None:
-        with contextlib.suppress(ColoniesError):
+        wait_s = FLUSH_S
+        try:
             await self.flush()
+        except ColoniesError:
+            wait_s = FLUSH_AGAIN_S
+        finally:
+            self._flush_task = None
+        if self._gathered_chars:
+            self._plan_flush(wait_s)
 
     async def flush(self) -> None:
         """Store what is gathered. Raises Unavailable; what is not stored stays gathered."""
         async with self._flushing:
             while True:
-                with self._lock:
-                    entries = _merged(self._pending)
-                    self._pending.clear()
-                    self._pending_chars = 0
-                    if self._dropped_chars:
-                        entries.append(("log", f"[{self._dropped_chars} characters of log left out]"))
-                        self._dropped_chars = 0
-                if not entries:
-                    return
-                for index, (stream, text) in enumerate(entries):
-                    try:
-                        await self._write("log.written", {"stream": stream, "text": text})
-                    except Unavailable:
-                        with self._lock:
-                            self._pending[:0] = entries[index:]
-                        raise
+                if self._unsent is None:
+                    if not self._entries:
+                        self._entries.extend(self._gathered())
+                    if not self._entries:
+                        return
+                    stream, text = self._entries[0]
+                    sealed = await self._seal("log.written", {"stream": stream, "text": text})
+                    self._unsent = (sealed, len(text))
+                    self._entries.popleft()
+                await self._send()
 
-    async def _write(self, type: str, data: dict[str, Any]) -> None:
-        subject = subjects.log(self.process, self._session.name)
+    def _gathered(self) -> list[tuple[str, str]]:
+        with self._lock:
+            entries = _merged(self._pending)
+            self._pending.clear()
+            if self._dropped_chars:
+                entries.append(("log", f"[{self._dropped_chars} characters of log left out]"))
+                self._dropped_chars = 0
+        return entries
+
+    async def _seal(self, type: str, data: dict[str, Any]) -> bytes:
         now = await self._session.ledger.now()
         entry = {"attempt": self.id, "n": self.n, "index": self._count, **data}
-        sealed = self._session.seal_note(subject, type, now, entry)
-        await self._session.ledger.emit(subject, sealed)
+        return self._session.seal_note(self._subject, type, now, entry)
+
+    async def _send(self) -> None:
+        """Send the message under way; after an unknown outcome the same bytes, for the digest covers them."""
+        assert self._unsent is not None
+        sealed, chars = self._unsent
+        await self._session.ledger.emit(self._subject, sealed)
+        self._unsent = None
         self._count += 1
         self._digest.update(sealed)
+        with self._lock:
+            self._gathered_chars = max(0, self._gathered_chars - chars)
 
     async def close(self) -> LogDigest | None:
-        """Store the rest, best effort; the digest of all that was stored, None if nothing was."""
+        """Store the rest, best effort; the digest of what was stored, None if nothing was. Never raises."""
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-        if self._pending or self._flushes:
-            with contextlib.suppress(ColoniesError):
-                await self.flush()
+            self._flush_timer = None
+        try:
+            await self.flush()
+        except Exception as error:
+            _log.warning("the end of the log is not stored", process=self.process, error=str(error))
         return LogDigest(self._count, self._digest.hexdigest()) if self._count else None
 
     async def note(self, type: str, data: dict[str, Any]) -> None:
         """Store a note on the attempt outside its chain (a refused result, a stopped run), best effort."""
         with contextlib.suppress(ColoniesError):
-            await self._write(type, data)
+            async with self._flushing:
+                if self._unsent is not None:
+                    await self._send()
+                self._unsent = (await self._seal(type, data), 0)
+                await self._send()
 
     def enter(self) -> None:
         """Make this the `current()` attempt of the calling context."""
         _CURRENT.set(self)
+
+
+def _plain(text: object) -> str:
+    """Text that UTF-8 can say: half characters, as in odd file names, are replaced."""
+    return str(text).encode("utf-8", "replace").decode()
 
 
 def _merged(entries: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -163,8 +205,19 @@ def _merged(entries: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return merged
 
 
-class LogHandler(logging.Handler):
-    """Python's own logging, while a function runs, goes to the process's log as well."""
+@contextlib.contextmanager
+def logging_to_attempts() -> Iterator[None]:
+    """What functions say by Python's own `logging` goes to their processes' logs as well."""
+    handler = _LogHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class _LogHandler(logging.Handler):
+    """Hands a record to the attempt in whose context it was made."""
 
     def emit(self, record: logging.LogRecord) -> None:
         attempt = _CURRENT.get(None)

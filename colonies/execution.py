@@ -16,6 +16,7 @@ from typing import Any
 from colonies.attempt import Attempt
 from colonies.calls import Function
 from colonies.core.spec import Spec
+from colonies.errors import ColoniesError
 
 
 class Fail(Exception):
@@ -28,6 +29,10 @@ class Later(Exception):
     def __init__(self, delay_s: float, reason: str = "") -> None:
         super().__init__(reason or f"later, in {delay_s:g} s")
         self.delay_s = float(delay_s)
+
+
+class NotHere(ColoniesError):
+    """This worker cannot run it now, through no fault of the process: it goes back to its queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,19 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
         raise LookupError(f"this worker has no function {work.spec.func!r}; it has: {offered}")
     bound = function.bind(work.args, work.kwargs)
     work.attempt.enter()
-    if function.is_async:
-        return await function.function(*bound.args, **bound.kwargs)
-    return await _in_thread(lambda: function.function(*bound.args, **bound.kwargs))
+    try:
+        if function.is_async:
+            return await function.function(*bound.args, **bound.kwargs)
+        return await _in_thread(lambda: function.function(*bound.args, **bound.kwargs))
+    except SystemExit as error:
+        raise RuntimeError(f"the function called sys.exit({error.code!r})") from error
+    except KeyboardInterrupt as error:
+        raise RuntimeError("the function raised KeyboardInterrupt") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise  # we are being stopped
+        raise RuntimeError("the function was cancelled from inside") from error
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:

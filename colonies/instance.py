@@ -17,11 +17,12 @@ from typing import Any
 import structlog
 
 from colonies import subjects
-from colonies.attempt import Attempt
+from colonies.attempt import Attempt, logging_to_attempts
 from colonies.core import events as facts
-from colonies.core.events import Assigned, Completed, Failed, Poisoned, Returned
+from colonies.core.events import MAX_REASON_CHARS, Assigned, Completed, Failed, Poisoned, Returned
 from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a_row
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
+from colonies.execution import NotHere
 from colonies.history import Story, judge_process
 from colonies.ids import new_token
 from colonies.ledger import Delivery
@@ -32,6 +33,7 @@ from colonies.session import Session
 from colonies.worker import Worker
 
 EARLY_S = 0.05
+RETURN_WAIT_S = 1.0
 MAX_TRIES = 10
 STOP_NOTE_S = 2.0
 
@@ -54,6 +56,7 @@ class Instance:
         self._stopping = asyncio.Event()
         self._grace_s = 0.0
         self._stops = 0
+        self._returning = False
 
     def stop(self, grace_s: float = 10.0) -> None:
         """Stop pulling; finish what runs within `grace_s` seconds; a second call gives it back at once."""
@@ -74,6 +77,7 @@ class Instance:
         log = _log.bind(colony=self.session.colony.name, worker=self.session.name, instance=self.id)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self.worker.lifespan())
+            stack.enter_context(logging_to_attempts())
             cancels = await self.ledger.subscribe(subjects.ALL_CANCELS, self._alive.on_cancel)
             stack.push_async_callback(cancels.close)
             offers = await self.ledger.offers()
@@ -125,9 +129,11 @@ class Instance:
             log.info("finishing", running=len(self._tasks), grace_s=self._grace_s)
         while self._tasks and time.monotonic() < deadline and self._stops == stops:
             await asyncio.wait(self._tasks, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
-        for held in self._held.values():
-            held.let_go("returned")
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._returning = True
+        while self._tasks:
+            for held in self._held.values():
+                held.let_go("returned")
+            await asyncio.wait(self._tasks, timeout=0.1)
 
     async def _abandon(self) -> None:
         """Whatever still runs after an error of our own is killed; its lease will lapse."""
@@ -166,6 +172,10 @@ class Instance:
             return
         if held is None:
             return
+        if self._returning:
+            held.ended = "returned"
+            await self._let_go(held, _log.bind(process=held.attempt.process, attempt=held.attempt.n))
+            return
         held.task = asyncio.current_task()
         process = held.attempt.process
         self._held[process] = held
@@ -178,6 +188,7 @@ class Instance:
     async def _assign(self, delivery: Delivery) -> Held | None:
         """Verify the offer and assign its process to us. None: not ours to take; the offer is dealt with."""
         story = await self._untouched(delivery)
+        surely_free = story is not None
         if story is None:
             story = await self.session.story(subjects.process_of(delivery.stored.subject))
         for _ in range(MAX_TRIES):
@@ -186,7 +197,6 @@ class Instance:
             process = story.process
             assert process is not None
             assert isinstance(process.phase, Waiting | Running)
-            takeover = isinstance(process.phase, Running)
             if lost_in_a_row(process, await self.ledger.now()) >= MAX_LOST_IN_A_ROW:
                 await self.session.record(process.id, Poisoned(), at=story)
                 await delivery.ack()
@@ -195,10 +205,11 @@ class Instance:
             try:
                 story = await self.session.record(process.id, event, at=story)
             except Conflict:
+                surely_free = False
                 story = await self.session.story(process.id)
                 continue
-            if takeover and not self._holds(story := await self.session.story(process.id)):
-                continue  # by the broker's clock the lease before it had not lapsed: it was void
+            if not surely_free and not self._holds(story := await self.session.story(process.id)):
+                continue  # void: by the broker's clock the lease before it had not lapsed, for example
             return self._hold(delivery, story)
         raise Conflict(
             f"process {subjects.process_of(delivery.stored.subject)}: others were faster, again and again"
@@ -255,16 +266,16 @@ class Instance:
         assert process is not None
         log = _log.bind(colony=self.session.colony.name, process=process.id, attempt=held.attempt.n)
         try:
-            event = await outcome_of(self.worker, self.session, process, held.attempt)
-            await self._report(held, event, log)
+            held.outcome = await outcome_of(self.worker, self.session, process, held.attempt)
+            await self._report(held, held.outcome, log)
         except asyncio.CancelledError:
             await asyncio.shield(self._let_go(held, log))
             if held.ended is None:
                 raise
-        except Unavailable as error:
+        except NotHere as error:
             log.warning("cannot be run here now", error=str(error))
             held.ended = "returned"
-            await self._let_go(held, log)
+            await self._let_go(held, log, str(error), RETURN_WAIT_S)
         except Exception:
             log.exception("attempt ended unexpectedly; its lease will lapse")
 
@@ -291,16 +302,24 @@ class Instance:
             data["error"] = event.error[:1_000]
         await held.attempt.note("log.refused", data)
 
-    async def _let_go(self, held: Held, log: Any) -> None:
-        """The work was stopped from outside: cancelled, taken over, or we are leaving."""
+    async def _let_go(
+        self, held: Held, log: Any, reason: str = "the worker is stopping", wait_s: float = 0.0
+    ) -> None:
+        """The work was stopped from outside: cancelled, taken over, or we are leaving.
+
+        A result in hand is recorded; only what has none is given back.
+        """
         attempt = held.attempt
         with contextlib.suppress(ColoniesError):
             await attempt.flush()
         if held.ended == "returned":
             try:
-                event = Returned(attempt.id, "the worker is stopping")
+                event = held.outcome or Returned(attempt.id, reason[:MAX_REASON_CHARS])
                 await self.session.record(attempt.process, event, at=held.story)
-                await held.delivery.nak()
+                if held.outcome is not None:
+                    await held.delivery.ack()
+                    return
+                await held.delivery.nak(wait_s)
                 log.info("given back")
             except ColoniesError as error:
                 log.warning("not given back; its lease will lapse", error=str(error))

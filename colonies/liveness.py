@@ -18,13 +18,15 @@ import structlog
 
 from colonies import subjects
 from colonies.attempt import Attempt
-from colonies.core.events import Renewed
+from colonies.core.events import Completed, Failed, Renewed
 from colonies.core.process import RENEW_LEASES, RENEW_MAX_S, SECOND, Process, Running
-from colonies.errors import Conflict, Unavailable
+from colonies.errors import ColoniesError, Conflict, Unavailable
 from colonies.heartbeats import read_heartbeat
 from colonies.history import Story
 from colonies.ledger import Delivery, Stored
 from colonies.session import Session
+
+MAX_BEAT_BYTES = 900_000  # what does not fit goes without progress; 10,000 attempts then take 0.7 MB
 
 _log = structlog.get_logger("colonies.worker")
 
@@ -33,7 +35,7 @@ _log = structlog.get_logger("colonies.worker")
 class Held:
     """An attempt that an instance holds: what it knows of the process, the delivery, the task that runs it.
 
-    `ended` says why the task was stopped from outside, None if it was not.
+    `ended` says why the task was stopped from outside, None if it was not; `outcome` is the result in hand.
     """
 
     story: Story
@@ -42,6 +44,7 @@ class Held:
     renewed: float
     task: asyncio.Task[None] | None = None
     ended: str | None = None
+    outcome: Completed | Failed | None = None
 
     def let_go(self, reason: str) -> None:
         """Stop the work; the task cleans up."""
@@ -104,19 +107,26 @@ class Liveness:
                 _log.debug("no heartbeat", error=str(error))
                 await asyncio.sleep(0.1)
                 self._look.set()
+            except ColoniesError:
+                raise
+            except Exception:
+                _log.exception("no heartbeat")
 
     async def beat(self) -> None:
         """Publish one heartbeat."""
+        now = await self._ledger.now()
+        sealed = self._sealed(now, progress=True)
+        if len(sealed) > MAX_BEAT_BYTES:
+            sealed = self._sealed(now, progress=False)
+        await self._ledger.emit(self._subject, sealed)
+
+    def _sealed(self, now: int, *, progress: bool) -> bytes:
         attempts: dict[str, Any] = {}
         for held in self._held.values():
-            progress = held.attempt.last_progress
-            said = [progress.fraction, progress.message] if progress else []
+            last = held.attempt.last_progress if progress else None
+            said = [last.fraction, last.message] if last else []
             attempts[held.attempt.process] = [held.attempt.id, *said]
-        now = await self._ledger.now()
-        sealed = self._session.seal_note(
-            self._subject, "heartbeat", now, {**self._about, "attempts": attempts}
-        )
-        await self._ledger.emit(self._subject, sealed)
+        return self._session.seal_note(self._subject, "heartbeat", now, {**self._about, "attempts": attempts})
 
     async def _drop_what_is_lost(self) -> None:
         """Compare the last sequences of all that runs with what we know; read those that moved."""

@@ -6,7 +6,8 @@
     ran over maxexectime            failed, kind timeout: counted
     raised anything else            failed, kind error: counted
 
-It records nothing. `Unavailable` passes through: then the attempt has not failed, it could not be run.
+It records nothing. `NotHere` passes through: then the attempt has not failed, it could not be run. Once the
+function has ended nothing makes it run again: its output is stored for as long as that takes.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ import random
 import traceback
 from typing import Literal
 
+import structlog
+
 from colonies import values
 from colonies.attempt import Attempt
-from colonies.core.events import MAX_DELAY_S, MAX_ERROR_CHARS, Completed, Failed
+from colonies.core.events import MAX_DELAY_S, MAX_ERROR_CHARS, Completed, Failed, Ref
 from colonies.core.process import Process
 from colonies.errors import ColoniesError, Invalid, Unavailable
-from colonies.execution import Fail, Later, Work
+from colonies.execution import Fail, Later, NotHere, Work
 from colonies.session import Session
 from colonies.worker import Worker
 
 MAX_BACKOFF_S = 300.0
 
+_log = structlog.get_logger("colonies.worker")
 _LIBRARY = os.path.dirname(__file__) + os.sep
 
 
@@ -38,12 +42,12 @@ class _TimedOut(Exception):
 async def outcome_of(
     worker: Worker, session: Session, process: Process, attempt: Attempt
 ) -> Completed | Failed:
-    """Run the attempt to its end. Raises Unavailable, and CancelledError when it is stopped from outside."""
+    """Run the attempt to its end. Raises NotHere, and CancelledError when it is stopped from outside."""
     kind: Literal["error", "timeout", "final", "later"]
     delay_s = backoff_s(worker.backoff_s, process.failures)
     try:
         output = await _executed(worker, session, process, attempt)
-        output, stored = await values.store(session.ledger, session.name, output, "the output")
+        output, stored = await _stored(session, output)
         return Completed(attempt.id, output, stored, await attempt.close())
     except _TimedOut as error:
         text, kind = str(error), "timeout"
@@ -51,7 +55,7 @@ async def outcome_of(
         text, kind, delay_s = str(error), "later", min(max(0.0, error.delay_s), MAX_DELAY_S)
     except (Fail, Invalid) as error:
         text, kind, delay_s = str(error) or type(error).__name__, "final", 0.0
-    except Unavailable:
+    except NotHere:
         raise
     except Exception as error:
         text, kind = described(error), "error"
@@ -61,7 +65,10 @@ async def outcome_of(
 async def _executed(worker: Worker, session: Session, process: Process, attempt: Attempt) -> object:
     args, kwargs = process.spec.args, process.spec.kwargs
     if process.arguments is not None:
-        args, kwargs = await values.load(session.ledger, process.arguments)
+        try:
+            args, kwargs = await values.load(session.ledger, process.arguments)
+        except Unavailable as error:
+            raise NotHere(str(error)) from error
     work = Work(process.spec, args, kwargs, attempt)
     limit_s = process.spec.maxexectime
     if limit_s is None:
@@ -74,6 +81,17 @@ async def _executed(worker: Worker, session: Session, process: Process, attempt:
         if not limit.expired():
             raise
         raise _TimedOut(f"timed out: it ran longer than its maxexectime of {limit_s:g} s") from None
+
+
+async def _stored(session: Session, output: object) -> tuple[object, Ref | None]:
+    wait_s = 0.1
+    while True:
+        try:
+            return await values.store(session.ledger, session.name, output, "the output")
+        except Unavailable as error:
+            _log.warning("output not stored yet", error=str(error))
+            await asyncio.sleep(wait_s)
+            wait_s = min(2.0, wait_s * 2)
 
 
 def backoff_s(base_s: float, failures: int) -> float:

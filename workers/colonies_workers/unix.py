@@ -15,7 +15,8 @@ from typing import Any
 
 import platformdirs
 
-from colonies.execution import Work
+from colonies.errors import Unavailable
+from colonies.execution import NotHere, Work
 from colonies.reaper import Reaper
 from colonies.worker import Worker
 from colonies_workers.child import Stream
@@ -58,16 +59,19 @@ class UnixWorker(Worker):
                 terminal.write(text)
                 terminal.flush()
 
-        return await run_unix(
-            work.spec.func,
-            work.args,
-            work.kwargs,
-            work.spec.env,
-            process=attempt.process,
-            attempt=attempt.n,
-            inputs={},
-            base=self.folder,
-            reaper=self._reaper,
-            on_output=on_output,
-            max_output_bytes=self.max_output_bytes,
-        )
+        try:
+            return await run_unix(
+                work.spec.func,
+                work.args,
+                work.kwargs,
+                work.spec.env,
+                process=attempt.process,
+                attempt=attempt.n,
+                inputs={},
+                base=self.folder,
+                reaper=self._reaper,
+                on_output=on_output,
+                max_output_bytes=self.max_output_bytes,
+            )
+        except Unavailable as error:
+            raise NotHere(str(error)) from error
