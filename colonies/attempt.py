@@ -87,8 +87,11 @@ class Attempt:
         )
 
     def log(self, text: str, stream: str = "log") -> None:
-        """Add to the process's log. `stream` is `log`, `stdout` or `stderr`. Any thread."""
+        """Add to the process's log: a line, or, with `stream` `stdout` or `stderr`, output as it came.
+        Any thread."""
         text = _plain(text)
+        if stream == "log" and not text.endswith("\n"):
+            text += "\n"
         with self._lock:
             if self._gathered_chars > MAX_BUFFER_CHARS:
                 self._dropped_chars += len(text)
@@ -222,4 +225,4 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         attempt = _CURRENT.get(None)
         if attempt is not None:
-            attempt.log(self.format(record) + "\n")
+            attempt.log(self.format(record))

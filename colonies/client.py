@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from colonies import values
 from colonies.calls import Call
-from colonies.core.events import Cancelled, Declared, Queued, Record
+from colonies.core.events import Cancelled, Declared, Queued, Record, Ref
 from colonies.core.process import (
     CancelledForGood,
     FailedForGood,
@@ -164,7 +164,8 @@ class Client:
             story = await self.session.story(id)
             if event.key is None or story.process is None:
                 raise
-            if story.process.spec != event.spec or story.process.arguments != event.arguments:
+            same = values.same(story.process.arguments, event.arguments)
+            if story.process.spec != event.spec or not same:
                 raise Invalid(
                     f"the key {event.key!r} stands for process {id}, which has another spec; take a new key"
                 ) from None
@@ -177,10 +178,16 @@ class Client:
             raise Invalid(f"colony: the spec is for {spec.colony!r}, this context is for {self.colony!r}")
         if key is not None and not 1 <= len(key) <= 256:
             raise Invalid(f"key: it has {len(key)} characters; 1 to 256 are allowed")
-        arguments = None
+        arguments: Ref | None = None
         given = [spec.args, spec.kwargs]
-        if any(given) and len(values.pack(given, "the arguments")) > values.MAX_INLINE_BYTES:
-            _, arguments = await values.store(self.ledger, self.name, given, "the arguments")
+        packed = values.pack(given, "the arguments") if any(given) else b""
+        if len(packed) > values.MAX_INLINE_BYTES:
+            if key is not None:
+                before = (await self.session.story(keyed_id(self.name, key))).process
+                if before is not None and values.is_kept(packed, before.arguments):
+                    arguments = before.arguments
+            if arguments is None:
+                _, arguments = await values.store(self.ledger, self.name, given, "the arguments")
             spec = spec.model_copy(update={"args": [], "kwargs": {}})
         if spec.env or spec.conditions.workernames or spec.conditions.labels:  # no other field can be large
             rest = len(values.pack(spec.wire(), "the spec"))

@@ -180,6 +180,16 @@ def _unique(pairs: list[tuple[str | bytes, Any]]) -> dict[str | bytes, Any]:
     return found
 
 
+def check(event: Event) -> None:
+    """Raise Invalid if readers would not take this event as one."""
+    try:
+        EVENT.validate_python({"type": event.type, **data_of(event)})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        raise Invalid(f"{event.type}: {where}: {first['msg']}") from None
+
+
 def data_of(event: Event) -> dict[str, Any]:
     """The data of an event as plain values; what is None is left out."""
     return {name: value for name, value in _fields(event).items() if name != "type"}

@@ -13,12 +13,15 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import platformdirs
 
 from colonies.core.names import name as checked_name
 from colonies.creds import Credential
 from colonies.errors import Invalid, NotFound
+
+SCHEMES = ("nats", "tls", "ws", "wss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,20 @@ def in_use() -> str | None:
     """The context in use, or None."""
     try:
         return (config_folder() / "current").read_text(encoding="utf-8").strip() or None
-    except OSError:
+    except (OSError, ValueError):
         return None
+
+
+def checked_url(url: str, where: str) -> str:
+    """A broker's URL, if it is one. `where` opens the message. Raises Invalid."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise Invalid(f"{where} {url}: allowed: {', '.join(SCHEMES)}, such as nats://host:4222")
+    return url
 
 
 def resolve(
@@ -116,6 +131,7 @@ def resolve(
     Raises:
         NotFound: nothing says which colony is meant.
     """
+    given = bool(url)
     url = url or os.environ.get("COLONIES_URL") or None
     creds = str(creds) if creds else os.environ.get("COLONIES_CREDS") or None
     name = context or os.environ.get("COLONIES_CONTEXT") or None
@@ -126,6 +142,8 @@ def resolve(
                 "no context is in use: start a colony of your own with `colonies dev`, or add one with "
                 "`colonies context add NAME --url nats://HOST:PORT --creds FILE`"
             )
+    if url:
+        checked_url(url, "--url" if given else "COLONIES_URL")
     if name is None:
         return Context("", url or "", creds or "")
     found = load(name)

@@ -25,10 +25,11 @@ from colonies.direct import DirectClient, Message
 from colonies.errors import NotFound, Unavailable
 from colonies.ids import new_token
 from colonies.ledger import Draft, Offers, Stored, Subscription
-from colonies.link import Link, sequence_of, status_of
+from colonies.link import ANSWER_S, Link, sequence_of, status_of
 from colonies.queueing import JetStreamMachinery, JetStreamOffers
 
 READ_BATCH = 512
+READ_BYTES = 1024 * 1024  # of a batch: what else is asked on this connection is answered behind it
 MAX_LASTS = 1_024  # messages: the most that the broker gives in one answer to `multi_last`
 MAX_BATCH = 1_000
 CHUNK_BYTES = 256 * 1024
@@ -140,13 +141,7 @@ class JetStreamLedger:
     # --- reading -------------------------------------------------------------------------------------
 
     async def read(self, pattern: str) -> list[Stored]:
-        leader = await self._last_under(pattern)
-        if not leader:
-            return []
-        found = [stored async for batch in self.scan(0, pattern, up_to=leader) for stored in batch]
-        if found and found[-1].sequence >= leader:
-            return found
-        return await self._read_one_by_one(pattern)
+        return [stored async for batch in self.scan(0, pattern) for stored in batch]
 
     async def _last_under(self, pattern: str) -> int:
         """The last sequence under a pattern as the leader has it, 0 if there is none."""
@@ -158,10 +153,10 @@ class JetStreamLedger:
             return 0
         return int(newest["message"]["seq"])
 
-    async def _read_one_by_one(self, pattern: str) -> list[Stored]:
+    async def _read_one_by_one(self, after: int, pattern: str) -> list[Stored]:
         """From the leader itself, for the rare moment in which a replica is behind."""
         found: list[Stored] = []
-        sequence = 1
+        sequence = after + 1
         while True:
             try:
                 answer = await self._link.ask(
@@ -181,25 +176,43 @@ class JetStreamLedger:
             sequence = found[-1].sequence + 1
 
     async def scan(
-        self, after: int = 0, pattern: str = subjects.EVERYTHING, *, up_to: int | None = None
+        self, after: int = 0, pattern: str = subjects.EVERYTHING, *, wait_s: float = ANSWER_S
     ) -> AsyncIterator[list[Stored]]:
-        async for batch in self._batches(subjects.LEDGER, after, pattern):
+        """As the protocol says. A part of the ledger is held against the leader's word: its reader moves on
+        to where the whole ends, so what a replica that is behind left out would never be seen."""
+        if pattern == subjects.EVERYTHING:
+            async for batch in self._batches(subjects.LEDGER, after, pattern, wait_s):
+                yield batch
+            return
+        leader = await self._last_under(pattern)
+        if leader <= after:
+            return
+        async for batch in self._batches(subjects.LEDGER, after, pattern, wait_s):
             yield batch
-            if up_to is not None and batch[-1].sequence >= up_to:
+            after = batch[-1].sequence
+            if after >= leader:
                 return
+        if rest := await self._read_one_by_one(after, pattern):
+            yield rest
 
-    async def _batches(self, stream: str, after: int, pattern: str) -> AsyncIterator[list[Stored]]:
+    async def _batches(
+        self, stream: str, after: int, pattern: str, wait_s: float = ANSWER_S
+    ) -> AsyncIterator[list[Stored]]:
         while True:
-            body = {"seq": after + 1, "batch": READ_BATCH, "next_by_subj": pattern}
-            found, status = await self._get_many(stream, body)
+            body = {"seq": after + 1, "batch": READ_BATCH, "max_bytes": READ_BYTES, "next_by_subj": pattern}
+            found, status = await self._get_many(stream, body, wait_s)
             if found:
                 after = found[-1].sequence
                 yield found
             if not found or status.get("Nats-Num-Pending", "0") == "0":
                 return
 
-    async def _get_many(self, stream: str, body: dict[str, Any]) -> tuple[list[Stored], dict[str, str]]:
-        future = await self._link.start(f"$JS.API.DIRECT.GET.{stream}", json.dumps(body).encode(), many=True)
+    async def _get_many(
+        self, stream: str, body: dict[str, Any], wait_s: float = ANSWER_S
+    ) -> tuple[list[Stored], dict[str, str]]:
+        """The answers to one request, and the headers of what ended them. `wait_s` limits each silence."""
+        subject = f"$JS.API.DIRECT.GET.{stream}"
+        future = await self._link.start(subject, json.dumps(body).encode(), many=True, wait_s=wait_s)
         messages, status = await future
         if status["Status"] == "503":
             raise Unavailable(f"the stream {stream} is not there")
@@ -218,13 +231,15 @@ class JetStreamLedger:
         body = {"deleted_details": True} if deleted_details else None
         return await self._link.ask(f"$JS.API.STREAM.INFO.{stream}", body)
 
-    async def at(self, sequence: int) -> Stored:
+    async def at(self, sequence: int, *, wait_s: float = ANSWER_S) -> Stored:
         """One message of the ledger by its sequence.
 
         Raises:
             NotFound: the broker has none there, or cannot read the one it has.
         """
-        answer = await self._link.ask(f"$JS.API.STREAM.MSG.GET.{subjects.LEDGER}", {"seq": sequence})
+        answer = await self._link.ask(
+            f"$JS.API.STREAM.MSG.GET.{subjects.LEDGER}", {"seq": sequence}, wait_s=wait_s
+        )
         message = answer["message"]
         return Stored(
             message["subject"],

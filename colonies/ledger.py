@@ -8,8 +8,8 @@ compares sequences; it never looks into an event.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,23 @@ class Delivery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PullEnded:
-    """A pull ended: it ran out of offers or time (`missing` False), or the queue has no consumer yet."""
+    """A pull ended: it ran out of offers or time (`missing` False), or the queue has no consumer yet.
+
+    `number` is the pull's own. `status`: the broker's word for it; anything but `EMPTY`, `TIME_UP` and none
+    (the connection broke) says that it did not take the pull.
+    """
+
+    EMPTY: ClassVar = "404"
+    TIME_UP: ClassVar = "408"
 
     queue: str
     missing: bool = False
+    number: int = 0
+    status: str = field(default="", compare=False)
+
+    @property
+    def refused(self) -> bool:
+        return self.status not in ("", self.EMPTY, self.TIME_UP)
 
 
 Arrival = Delivery | PullEnded
@@ -66,9 +79,9 @@ Arrival = Delivery | PullEnded
 class Offers(Protocol):
     """A worker's side of the queues: pulls go out, `arrivals` brings what they find, in one place."""
 
-    async def pull(self, queue: str, *, batch: int, wait_s: float) -> None:
-        """Ask for up to `batch` offers; 0 s: only those that are there. Ends with one `PullEnded`,
-        unless all `batch` offers came."""
+    async def pull(self, queue: str, *, batch: int, wait_s: float, number: int = 0) -> None:
+        """Ask for up to `batch` offers; 0 s: only those that are there. Ends with one `PullEnded` that bears
+        `number`, unless all `batch` offers came."""
 
     async def arrival(self) -> Arrival:
         """The next offer or ended pull."""
@@ -82,10 +95,15 @@ class Subscription(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """A queue's consumer: the last sequence it handed out, and the one up to which all is acknowledged."""
+    """A queue's consumer: the last sequence it handed out, and the one up to which all is acknowledged.
+
+    `pending` offers were handed out and are not acknowledged; `pulls` are parked, waiting for one.
+    """
 
     delivered: int
     acknowledged: int
+    pending: int = 0
+    pulls: int = 0
 
 
 class Machinery(Protocol):

@@ -38,14 +38,18 @@ _log = structlog.get_logger("colonies.ledger")
 
 
 class _Request:
-    """One request under way: where its answers go."""
+    """One request under way: where its answers go, and when the last one came (s, `time.monotonic`)."""
 
-    __slots__ = ("answers", "future", "subject", "timer")
+    __slots__ = ("answers", "future", "heard", "subject", "timer", "wait_s")
 
-    def __init__(self, subject: str, future: asyncio.Future[Any], answers: list[Message] | None) -> None:
+    def __init__(
+        self, subject: str, future: asyncio.Future[Any], answers: list[Message] | None, wait_s: float
+    ) -> None:
         self.subject = subject
         self.future = future
         self.answers = answers
+        self.wait_s = wait_s
+        self.heard = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -104,6 +108,9 @@ class Link:
                 f"no broker answers at {where(self.url)}; "
                 "start one with `colonies dev`, or name yours with --url"
             ) from None
+        if urlsplit(self.url).scheme == "tls" and not self.nc._server_info.get("tls_required"):
+            await self._abandon()
+            raise Unavailable(f"the broker at {where(self.url)} does not speak TLS, as tls:// asks for")
         self._opened = True
         self._connected.set()
         await self.nc.listen(f"{self._replies}.*", self._on_answer)
@@ -199,13 +206,14 @@ class Link:
         wait_s: float = ANSWER_S,
     ) -> asyncio.Future[Any]:
         """Send a request, waiting for the connection if need be; the future brings its answer, a Message,
-        or, with `many`, the list of its answers and the headers of what ended it."""
+        or, with `many`, the list of its answers and the headers of what ended it. `wait_s` limits the
+        silence before each answer, not the time of all of them: a slow link is not a dead broker."""
         if not self.nc.is_connected:
             await self.wait_connected(wait_s)
         loop = asyncio.get_running_loop()
         self._count += 1
         token = str(self._count)
-        request = _Request(subject, loop.create_future(), [] if many else None)
+        request = _Request(subject, loop.create_future(), [] if many else None, wait_s)
         request.timer = loop.call_later(wait_s, self._expire, token)
         self._requests[token] = request
         try:
@@ -233,6 +241,12 @@ class Link:
             raise Unavailable("the connection is closed")
 
     def _expire(self, token: str) -> None:
+        request = self._requests.get(token)
+        if request is not None:
+            rest_s = request.heard + request.wait_s - time.monotonic()
+            if rest_s > 0:
+                request.timer = asyncio.get_running_loop().call_later(rest_s, self._expire, token)
+                return
         self._finish(token, error=Unknown("the broker gave no answer in time"))
 
     def _finish(self, token: str, value: Any = None, error: BaseException | None = None) -> None:
@@ -263,6 +277,7 @@ class Link:
             self._finish(token, (request.answers, msg.headers))
         else:
             request.answers.append(msg)
+            request.heard = time.monotonic()
 
     async def ask(self, subject: str, body: object, *, wait_s: float = ANSWER_S) -> dict[str, Any]:
         """One JetStream API request; a JSON answer. Raises NotFound and Unavailable."""

@@ -28,11 +28,12 @@ class _Held:
 
 @dataclass(slots=True)
 class _Pull:
-    """A parked pull: `left` more offers, until `until` (ns)."""
+    """A parked pull: `left` more offers, until `until` (ns). `number` is the puller's own."""
 
     offers: MemoryOffers
     left: int
     until: int
+    number: int = 0
 
 
 class MemoryQueue:
@@ -54,23 +55,23 @@ class MemoryQueue:
     @property
     def state(self) -> QueueState:
         floor = min(self._held) - 1 if self._held else self._delivered
-        return QueueState(self._delivered, floor)
+        return QueueState(self._delivered, floor, len(self._held), len(self._pulls))
 
     def add(self, offer: Stored) -> None:
         """A new offer was stored."""
         self._fresh.append(offer)
         self.serve()
 
-    def pull(self, offers: MemoryOffers, batch: int, wait_s: float) -> None:
+    def pull(self, offers: MemoryOffers, batch: int, wait_s: float, number: int = 0) -> None:
         """Hand out up to `batch` offers, now or within `wait_s` seconds."""
         now = self._now()
-        pull = _Pull(offers, batch, now + int(wait_s * SECOND))
+        pull = _Pull(offers, batch, now + int(wait_s * SECOND), number)
         while pull.left and (held := self._next(now)) is not None:
             self._give(held, pull, now)
         if pull.left and wait_s > 0:
             self._pulls.append(pull)
         elif pull.left:
-            offers.put(PullEnded(self.name))
+            offers.put(PullEnded(self.name, number=number, status=PullEnded.EMPTY))
         self._plan(now)
 
     def forget(self, offers: MemoryOffers) -> None:
@@ -83,7 +84,7 @@ class MemoryQueue:
         now = self._now()
         for pull in [pull for pull in self._pulls if pull.until <= now]:
             self._pulls.remove(pull)
-            pull.offers.put(PullEnded(self.name))
+            pull.offers.put(PullEnded(self.name, number=pull.number, status=PullEnded.TIME_UP))
         while self._pulls and (held := self._next(now)) is not None:
             pull = self._pulls.popleft()
             self._give(held, pull, now)
@@ -170,12 +171,12 @@ class MemoryOffers:
     def put(self, arrival: Arrival) -> None:
         self._arrivals.put_nowait(arrival)
 
-    async def pull(self, queue: str, *, batch: int, wait_s: float) -> None:
+    async def pull(self, queue: str, *, batch: int, wait_s: float, number: int = 0) -> None:
         found = self._queues.get(queue)
         if found is None or self._closed:
-            self.put(PullEnded(queue, missing=True))
+            self.put(PullEnded(queue, missing=True, number=number))
         else:
-            found.pull(self, batch, wait_s)
+            found.pull(self, batch, wait_s, number)
 
     async def arrival(self) -> Arrival:
         return await self._arrivals.get()

@@ -2,7 +2,8 @@
 
 It follows the ledger, verifying every event, and holds only the processes that are not final. All it says is
 guarded and cites what makes it true, so two orchestrators, or one that repeats itself, do no harm; killed at
-any point, it derives everything anew from the ledger. It never runs work and can invent none.
+any point, it derives everything anew from the ledger. What fails for one queue or process is logged, tried
+again, and holds up no other. It never runs work and can invent none.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -29,14 +31,18 @@ from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.ledger import Machinery, Stored
+from colonies.reoffering import QueueWatch
 from colonies.session import Session
 from colonies.witness import HighWater, digest_of, recall, remember
 
 SWEEP_S = 2.0
 LOOK_S = 0.25
-DELIVERED_WAIT_S = 5.0
 SOON_S = 1.0
 WITNESS_S = 1.0
+AGAIN_S = 1.0
+UNEXPECTED_S = 1.0
+BLOCKED_MARGIN_S = 2.0  # a timer that is so late is lost
+MAX_FINISHED_KEPT = 100_000  # processes: what comes late of older ones is found out when it matters
 
 # What cannot wait for the next look; all else is found by looking every LOOK_S seconds.
 URGENT_FEEDS = ("feed.process.*.failed.*", "feed.queue.>", "feed.colony.>", "feed.member.>")
@@ -54,12 +60,15 @@ class Orchestrator:
         self.machinery = machinery
         self.ready = asyncio.Event()
         self._history = History(type(session.colony)(session.ledger.colony))
-        self._finished: set[str] = set()
+        self._finished: OrderedDict[str, None] = OrderedDict()
         self._touched: set[str] = set()
         self._unchecked: dict[str, list[Stored]] = {}
         self._doubted: set[str] = set()
         self._wake = asyncio.Event()
+        self._reading = asyncio.Lock()
         self._made: dict[str, float] = {}
+        self._make_again_at: dict[str, float] = {}
+        self._watched: dict[str, QueueWatch] = {}
         self._soon: set[asyncio.TimerHandle] = set()
         self._last_seen: Stored | None = None
 
@@ -97,10 +106,25 @@ class Orchestrator:
         while True:
             try:
                 await step()
-            except (Unavailable, ColoniesError) as error:
+            except ColoniesError as error:
                 _log.debug("trying again", step=step.__name__, error=str(error))
                 await asyncio.sleep(0.5)
+            except Exception:
+                _log.exception("trying again", step=step.__name__)
+                await asyncio.sleep(UNEXPECTED_S)
             await asyncio.sleep(pause_s)
+
+    async def _apart(self, step: Awaitable[None], what: str, **about: str) -> bool:
+        """One step of many, so that its failure is its own. Did it succeed?"""
+        try:
+            await step
+        except ColoniesError as error:
+            _log.warning(f"{what}: failed, tried again", error=str(error), **about)
+        except Exception:
+            _log.exception(f"{what}: failed, tried again", **about)
+        else:
+            return True
+        return False
 
     # --- following -----------------------------------------------------------------------------------
 
@@ -115,6 +139,10 @@ class Orchestrator:
                 _log.debug("ledger not read", error=str(error))
                 await asyncio.sleep(0.2)
                 continue
+            except Exception:
+                _log.exception("ledger not followed, tried again")
+                await asyncio.sleep(UNEXPECTED_S)
+                continue
             if not self.ready.is_set():
                 _log.info(
                     "orchestrator ready", position=self._history.position, open=len(self._history.processes)
@@ -125,12 +153,16 @@ class Orchestrator:
                     await self._wake.wait()
 
     async def _catch_up(self) -> None:
-        history = self._history
-        async for batch in self.ledger.scan(history.position):
-            for stored in batch:
-                self._fold(stored)
-            self._last_seen = batch[-1]
-            await asyncio.sleep(0)
+        async with self._reading:
+            async for batch in self.ledger.scan(self._history.position):
+                for stored in batch:
+                    try:
+                        self._fold(stored)
+                    except Exception:  # one event must not end it all, nor be met again and again
+                        _log.exception("an event was passed over", sequence=stored.sequence)
+                        self._history.position = stored.sequence
+                self._last_seen = batch[-1]
+                await asyncio.sleep(0)
 
     def _fold(self, stored: Stored) -> None:
         """Fold one event. Most processes begin and end within a moment: what only moves them on is believed
@@ -149,7 +181,9 @@ class Orchestrator:
             if process in self._unchecked:  # perhaps only because of something that was believed
                 self._doubted.add(process)
         elif self._history.processes[process].final:
-            self._finished.add(process)
+            self._finished[process] = None
+            if len(self._finished) > MAX_FINISHED_KEPT:
+                self._finished.popitem(last=False)
             self._forget(process)
         else:
             self._touched.add(process)
@@ -191,8 +225,12 @@ class Orchestrator:
     async def _make_queues(self) -> None:
         colony = self._history.colony
         for queue in list(colony.queues.values()):
-            if self._made.get(queue.id) != colony.lease_s:
-                await self._make_queue(queue, colony.lease_s)
+            wait = time.monotonic() < self._make_again_at.get(queue.id, 0.0)
+            if self._made.get(queue.id) == colony.lease_s or wait:
+                continue
+            making = self._make_queue(queue, colony.lease_s)
+            if not await self._apart(making, "making a queue", queue=queue.id):
+                self._make_again_at[queue.id] = time.monotonic() + AGAIN_S
 
     async def _make_queue(self, queue: Queue, lease_s: float) -> None:
         state = await self.machinery.queue_state(queue.id)
@@ -214,12 +252,19 @@ class Orchestrator:
 
     async def _act_on_touched(self) -> None:
         while self._doubted:
-            await self._check(self._doubted.pop())
+            process_id = self._doubted.pop()
+            await self._apart(self._checked(process_id), "checking a process", process=process_id)
         now = await self.ledger.now()
         while self._touched:
             process = self._history.processes.get(self._touched.pop())
-            if process is not None and isinstance(process.phase, Blocked):
-                await self._blocked(process, process.phase.until, now)
+            if process is None or not isinstance(process.phase, Blocked):
+                continue
+            releasing = self._blocked(process, process.phase.until, now)
+            if not await self._apart(releasing, "releasing a process", process=process.id):
+                self._look_again_in(AGAIN_S, process.id)
+
+    async def _checked(self, process: str) -> None:
+        await self._check(process)
 
     async def _blocked(self, process: Process, until: int, now: int) -> None:
         left_s = (until - now) / SECOND
@@ -249,50 +294,76 @@ class Orchestrator:
     async def _sweep(self) -> None:
         """What no event brings about: consumers and offers that went missing, leases and waits that ended."""
         now = await self.ledger.now()
-        passed: dict[str, tuple[int, int]] = {}
-        started = time.monotonic()
         for process_id in [id for id, seen in self._unchecked.items() if now > seen[0].time + 2 * SECOND]:
-            await self._check(process_id)
+            await self._apart(self._checked(process_id), "checking a process", process=process_id)
             await asyncio.sleep(0)
+        open_: dict[str, list[str]] = {}  # by queue
+        late: dict[str, list[str]] = {}
+        started = time.monotonic()
         for process in list(self._history.processes.values()):
             if time.monotonic() - started > 0.05:
                 await asyncio.sleep(0)
                 started = time.monotonic()
+            if isinstance(process.phase, Waiting | Running):
+                open_.setdefault(process.queue, []).append(process.id)
+            if (event := self._over(process, now)) is not None:
+                await self._apart(self._say(process, event), "ending a wait", process=process.id)
+                continue
             match process.phase:
-                case Waiting() as waiting:
-                    await self._waiting(process, waiting, now, passed)
+                case Waiting() as waiting if now > waiting.reoffer_at() + SECOND:
+                    late.setdefault(process.queue, []).append(process.id)
                 case Running() as running if now > running.silent_at():
-                    await self._lapsed(process, running, now)
-                case Blocked(until=until) if now > until + 2 * SECOND:
-                    await self._say(process, Requeued(process.sequence))
+                    lapsing = self._lapsed(process, running, now)
+                    await self._apart(lapsing, "ending a lease", process=process.id)
+        for queue, waiting_ in late.items():
+            offering = self._offer_again(queue, waiting_, open_[queue])
+            await self._apart(offering, "offering again", queue=queue)
 
-    async def _waiting(
-        self, process: Process, waiting: Waiting, now: int, passed: dict[str, tuple[int, int]]
-    ) -> None:
-        limit_s = process.spec.maxwaittime
-        if limit_s is not None and now > waiting.since + limit_s * SECOND:
-            await self._say(process, Expired())
-            return
-        if now < waiting.reoffer_at() + SECOND:
-            return
-        if process.queue not in passed:
-            passed[process.queue] = await self._passed(process.queue)
-        delivered, acknowledged = passed[process.queue]
-        offer = waiting.offer.sequence
-        handed_out = now > waiting.reoffer_at() + DELIVERED_WAIT_S * SECOND and offer <= delivered
-        if offer <= acknowledged or handed_out:
-            await self._say(process, Requeued(process.sequence))
+    def _over(self, process: Process, now: int) -> ProcessEvent | None:
+        """What ends the process's wait, if it is over."""
+        match process.phase:
+            case Waiting(since=since) if process.spec.maxwaittime is not None:
+                return Expired() if now > since + process.spec.maxwaittime * SECOND else None
+            case Blocked(until=until) if now > until + BLOCKED_MARGIN_S * SECOND:
+                return Requeued(process.sequence)
+        return None
 
-    async def _passed(self, queue: str) -> tuple[int, int]:
-        """How far the queue's consumer is; it is made anew when it is gone."""
+    async def _offer_again(self, queue: str, late: list[str], open_: list[str]) -> None:
+        """Of those that wait for long, offer again those that will not be handed out by themselves."""
         state = await self.machinery.queue_state(queue)
-        if state is not None:
-            return state.delivered, state.acknowledged
+        if state is None:
+            self._watched.pop(queue, None)
+            await self._make_lost_queue(queue)
+            return
+        now = await self.ledger.now()
+        await self._catch_up()  # whatever was acknowledged by then has its end in here
+        watch = self._watched.setdefault(queue, QueueWatch())
+        waiting = [process for process in self._still(late) if isinstance(process.phase, Waiting)]
+        lease_s = self._history.colony.lease_s
+        last = not any(
+            isinstance(process.phase, Waiting) and process.phase.offer.sequence > state.delivered
+            for process in self._still(open_)
+        )
+        lost = [
+            process
+            for process in waiting
+            if isinstance(process.phase, Waiting)
+            and watch.lost(process.phase, state, now, lease_s=lease_s, last=last)
+        ]
+        watch.look(state, self._still(open_), now)
+        for process in lost:
+            saying = self._say(process, Requeued(process.sequence))
+            await self._apart(saying, "offering again", process=process.id)
+
+    def _still(self, ids: Iterable[str]) -> Iterable[Process]:
+        """Those processes as they are now, without those that have ended."""
+        return (found for id in ids if (found := self._history.processes.get(id)) is not None)
+
+    async def _make_lost_queue(self, queue: str) -> None:
         declared = self._history.colony.queues.get(queue)
         if declared is not None:
             _log.warning("a queue lost its consumer; made anew", queue=queue)
             await self._make_queue(declared, self._history.colony.lease_s)
-        return 0, 0
 
     async def _lapsed(self, process: Process, running: Running, now: int) -> None:
         last = process.attempts[-1]
@@ -307,6 +378,10 @@ class Orchestrator:
 
     async def _say(self, process: Process, event: ProcessEvent) -> None:
         """Record it; if the process has moved on meanwhile, that is as well."""
+        if not isinstance(process.phase, Blocked):
+            # Somebody may have stored a submission a second time, long after its process ended here.
+            self._unchecked.setdefault(process.id, [])
+            ...
         if process.id in self._unchecked and await self._check(process.id) != process:
             self._touched.add(process.id)
             return

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 import traceback
 from typing import Literal
 
@@ -74,13 +75,18 @@ async def _executed(worker: Worker, session: Session, process: Process, attempt:
     if limit_s is None:
         return await worker.execute(work)
     limit = asyncio.timeout(limit_s)
+    started = time.monotonic()
+    over = _TimedOut(f"timed out: it ran longer than its maxexectime of {limit_s:g} s")
     try:
         async with limit:
-            return await worker.execute(work)
+            output = await worker.execute(work)
     except TimeoutError:
         if not limit.expired():
             raise
-        raise _TimedOut(f"timed out: it ran longer than its maxexectime of {limit_s:g} s") from None
+        raise over from None
+    if time.monotonic() - started > limit_s:  # it blocked the loop, so nothing could stop it in time
+        raise over
+    return output
 
 
 async def _stored(session: Session, output: object) -> tuple[object, Ref | None]:

@@ -3,7 +3,9 @@
 A queue is *parked* when a pull of ours waits in it, so it is known to be empty; any other queue that we serve
 may have offers and is swept, with as many as there are free slots, by priority; every tenth sweep takes the
 one that was swept longest ago, so that nothing starves. An offer that comes when no slot is free goes back
-at once. This module never looks into an offer.
+at once. Pulls are numbered: an end that is not that of the pull we wait for is an old one's, and nothing is
+parked for it, else each break of the connection would leave one parked pull more. This module never looks
+into an offer.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from colonies.session import Session
 PARK_S = 30.0
 SILENT_S = 5.0
 MISSING_WAIT_S = 0.05
+REFUSED_WAIT_S = 1.0
 FAIR_SWEEP_EVERY = 10
 
 
@@ -41,9 +44,11 @@ class Puller:
         self._free = free
         self._take = take
         self._served: dict[str, int] = {}
-        self._parked: dict[str, float] = {}  # since when (s)
+        self._pulls = 0
+        self._parked: dict[str, tuple[int, float]] = {}  # the pull's number, since when (s)
         self._retry_at: dict[str, float] = {}
         self._sweeping: str | None = None
+        self._sweep_first = 0  # the number of the sweep's first pull
         self._sweep_left = 0
         self._sweep_since = 0.0
         self._sweeps = 0
@@ -90,15 +95,23 @@ class Puller:
             queue = self._sweeping if wanted >= max(1, self._sweep_left) else None
         if queue is None:
             return
+        if self._sweeping is None:
+            self._sweep_first = self._pulls + 1
         self._sweep_left = free
         self._sweeping, self._sweep_since = queue, now
-        await self._offers.pull(queue, batch=wanted, wait_s=0)
+        await self._pull(queue, wanted, 0)
+
+    async def _pull(self, queue: str, batch: int, wait_s: float) -> None:
+        self._pulls += 1
+        if wait_s > 0:
+            self._parked[queue] = self._pulls, time.monotonic()
+        await self._offers.pull(queue, batch=batch, wait_s=wait_s, number=self._pulls)
 
     def _give_up_what_is_silent(self, now: float) -> None:
         """A pull whose end got lost must not stall its queue for good."""
         if self._sweeping is not None and now > self._sweep_since + SILENT_S:
             self._sweeping = None
-        for queue in [queue for queue, at in self._parked.items() if now > at + PARK_S + SILENT_S]:
+        for queue in [queue for queue, (_, at) in self._parked.items() if now > at + PARK_S + SILENT_S]:
             del self._parked[queue]
 
     def _find_queues(self) -> None:
@@ -119,7 +132,8 @@ class Puller:
         if self._sweeps % FAIR_SWEEP_EVERY == 0:
             queue = min(ready, key=lambda queue: self._last_sweep.get(queue, 0))
         else:
-            queue = max(ready, key=self._served.__getitem__)
+            # Among equals the one swept longest ago, so that they share.
+            queue = max(ready, key=lambda queue: (self._served[queue], -self._last_sweep.get(queue, 0)))
         self._last_sweep[queue] = self._sweeps
         return queue
 
@@ -143,13 +157,16 @@ class Puller:
 
     async def _ended(self, ended: PullEnded) -> None:
         """A sweep that found it empty parks a pull there; a parked pull that ran out is parked anew."""
-        empty = ended.queue in self._parked or self._sweeping == ended.queue
+        swept = self._sweeping == ended.queue and ended.number >= self._sweep_first
+        parked, _ = self._parked.get(ended.queue, (None, 0.0))
+        if not swept and parked != ended.number:
+            return
         self._parked.pop(ended.queue, None)
-        if self._sweeping == ended.queue:
+        if swept:
             self._sweeping = None
-        if ended.missing:
-            self._retry_at[ended.queue] = time.monotonic() + MISSING_WAIT_S
-        elif empty and not self._stopped and ended.queue in self._served:
-            self._parked[ended.queue] = time.monotonic()
-            await self._offers.pull(ended.queue, batch=1, wait_s=PARK_S)
+        if ended.missing or ended.refused:  # asking again at once would only be refused again
+            pause_s = MISSING_WAIT_S if ended.missing else REFUSED_WAIT_S
+            self._retry_at[ended.queue] = time.monotonic() + pause_s
+        elif not self._stopped and ended.queue in self._served:
+            await self._pull(ended.queue, 1, PARK_S)
         self._wake.set()

@@ -28,6 +28,8 @@ from colonies.ledger import Draft, Ledger, Stored, Subscription
 from colonies.nkeys import KeyPair
 
 REFRESH_S = 30.0
+AGAIN_S = 0.5
+UNEXPECTED_S = 5.0  # after an error of our own: it is logged each time
 MAX_TRIES = 100
 _COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES)
 
@@ -96,6 +98,7 @@ class Session:
             last = await self.ledger.last_sequence()
             found: list[Stored] = []
             for pattern in _COLONY_PATTERNS:
+                # Complete up to what the leader has (see `scan`): whatever is left out is never read again.
                 async for batch in self.ledger.scan(self._position, pattern):
                     found += [stored for stored in batch if stored.sequence <= last]
             queues = len(self.colony.queues)
@@ -122,7 +125,11 @@ class Session:
                 await self.refresh()
             except (Unavailable, NotFound, Refused) as error:
                 _log.debug("colony not refreshed", error=str(error))
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(AGAIN_S)
+                self.stale.set()
+            except Exception:
+                _log.exception("colony not refreshed")
+                await asyncio.sleep(UNEXPECTED_S)
                 self.stale.set()
 
     # --- reading -------------------------------------------------------------------------------------
@@ -136,10 +143,14 @@ class Session:
         return seen
 
     async def story(self, process: str) -> Story:
-        """One process, read from the leader, every event judged."""
+        """One process, read from the leader, every event judged.
+
+        What is not valid may be so only by rules that are old: the feed may lose what changes them. So before
+        anybody decides on it, the colony is read up to there.
+        """
         messages = await self.ledger.read(subjects.guard_of("process", process))
         story = fold_process(self.colony, messages)
-        if any(seen.stranger for seen in story.judged):
+        if any(not s.verdict.valid and s.stored.sequence > self._position for s in story.judged):
             await self.refresh()
             story = fold_process(self.colony, messages)
         return story
@@ -247,6 +258,7 @@ class Session:
                 seen = examine(self.colony, stored)
                 if seen.record is not None and seen.record.id == id:
                     return stored.sequence
+            codec.check(event)
             now = await self.ledger.now()
             prev = colonies_.head(view, kind, entity)
             record = Record(0, now, kind, entity, None, self.name, self.role, id, prev, b"", event)

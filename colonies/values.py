@@ -6,6 +6,7 @@ are what JSON can say; everything richer is turned into that, or refused with it
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Any
 
@@ -13,11 +14,12 @@ import msgpack
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from colonies.core.events import Ref
-from colonies.errors import ColoniesError, Invalid
+from colonies.errors import ColoniesError, Invalid, NotFound
 from colonies.ledger import Ledger
 
 MAX_INLINE_BYTES = 128 * 1024
 MAX_VALUE_BYTES = 64 * 1024 * 1024
+AGAIN_S = 0.5  # a replica that is behind has caught up by then
 
 
 def pack(value: Any, what: str) -> bytes:
@@ -44,14 +46,53 @@ async def store(ledger: Ledger, author: str, value: Any, what: str) -> tuple[Any
     return None, Ref(hashlib.sha256(data).hexdigest(), len(data), name)
 
 
+def is_kept(data: bytes, ref: Ref | None) -> bool:
+    """Are these bytes what is kept there?"""
+    return ref is not None and (len(data), hashlib.sha256(data).hexdigest()) == (ref.size_bytes, ref.sha256)
+
+
+def same(one: Ref | None, other: Ref | None) -> bool:
+    """Do both name the same bytes, wherever they are kept?"""
+    if one is None or other is None:
+        return one is other
+    return (one.sha256, one.size_bytes) == (other.sha256, other.size_bytes)
+
+
 async def load(ledger: Ledger, ref: Ref) -> Any:
     """A stored value.
 
     Raises:
         NotFound: it is gone.
-        ColoniesError: what is kept is not what the event says.
+        ColoniesError: what is kept is not what the event says, or is not what JSON can say.
     """
-    data = await ledger.get_value(ref.object)
-    if hashlib.sha256(data).hexdigest() != ref.sha256:
+    try:
+        data = await ledger.get_value(ref.object)
+    except NotFound:
+        data = b""
+    if not is_kept(data, ref):
+        await asyncio.sleep(AGAIN_S)
+        data = await ledger.get_value(ref.object)
+    if not is_kept(data, ref):
         raise ColoniesError(f"the stored value {ref.object} is not the one that the ledger names")
-    return msgpack.unpackb(data)
+    try:
+        value = msgpack.unpackb(data, strict_map_key=True)
+        _check_plain(value)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError, MemoryError) as error:
+        raise ColoniesError(
+            f"the stored value {ref.object} is not what JSON can say: {error or error.__class__.__name__}"
+        ) from None
+    return value
+
+
+def _check_plain(value: Any) -> None:
+    """Raises TypeError unless all of it is what JSON can say. Without recursion: it may be deep."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if type(item) is dict:
+            left += item.keys()  # `strict_map_key` lets bytes through
+            left += item.values()
+        elif type(item) is list:
+            left += item
+        elif item is not None and type(item) not in (str, int, float, bool):
+            raise TypeError(f"there is a {type(item).__name__} in it")

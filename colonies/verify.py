@@ -2,14 +2,15 @@
 
 A broker that lost events does not say so: it skips them silently, or cuts the tail and counts on from there.
 So sequences must be contiguous up to what the broker itself, or an earlier verification (`high_water`), says
-was there; what a batch leaves out is asked for one by one; and a broker that does not answer is a finding,
-not a wait. It changes nothing and needs no consumer.
+was there; and where a batch ends early, what follows is asked for one by one. A sequence for which the broker
+does not answer, though it does for its neighbours, is a finding; a broker that answers for none of them is
+not there, which says nothing about the ledger. It changes nothing and needs no consumer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,21 +21,27 @@ from colonies.jetstream import JetStreamLedger
 from colonies.ledger import Stored
 from colonies.witness import HighWater, digest_of
 
-BATCH_WAIT_S = 3.0
+SILENCE_S = 3.0  # before an answer, be it one of many
 TRIES = 3
+MAX_NAMED = 1_000  # missing sequences in a row: more are one finding
+MAX_AT_ONCE = 64
 
 Kind = Literal["missing", "damaged", "quarantined", "void"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about one sequence that a reader should know, and the rule that says so."""
+    """Something about one sequence that a reader should know, and the rule that says so.
+
+    `last`: it holds for every sequence up to this one (more than 1,000).
+    """
 
     sequence: int
     kind: Kind
     rule: str
     subject: str | None = None
     author: str | None = None
+    last: int | None = None
 
 
 @dataclass(slots=True)
@@ -54,7 +61,11 @@ class Report:
 
 
 class _Silent(Exception):
-    """The broker does not answer for what stands after this sequence."""
+    """The broker answers, but not for this sequence, nor for those behind it."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(sequence)
+        self.sequence = sequence
 
 
 async def verify_ledger(
@@ -66,26 +77,28 @@ async def verify_ledger(
     """Read and judge every event. `progress` is called with (sequence, last sequence) now and then.
 
     Raises:
-        Unavailable: there is no ledger, or the broker is gone.
+        Unavailable: there is no ledger, or the broker is gone or does not answer.
     """
     before = high_water or HighWater()
     end, lost_bytes = await _extent(ledger)
     report = Report(last_sequence=max(end, before.sequence))
     history = History(Colony(ledger.colony))
+    reader = _Reader(ledger, end)
     position = 0
     while position < report.last_sequence:
         try:
-            batch = await _next(ledger, position, report.last_sequence)
-        except _Silent:
+            batch = await reader.next(position)
+        except _Silent as silent:
+            _gap(report, position + 1, silent.sequence - 1, reader.silent)
             rule = "the broker does not answer for it, nor for what may stand behind it"
-            report.findings.append(Finding(position + 1, "damaged", rule))
+            report.findings.append(Finding(silent.sequence, "damaged", rule))
             break
         for stored in batch:
-            _missing(report, position + 1, stored.sequence)
+            _gap(report, position + 1, stored.sequence - 1, reader.silent)
             position = stored.sequence
             _judge(report, history, stored, before)
         if not batch:
-            _missing(report, position + 1, report.last_sequence + 1)
+            _gap(report, position + 1, report.last_sequence, reader.silent)
             break
         if progress is not None:
             progress(position, report.last_sequence)
@@ -113,9 +126,23 @@ def _judge(report: Report, history: History, stored: Stored, before: HighWater) 
     report.findings.append(Finding(stored.sequence, kind, judged.verdict.rule, stored.subject, author))
 
 
-def _missing(report: Report, first: int, end: int) -> None:
+def _gap(report: Report, first: int, last: int, silent: set[int]) -> None:
+    """What is between two events that were read: some the broker has not, for some it does not answer."""
+    for sequence in sorted(s for s in silent if first <= s <= last):
+        _missing(report, first, sequence - 1)
+        report.findings.append(Finding(sequence, "damaged", "the broker does not answer for it"))
+        first = sequence + 1
+    _missing(report, first, last)
+
+
+def _missing(report: Report, first: int, last: int) -> None:
+    number = last - first + 1
+    if number > MAX_NAMED:
+        rule = f"the broker has no readable message at any of the {number} sequences from here to {last}"
+        report.findings.append(Finding(first, "missing", rule, last=last))
+        return
     rule = "the broker has no readable message at this sequence"
-    report.findings += [Finding(sequence, "missing", rule) for sequence in range(first, end)]
+    report.findings += [Finding(sequence, "missing", rule) for sequence in range(first, last + 1)]
 
 
 def _judge_tail(report: Report, history: History, lost_bytes: int) -> None:
@@ -142,26 +169,83 @@ async def _extent(ledger: JetStreamLedger) -> tuple[int, int]:
     return int(state["last_seq"]), int(lost.get("bytes") or 0)
 
 
-async def _next(ledger: JetStreamLedger, position: int, end: int) -> list[Stored]:
-    """The next batch after `position`; empty if nothing readable is left up to `end`."""
-    for _ in range(TRIES):
-        try:
-            async with asyncio.timeout(BATCH_WAIT_S):
-                async for batch in ledger.scan(position):
+class _Reader:
+    """Reads on over what the broker cannot read, up to `end`, the last sequence that it claims to have.
+
+    `silent` are the sequences for which it does not answer, though it does for their neighbours.
+    """
+
+    def __init__(self, ledger: JetStreamLedger, end: int) -> None:
+        self._ledger = ledger
+        self._end = end
+        self.silent: set[int] = set()
+
+    async def next(self, position: int) -> list[Stored]:
+        """The next events after `position`; empty if nothing readable is left.
+
+        Raises:
+            _Silent: there may be more, but the broker does not answer for it.
+            Unavailable: the broker does not answer at all.
+        """
+        if found := await self._batch(position):
+            return found
+        # Either nothing is left or the batch stumbled over what it cannot read: ask for the next ones singly.
+        first, width, far = position + 1, 1, position + 1 + MAX_NAMED
+        while first <= self._end:
+            asked = range(first, min(first + width, self._end + 1))
+            if found := await self._singly(asked, position):
+                return found
+            first, width = asked.stop, min(2 * width, MAX_AT_ONCE)
+            if first >= far:  # a long gap: a batch may well find where it ends
+                if found := await self._batch(first - 1):
+                    return found
+                far = first + MAX_NAMED
+        return []
+
+    async def _batch(self, position: int) -> list[Stored]:
+        for _ in range(TRIES):
+            try:
+                async for batch in self._ledger.scan(position, wait_s=SILENCE_S):
                     return batch
-            break
-        except (TimeoutError, Unknown):
-            continue
-    # Either nothing is left or the batch stumbled over what it cannot read: ask for the next ones singly.
-    silent = 0
-    for sequence in range(position + 1, end + 1):
-        try:
-            async with asyncio.timeout(BATCH_WAIT_S):
-                return [await ledger.at(sequence)]
-        except NotFound:
-            continue
-        except (TimeoutError, Unknown):
-            silent += 1
-            if silent == TRIES:
-                raise _Silent from None
-    return []
+                return []
+            except Unknown:
+                continue
+            except (Unavailable, NotFound):
+                return []
+        return []
+
+    async def _singly(self, asked: Sequence[int], position: int) -> list[Stored]:
+        """Those of them that are there, up to where the broker is silent."""
+        found: list[Stored] = []
+        for sequence, answer in zip(asked, await asyncio.gather(*map(self._at, asked)), strict=True):
+            if isinstance(answer, Stored):
+                found.append(answer)
+            elif answer == "silent":
+                if found:
+                    break
+                await self._check_neighbours(sequence, position)
+                self.silent.add(sequence)
+                in_a_row = range(sequence - TRIES + 1, sequence + 1)
+                if self.silent.issuperset(in_a_row):
+                    self.silent.difference_update(in_a_row)
+                    raise _Silent(in_a_row[0])
+        return found
+
+    async def _check_neighbours(self, sequence: int, position: int) -> None:
+        """Raises Unavailable if the broker does not answer for what is next to a silent sequence either."""
+        for neighbour in (position, sequence + 1):
+            if 1 <= neighbour <= self._end and await self._at(neighbour) != "silent":
+                return
+        raise Unavailable(
+            f"the broker does not answer (asked for sequence {sequence} of the ledger): try again later"
+        )
+
+    async def _at(self, sequence: int) -> Stored | Literal["none", "silent"]:
+        for _ in range(TRIES):
+            try:
+                return await self._ledger.at(sequence, wait_s=SILENCE_S)
+            except NotFound:
+                return "none"
+            except Unavailable:
+                continue
+        return "silent"

@@ -13,6 +13,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import structlog
+
 from colonies import subjects
 from colonies.core.events import Record
 from colonies.core.process import Process, evolve
@@ -28,6 +30,8 @@ MAX_UNATTENDED = 4_096
 
 _ENDS = frozenset({"completed", "cancelled", "poisoned", "expired"})
 _MAY_END = _ENDS | {"failed"}
+
+_log = structlog.get_logger("colonies.watching")
 
 
 class Watched:
@@ -186,17 +190,30 @@ class Watcher:
         watched = self._watched.get(id)
         if watched is None:
             watched = self._watched[id] = Watched(None)
-            self._live += 1
-            if self._all is None and len(self._watched) >= MANY:
-                await self._watch_everything()
-            if self._all is None:
-                watched.subscription = await self._ledger.subscribe(
-                    subjects.process_events(id), self._on_event
-                )
+            await self._listen(id, watched)
             if len(self._watched) > MAX_UNATTENDED:
                 self._forget_one()
+        elif watched.done and not self._has_ended(watched):  # what was heard as its end is none
+            watched.done = False
+            await self._listen(id, watched)
         watched.users += 1
         return watched
+
+    async def _listen(self, id: str, watched: Watched) -> None:
+        self._live += 1
+        if self._all is None and len(self._watched) >= MANY:
+            await self._watch_everything()
+        if self._all is None:
+            watched.subscription = await self._ledger.subscribe(subjects.process_events(id), self._on_event)
+        watched.story = None  # whoever read it meanwhile heard nothing yet
+        watched.changed.set()
+
+    def _has_ended(self, watched: Watched) -> bool:
+        """Is it final by what was heard and holds? If something does not, its story is to be read."""
+        process = self._catch_up(watched)
+        if process is None:
+            watched.story = None
+        return process is not None and process.final
 
     def _forget_one(self) -> None:
         """Of those that nobody waits for, let the oldest go: who asks for it later reads it."""
@@ -228,7 +245,11 @@ class Watcher:
 
     async def _close_unneeded(self) -> None:
         while True:
-            await (await self._unneeded.get()).close()
+            subscription = await self._unneeded.get()
+            try:
+                await subscription.close()
+            except Exception:
+                _log.exception("subscription not closed")
 
     def _on_event(self, stored: Stored) -> None:
         watched = self._watched.get(subjects.process_of_feed(stored.subject))
@@ -238,17 +259,23 @@ class Watcher:
         event = stored.subject.split(".", 4)[3]
         if watched.followers or event in _MAY_END:
             watched.changed.set()
-        if watched.users == 0 and event in _ENDS:
+        if watched.users == 0 and (event in _ENDS or (event == "failed" and self._has_ended(watched))):
             self._need_no_more(watched)
 
     async def _reread(self) -> None:
         """The feed may lose without a word: what is waited for is read now and then."""
         while True:
             await asyncio.sleep(REREAD_S)
-            for watched in self._watched.values():
-                if watched.users > 0:
-                    watched.story = None
-                    watched.changed.set()
+            try:
+                self._read_again()
+            except Exception:
+                _log.exception("what is waited for is not read again")
+
+    def _read_again(self) -> None:
+        for watched in self._watched.values():
+            if watched.users > 0:
+                watched.story = None
+                watched.changed.set()
 
     def _wake_all(self) -> None:
         for watched in self._watched.values():

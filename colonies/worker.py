@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from colonies.calls import Function
 from colonies.core import events as facts
+from colonies.core.names import name as checked_name
 from colonies.errors import Invalid
 from colonies.execution import Work, run_function
 
@@ -30,7 +31,9 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 MAX_CONCURRENCY = 10_000
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+]  # `nohup` has SIGHUP ignored: then it stays
 
 
 class Offering(Protocol):
@@ -53,7 +56,7 @@ class Worker:
     ) -> None:
         if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
             raise Invalid(f"concurrency: {concurrency}; 1 to {MAX_CONCURRENCY} are allowed")
-        self.runtimetype = runtimetype
+        self.runtimetype = checked_name(runtimetype, "runtimetype")
         self.concurrency = concurrency or os.cpu_count() or 1
         self.backoff_s = backoff_s
         self.functions: dict[str, Function[Any, Any, Any]] = {}
@@ -101,20 +104,21 @@ class Worker:
         creds: str | os.PathLike[str] | None = None,
         grace_s: float = 10.0,
     ) -> None:
-        """Work until SIGTERM or SIGINT, then finish within `grace_s` seconds or give back what still runs."""
+        """Work until SIGTERM, SIGINT or SIGHUP; then finish within `grace_s` seconds or give back."""
         from colonies.connection import open_session
         from colonies.instance import Instance
 
         session = await open_session(context=context, url=url, creds=creds)
         instance = Instance(self, session)
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in heard:
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, instance.stop, grace_s)
         try:
             await instance.run()
         finally:
-            for number in _SIGNALS:
+            for number in heard:
                 with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                     loop.remove_signal_handler(number)
             await session.close()

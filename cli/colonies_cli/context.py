@@ -19,7 +19,6 @@ app = group(
 )
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The context's name.", show_default=False)]
-_SCHEMES = ("nats", "tls", "ws", "wss")
 
 
 @command(app, "add")
@@ -144,18 +143,9 @@ def rm(here: Here, name: _Name) -> None:
 
 
 def _checked_url(url: str) -> str:
-    from urllib.parse import urlsplit
+    from colonies.contexts import checked_url
 
-    from colonies.errors import Invalid
-
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise Invalid(f"--url {url}: allowed: {', '.join(_SCHEMES)}, such as nats://host:4222")
-    return url
+    return checked_url(url, "--url")
 
 
 def _object(context: Context) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 def run() -> int:
     """The entry point: runs what the command line says; the exit code."""
     try:
+        _open_what_is_closed()
         from colonies_cli import exits, output
 
         output.prepare()
@@ -23,6 +24,19 @@ def run() -> int:
             return ended.code
     except KeyboardInterrupt:
         return 130
+
+
+def _open_what_is_closed() -> None:
+    """Without all of stdin, stdout and stderr the event loop aborts: what is closed goes nowhere instead."""
+    import os
+
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _run(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -60,6 +61,12 @@ async def raises_odd_characters() -> None:
 @worker.function
 def logs() -> None:
     logging.getLogger("training").warning("loss is %s", 0.5)
+
+
+@worker.function
+async def block() -> str:
+    time.sleep(0.4)  # noqa: ASYNC251
+    return "done"
 
 
 @worker.function
@@ -184,3 +191,15 @@ async def test_a_failing_process_says_what_failed_not_that_its_worker_did(colony
     handle = await colony.submit({"func": "unavailable", "conditions": {"runtimetype": "python"}})
     with pytest.raises(ProcessFailed, match="another colony"):
         await handle.result(30)
+
+
+async def test_a_coroutine_that_blocks_beyond_its_maxexectime_timed_out(colony: MemoryClient) -> None:
+    spec = {"func": "block", "maxexectime": 0.1, "conditions": {"runtimetype": "python"}}
+    handle = await colony.submit(spec)
+    process = await handle.wait(30)
+    assert [attempt.outcome for attempt in process.attempts] == ["timeout"]
+
+
+def test_a_runtime_type_that_is_no_name_is_refused_where_it_is_given() -> None:
+    with pytest.raises(colonies.Invalid, match="runtimetype"):
+        colonies.Worker("a b")

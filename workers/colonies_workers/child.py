@@ -55,7 +55,7 @@ class Child:
         except OSError as error:
             if error.errno == errno.E2BIG:
                 limit = "func, args and env are too long for a command line (Linux: 128 KiB each)"
-                raise Invalid(f"{limit}: give large values as inputs, in the file COLONIES_INPUTS") from error
+                raise Invalid(f"{limit}: put large values into a file, and pass its name") from error
             raise Unavailable(f"the command could not be started: {error}") from error
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None

@@ -86,7 +86,7 @@ async def run_unix(
     """
     if kwargs:
         names = ", ".join(map(repr, kwargs))
-        raise Invalid(f"a Unix command takes args, not kwargs (got {names}): give args, env or inputs")
+        raise Invalid(f"a Unix command takes args, not kwargs (got {names}): give args or env")
     for name in RESERVED:
         if name in env:
             raise Invalid(f"env may not set {name}: the worker sets it")
