@@ -31,7 +31,7 @@ from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.ledger import Machinery, Stored
-from colonies.reoffering import QueueWatch
+from colonies.reoffering import QueueWatch, offer_of
 from colonies.session import Session
 from colonies.witness import HighWater, digest_of, recall, remember
 
@@ -71,6 +71,7 @@ class Orchestrator:
         self._watched: dict[str, QueueWatch] = {}
         self._soon: set[asyncio.TimerHandle] = set()
         self._last_seen: Stored | None = None
+        self._witnessed = HighWater()
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -119,9 +120,9 @@ class Orchestrator:
         try:
             await step
         except ColoniesError as error:
-            _log.warning(f"{what}: failed, tried again", error=str(error), **about)
+            _log.warning("failed, tried again", doing=what, error=str(error), **about)
         except Exception:
-            _log.exception(f"{what}: failed, tried again", **about)
+            _log.exception("failed, tried again", doing=what, **about)
         else:
             return True
         return False
@@ -161,6 +162,8 @@ class Orchestrator:
                     except Exception:  # one event must not end it all, nor be met again and again
                         _log.exception("an event was passed over", sequence=stored.sequence)
                         self._history.position = stored.sequence
+                    if stored.sequence == self._witnessed.sequence:
+                        self._compare(stored)
                 self._last_seen = batch[-1]
                 await asyncio.sleep(0)
 
@@ -200,6 +203,10 @@ class Orchestrator:
         colony = self._history.colony
         if all(examine(colony, stored).record is not None for stored in believed):
             return self._history.processes.get(process)
+        return await self._read_anew(process)
+
+    async def _read_anew(self, process: str) -> Process | None:
+        self._unchecked.pop(process, None)
         found = (await self.session.story(process)).process
         if found is None or found.final:
             self._forget(process)
@@ -215,12 +222,16 @@ class Orchestrator:
             await asyncio.to_thread(remember, self.ledger.colony, seen)
 
     async def _look_for_a_cut(self) -> None:
-        seen = recall(self.ledger.colony)
+        seen = self._witnessed = recall(self.ledger.colony)
         if await self.ledger.last_sequence() < seen.sequence:
             _log.error(
                 "the ledger ends before an event that was seen here: its tail is lost; run ledger verify",
                 seen=seen.sequence,
             )
+
+    def _compare(self, stored: Stored) -> None:
+        if digest_of(stored) != self._witnessed.digest:
+            _log.error("not the event that was seen here: the ledger was cut", sequence=stored.sequence)
 
     async def _make_queues(self) -> None:
         colony = self._history.colony
@@ -243,11 +254,8 @@ class Orchestrator:
 
     def _first_open_offer(self, queue: Queue) -> int:
         """Where a consumer that is made anew must begin, so that no open offer is passed over."""
-        offers = [
-            process.phase.offer.sequence
-            for process in self._history.processes.values()
-            if process.queue == queue.id and isinstance(process.phase, Waiting | Running)
-        ]
+        of_queue = [process for process in self._history.processes.values() if process.queue == queue.id]
+        offers = [offer for process in of_queue if (offer := offer_of(process))]
         return min(offers, default=max(queue.declared, self._history.position))
 
     async def _act_on_touched(self) -> None:
@@ -338,15 +346,11 @@ class Orchestrator:
         now = await self.ledger.now()
         await self._catch_up()  # whatever was acknowledged by then has its end in here
         watch = self._watched.setdefault(queue, QueueWatch())
-        waiting = [process for process in self._still(late) if isinstance(process.phase, Waiting)]
         lease_s = self._history.colony.lease_s
-        last = not any(
-            isinstance(process.phase, Waiting) and process.phase.offer.sequence > state.delivered
-            for process in self._still(open_)
-        )
+        last = not any(offer_of(process) > state.delivered for process in self._still(open_))
         lost = [
             process
-            for process in waiting
+            for process in self._still(late)
             if isinstance(process.phase, Waiting)
             and watch.lost(process.phase, state, now, lease_s=lease_s, last=last)
         ]
@@ -378,11 +382,11 @@ class Orchestrator:
 
     async def _say(self, process: Process, event: ProcessEvent) -> None:
         """Record it; if the process has moved on meanwhile, that is as well."""
-        if not isinstance(process.phase, Blocked):
-            # Somebody may have stored a submission a second time, long after its process ended here.
-            self._unchecked.setdefault(process.id, [])
-            ...
-        if process.id in self._unchecked and await self._check(process.id) != process:
+        if isinstance(process.phase, Blocked):
+            current = await self._check(process.id)
+        else:  # perhaps a submission that somebody stored a second time, when we had forgotten how it ended
+            current = await self._read_anew(process.id)
+        if current is None or current.head != process.head:
             self._touched.add(process.id)
             return
         queue = process.queue if isinstance(event, Requeued) else None

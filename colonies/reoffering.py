@@ -61,15 +61,16 @@ class QueueWatch:
             return True
         # Nobody was handed anything here, and nobody waits for it: then all may stand as it should, and if
         # there is a backlog, it costs the process its place. Whoever pulls shows the truth within a sweep;
-        # only a worker that never parks a pull and finds nothing would not. So wait long, and put nobody back.
+        # only a worker that never parks a pull would not. So wait long, and do it where nobody is overtaken.
         resort_s = LAST_RESORT_S + LAST_RESORT_LEASES * lease_s
         return last and now > waiting.reoffer_at() + int(resort_s * SECOND)
 
 
 def _handed_out(processes: Iterable[Process], state: QueueState) -> int:
     """How many of them must be pending: handed out, and neither ended nor offered anew."""
-    return sum(
-        isinstance(process.phase, Waiting | Running)
-        and state.acknowledged < process.phase.offer.sequence <= state.delivered
-        for process in processes
-    )
+    return sum(state.acknowledged < offer_of(process) <= state.delivered for process in processes)
+
+
+def offer_of(process: Process) -> int:
+    """The sequence of the process's current offer, 0 if it has none."""
+    return process.phase.offer.sequence if isinstance(process.phase, Waiting | Running) else 0

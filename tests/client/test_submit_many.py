@@ -96,7 +96,7 @@ async def test_what_the_broker_lets_nobody_of_this_role_say_is_refused_one_by_on
 async def test_a_spec_that_makes_no_sense_keeps_all_from_being_submitted(colony: RunningColony) -> None:
     client = await colony.client()
     works = specs(5)
-    works[3] = {**works[3], "env": {name: "x" * 60_000 for name in "ABC"}}
+    works[3] = {**works[3], "env": dict.fromkeys("ABC", "x" * 60_000)}
 
     with pytest.raises(colonies.Invalid, match="the spec without its arguments is"):
         await client.submit_many(works)
@@ -119,7 +119,7 @@ async def said_of(submitting: asyncio.Task[list[colonies.Handle[Any]]]) -> dict[
     return {handle.id: n for n, handle in outcome.accepted}
 
 
-@pytest.mark.parametrize("after", [1, 150])
+@pytest.mark.parametrize("after", [1, 50])
 async def test_what_a_broker_killed_on_the_way_did_not_answer_is_settled_by_reading(
     colony: RunningColony, after: int
 ) -> None:
@@ -144,7 +144,6 @@ async def test_what_a_broker_killed_on_the_way_did_not_answer_is_settled_by_read
     said = await asyncio.wait_for(said_of(submitting), 60)
     await client.submit(before)  # whatever was still on its way has come
     on_ledger = {id: n for id, n in (await submitted(colony)).items() if n >= 0}
-    print(f"{len(said)} of 500 accepted")
     assert said == on_ledger
     assert after <= len(said) <= 500
 
