@@ -6,13 +6,13 @@ ARGS   :=
 # What another project's active environment says is not about us.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help demo test bench chaos lint lock clean setup
+.PHONY: help demo test bench long lint lock clean setup
 
 help:
 	@echo 'make demo    run the main job end to end, show it, clean up'
 	@echo 'make test    run every test                (make test ARGS="-k ledger" for some)'
 	@echo 'make bench   measure: one JSON line per figure'
-	@echo 'make chaos   the long version of the random kills: 100 kills, 300 processes'
+	@echo 'make long    the proofs that take long: 100 random kills over 300 processes, slow waits'
 	@echo 'make lint    format, then lint, types and import direction'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
 	@echo 'make clean   remove what the others made'
@@ -27,8 +27,9 @@ test: setup
 bench: setup
 	@$(PYTHON) -m tests.benchmarks $(ARGS)
 
-chaos: setup
-	@CHAOS_KILLS=100 CHAOS_PROCESSES=300 $(PYTHON) -m pytest tests/acceptance/test_chaos.py $(ARGS)
+long: setup
+	@CHAOS_KILLS=100 CHAOS_PROCESSES=300 $(PYTHON) -m pytest -m 'long or not long' \
+	    tests/acceptance/test_chaos.py tests/acceptance/test_orchestrator.py $(ARGS)
 
 lint: setup
 	@$(PYTHON) -m ruff format .

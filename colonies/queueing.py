@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,6 +29,11 @@ MAX_ACK_PENDING = 100_000
 MAX_WAITING = 10_000
 TIMER_WAIT_S = 20.0
 
+# What may follow the two checks in the header of an offer that stood alone.
+_NO_BATCH_OR_FIRST = re.compile(
+    rf"({subjects.BATCH_ID}: [A-Za-z0-9]+\r\n{subjects.BATCH_SEQUENCE}: 1\r\n"
+    rf"({subjects.BATCH_COMMIT}: 1\r\n)?)?\r\n".encode()
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -114,16 +120,14 @@ class JetStreamOffers:
 def _came_alone(msg: Message) -> bool:
     """Did the broker check that nothing of the entity stood before this message?
 
-    Only if its header says that and nothing else: a name given twice, or with a space before it, is read by
-    the broker otherwise than by us, and in a batch two events of one entity are not checked against each
-    other. Whoever sends more is believed as well, once his process is read.
+    Only if its header says that in just this form: a name given twice, or with a space before it, is read by
+    the broker otherwise than by us. Of a batch only the first is alone, for two events of one entity are not
+    checked against each other in it. Whoever writes it otherwise is believed as well, once it is read.
     """
-    checks = (
-        f"{subjects.EXPECTED_SEQUENCE}: 0\r\n",
-        f"{subjects.EXPECTED_SUBJECT}: {subjects.guard_of_subject(msg.subject)}\r\n",
-    )
-    orders = (checks, checks[::-1])
-    return msg._raw in [f"NATS/1.0\r\n{''.join(order)}\r\n".encode() for order in orders]
+    guard = subjects.guard_of_subject(msg.subject)
+    checks = f"{subjects.EXPECTED_SEQUENCE}: 0\r\n{subjects.EXPECTED_SUBJECT}: {guard}\r\n"
+    begin, raw = f"NATS/1.0\r\n{checks}".encode(), msg._raw or b""
+    return raw.startswith(begin) and _NO_BATCH_OR_FIRST.fullmatch(raw, len(begin)) is not None
 
 
 class JetStreamMachinery:

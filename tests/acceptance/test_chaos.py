@@ -1,6 +1,6 @@
 """Random kills, seeded: whatever dies, each process ends once, and the ledger verifies.
 
-The suite runs a short version; `make chaos` runs the long one (CHAOS_KILLS, CHAOS_PROCESSES, CHAOS_SEED).
+The suite runs a short version; `make long` runs the long one (CHAOS_KILLS, CHAOS_PROCESSES, CHAOS_SEED).
 """
 
 from __future__ import annotations
