@@ -23,6 +23,7 @@ from colonies.core.events import MAX_REASON_CHARS, Assigned, Completed, Failed, 
 from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a_row
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.execution import NotHere
+from colonies.groups import first_error
 from colonies.history import Story, judge_process
 from colonies.ids import new_token
 from colonies.ledger import Delivery
@@ -94,7 +95,7 @@ class Instance:
         log.info("worker stopped")
 
     async def _work(self, puller: Puller, log: Any) -> None:
-        try:
+        with first_error():
             async with asyncio.TaskGroup() as group:
                 loops = [
                     group.create_task(puller.receive(), name="receive offers"),
@@ -107,8 +108,6 @@ class Instance:
                 await self._finish_or_return(log)
                 for loop in loops:
                     loop.cancel()
-        except* ColoniesError as errors:
-            raise errors.exceptions[0] from None
 
     async def _say_started(self) -> None:
         worker = self.worker

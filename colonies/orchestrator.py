@@ -28,6 +28,7 @@ from colonies.core.process import (
     Waiting,
 )
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
+from colonies.groups import first_error
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.ledger import Machinery, Stored
@@ -87,14 +88,13 @@ class Orchestrator:
         self.ledger.on_gap(self._wake.set)
         feeds = [await self.ledger.subscribe(feed, lambda _: self._wake.set()) for feed in URGENT_FEEDS]
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow(), name="follow the ledger")
-                group.create_task(self._repeat(self._sweep, SWEEP_S), name="sweep")
-                group.create_task(self._repeat(self._due, 0.0), name="timers")
-                group.create_task(self._repeat(self._bear_witness, WITNESS_S), name="witness")
-                group.create_task(self.ledger.lost(), name="watch connection")
-        except* ColoniesError as errors:
-            raise errors.exceptions[0] from None
+            with first_error():
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._follow(), name="follow the ledger")
+                    group.create_task(self._repeat(self._sweep, SWEEP_S), name="sweep")
+                    group.create_task(self._repeat(self._due, 0.0), name="timers")
+                    group.create_task(self._repeat(self._bear_witness, WITNESS_S), name="witness")
+                    group.create_task(self.ledger.lost(), name="watch connection")
         finally:
             for timer in self._soon:
                 timer.cancel()

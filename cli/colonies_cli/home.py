@@ -35,6 +35,7 @@ from colonies import contexts, founding
 from colonies.contexts import Context
 from colonies.creds import Credential
 from colonies.errors import ColoniesError, Invalid, NotFound, Unavailable
+from colonies.groups import first_error
 from colonies.nkeys import KeyPair
 from colonies.operator import Keyring
 from colonies.reaper import Reaper
@@ -161,7 +162,7 @@ class Home:
                 Service(kind, place, partial(self._member, broker.url, owner, keyring, kind))
                 for kind in KINDS
             ]
-            try:
+            with first_error():
                 async with asyncio.TaskGroup() as group:
                     group.create_task(broker.keep(), name="broker")
                     for service in services:
@@ -169,8 +170,6 @@ class Home:
                     for service in services:
                         await service.ready.wait()
                     started(self._context(broker.url))
-            except* ColoniesError as errors:
-                raise errors.exceptions[0] from None
 
     def _keyring(self) -> Keyring:
         keys = self.folder / "keys"

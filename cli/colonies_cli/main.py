@@ -24,6 +24,18 @@ def run() -> int:
             return ended.code
     except KeyboardInterrupt:
         return 130
+    finally:
+        _let_go_of_stdout()
+
+
+def _let_go_of_stdout() -> None:
+    """What cannot be written by now never will be; the last try at exit must not change the code."""
+    import os
+
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _open_what_is_closed() -> None:

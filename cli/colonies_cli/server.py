@@ -146,9 +146,9 @@ async def _serve(context: Context, services: list[Service]) -> None:
     """Keep the services running until cancelled; say `ready` once all are."""
     import asyncio
 
-    from colonies.errors import ColoniesError
+    from colonies.groups import first_error
 
-    try:
+    with first_error():
         async with asyncio.TaskGroup() as tasks:
             for service in services:
                 tasks.create_task(service.keep(give_up=True), name=service.kind)
@@ -156,5 +156,3 @@ async def _serve(context: Context, services: list[Service]) -> None:
                 await service.ready.wait()
             kinds = ",".join(service.kind for service in services)
             print(f"ready {context.url} context={context.name or '-'} services={kinds}", flush=True)
-    except* ColoniesError as errors:
-        raise errors.exceptions[0] from None

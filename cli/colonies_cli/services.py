@@ -24,6 +24,7 @@ import structlog
 from colonies import founding, jetstream
 from colonies.creds import Credential
 from colonies.errors import ColoniesError, Conflict, Invalid, NotFound, Refused
+from colonies.groups import first_error
 from colonies.operator import OperatorKeys, OwnerKeys
 from colonies.orchestrator import Orchestrator
 from colonies.roles import RoleName
@@ -117,7 +118,7 @@ class Service:
     async def _run(self) -> None:
         async with opened(self._place.url, await self._credential()) as session:
             service = self._make(session)
-            try:
+            with first_error():
                 async with asyncio.TaskGroup() as group:
                     beside = [
                         group.create_task(self._announce(service), name=f"{self.kind} ready"),
@@ -127,8 +128,6 @@ class Service:
                     await service.run()
                     for task in beside:
                         task.cancel()
-            except* ColoniesError as errors:
-                raise errors.exceptions[0] from None
 
     def _make(self, session: Session) -> _Running:
         if self.kind == "orchestrator":
