@@ -14,7 +14,7 @@ from colonies_cli.output import Output
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from colonies.verify import Report
+    from colonies.verify import Finding, Report
 
 app = group("Read the colony's ledger, and verify it.\n\nExample: colonies ledger tail -f")
 
@@ -75,10 +75,7 @@ async def verify(
 
 
 def _show_report(here: Here, report: Report) -> None:
-    findings = [
-        {"sequence": f.sequence, "kind": f.kind, "rule": f.rule, "subject": f.subject, "author": f.author}
-        for f in report.findings
-    ]
+    findings = [finding_object(finding) for finding in report.findings]
     if here.output == Output.json:
         for finding in findings:
             output.json_line(finding)
@@ -101,6 +98,18 @@ def _show_report(here: Here, report: Report) -> None:
             )
         number = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
         output.line(f"{report.events} events, {report.valid} valid, {number if findings else 'no findings'}")
+
+
+def finding_object(finding: Finding) -> dict[str, Any]:
+    """A finding as JSON; `last` only where it stands for a long run of sequences."""
+    found: dict[str, Any] = {
+        "sequence": finding.sequence,
+        "kind": finding.kind,
+        "rule": finding.rule,
+        "subject": finding.subject,
+        "author": finding.author,
+    }
+    return found if finding.last is None else {**found, "last": finding.last}
 
 
 def _progress() -> Callable[[int, int], None] | None:

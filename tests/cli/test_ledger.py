@@ -6,9 +6,12 @@ import asyncio
 import os
 from pathlib import Path
 
+from colonies_cli.ledger import finding_object
+
 from colonies import codec
 from colonies.ids import new_id
 from colonies.ledger import Draft
+from colonies.verify import Finding
 from tests.cli.conftest import Cli
 from tests.harness import running_colony
 
@@ -105,3 +108,9 @@ async def _signed_by_nobody(client: object, process: str) -> int:
     opened = codec.open_(session.ledger.colony, subject, sealed.data)
     data = sealed.data.replace(opened.signature, os.urandom(64))
     return int(await session.ledger.append(Draft(subject, data, story.guard)))
+
+
+def test_a_long_run_of_missing_sequences_says_where_it_ends() -> None:
+    one = finding_object(Finding(7, "missing", "gone"))
+    assert one == {"sequence": 7, "kind": "missing", "rule": "gone", "subject": None, "author": None}
+    assert finding_object(Finding(7, "missing", "gone", last=9_000)) == {**one, "last": 9_000}
