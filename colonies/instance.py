@@ -23,7 +23,6 @@ from colonies.core.events import MAX_REASON_CHARS, Assigned, Completed, Failed, 
 from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a_row
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.execution import NotHere
-from colonies.groups import first_error
 from colonies.history import Story, judge_process
 from colonies.ids import new_token
 from colonies.ledger import Delivery
@@ -31,6 +30,7 @@ from colonies.liveness import Held, Liveness, lease_left_s
 from colonies.outcome import outcome_of
 from colonies.pulling import Puller
 from colonies.session import Session
+from colonies.tasks import first_error
 from colonies.worker import Worker
 
 EARLY_S = 0.05

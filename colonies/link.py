@@ -26,6 +26,7 @@ from colonies.direct import DirectClient, Message
 from colonies.errors import ColoniesError, Conflict, NotFound, Refused, Unavailable, Unknown
 from colonies.ids import new_token
 from colonies.roles import gated
+from colonies.tasks import cancellable
 
 ANSWER_S = 10.0
 REFUSED_S = 0.5  # a broker that is being restarted is back by then
@@ -79,23 +80,25 @@ class Link:
         try:
             async with asyncio.timeout(wait_s):
                 await _somebody_listens(self.url)
-                await self.nc.connect(
-                    self.url,
-                    name=f"colonies {credential.name}",
-                    user_jwt_cb=lambda: bytearray(credential.jwt.encode()),
-                    signature_cb=lambda nonce: base64.b64encode(credential.keypair.sign(nonce.encode())),
-                    inbox_prefix=self.inbox,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # a float is fine: it is slept
-                    connect_timeout=2,
-                    ping_interval=10,
-                    max_outstanding_pings=2,
-                    pending_size=PENDING_BYTES,
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnect,
-                    reconnected_cb=self._on_reconnect,
-                    closed_cb=self._on_closed,
-                    allow_reconnect=True,
+                await cancellable(
+                    self.nc.connect(
+                        self.url,
+                        name=f"colonies {credential.name}",
+                        user_jwt_cb=lambda: bytearray(credential.jwt.encode()),
+                        signature_cb=lambda nonce: base64.b64encode(credential.keypair.sign(nonce.encode())),
+                        inbox_prefix=self.inbox,
+                        max_reconnect_attempts=-1,
+                        reconnect_time_wait=0.2,  # type: ignore[arg-type]  # a float is fine: it is slept
+                        connect_timeout=2,
+                        ping_interval=10,
+                        max_outstanding_pings=2,
+                        pending_size=PENDING_BYTES,
+                        error_cb=self._on_error,
+                        disconnected_cb=self._on_disconnect,
+                        reconnected_cb=self._on_reconnect,
+                        closed_cb=self._on_closed,
+                        allow_reconnect=True,
+                    )
                 )
         except (TimeoutError, OSError, NatsError, Refused) as error:
             await self._abandon()
@@ -108,6 +111,9 @@ class Link:
                 f"no broker answers at {where(self.url)}; "
                 "start one with `colonies dev`, or name yours with --url"
             ) from None
+        except asyncio.CancelledError:
+            await self._abandon()
+            raise
         if urlsplit(self.url).scheme == "tls" and not self.nc._server_info.get("tls_required"):
             await self._abandon()
             raise Unavailable(f"the broker at {where(self.url)} does not speak TLS, as tls:// asks for")
@@ -118,7 +124,7 @@ class Link:
     async def _abandon(self) -> None:
         self._closing = True
         with contextlib.suppress(Exception):
-            await self.nc.close()
+            await cancellable(self.nc.close())
 
     async def close(self) -> None:
         """Send what is to be sent, and leave."""
@@ -126,11 +132,13 @@ class Link:
             return
         self._closing = True
         self._fail_requests(Unavailable("the connection is being closed"))
-        with contextlib.suppress(NatsError, OSError, TimeoutError):
-            if self.nc.is_connected:
-                await self.nc.flush(2)
-        with contextlib.suppress(NatsError, OSError):
-            await self.nc.close()
+        try:
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                if self.nc.is_connected:
+                    await cancellable(self.nc.flush(2))
+        finally:
+            with contextlib.suppress(NatsError, OSError):
+                await cancellable(self.nc.close())
 
     async def lost(self) -> None:
         """Wait for ever, or raise why this member is let in no more."""

@@ -14,7 +14,6 @@ This module never decides who may become a member: that is the ledger's, which s
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import secrets
@@ -25,12 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nats.errors
-from nats.aio.client import Client
-
 from colonies import jwt
 from colonies.core.names import member_name
 from colonies.creds import Credential, read_secret, sync_folder, write_secret
+from colonies.errand import errand
 from colonies.errors import Invalid, Refused, Unavailable
 from colonies.nkeys import KeyPair, Kind, kind_of
 from colonies.roles import API, CLOSED, GATE, ROLES, RoleName, gate_mappings, role_named, template
@@ -151,29 +148,9 @@ class OperatorKeys:
             raise Invalid("only the token of an account can be pushed")
         if claims["iss"] != self._operator.public:  # the broker would store it and then let no member in
             raise Invalid(f"this account's token is signed by {claims['iss']}, not by this operator")
-        user, client = self._system_user, Client()
-        doing = "log in with the system account"
-        try:
-            async with asyncio.timeout(PUSH_SECONDS):  # by itself the client would try to connect for minutes
-                await client.connect(
-                    url,
-                    user_jwt_cb=user.user_jwt,
-                    signature_cb=user.signature,
-                    inbox_prefix=user.inbox_prefix,
-                    allow_reconnect=False,
-                    error_cb=_quiet,
-                )
-                doing = "get an answer to the account's token"
-                answer = await client.request(
-                    _PUSH_SUBJECT, account_jwt.encode("ascii"), timeout=PUSH_SECONDS
-                )
-        except (OSError, TimeoutError, nats.errors.Error) as error:
-            said = str(error) or f"no answer within {PUSH_SECONDS:.0f} s"
-            raise Unavailable(f"cannot {doing} at {url}: {said}") from error
-        finally:
-            with contextlib.suppress(OSError, nats.errors.Error):
-                await client.close()
-        _check_answer(answer.data)
+        async with errand(url, self._system_user, wait_s=PUSH_SECONDS) as ask:
+            answer = await ask(_PUSH_SUBJECT, account_jwt.encode("ascii"))
+        _check_answer(answer)
 
 
 class OwnerKeys:
@@ -311,10 +288,6 @@ def _sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 shutil.rmtree(left)
-
-
-async def _quiet(_: Exception) -> None:
-    """Nothing: what goes wrong comes out of the request; the default would log it as well."""
 
 
 def _check_answer(data: bytes) -> None:

@@ -28,12 +28,12 @@ from colonies.core.process import (
     Waiting,
 )
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
-from colonies.groups import first_error
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.ledger import Machinery, Stored
 from colonies.reoffering import QueueWatch, offer_of
 from colonies.session import Session
+from colonies.tasks import first_error
 from colonies.witness import HighWater, digest_of, recall, remember
 
 SWEEP_S = 2.0

@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-
 from colonies import subjects
 from colonies.creds import Credential
+from colonies.errand import errand
 from colonies.errors import Unavailable
 
 DAY_NS = 86_400 * 1_000_000_000
@@ -83,35 +81,13 @@ async def create(url: str, admin: Credential, *, replicas: int = 1, wait_s: int 
     Raises:
         Unavailable: the broker does not answer or does not want them; the message says which.
     """
-    client = Client()
-    try:
-        await client.connect(
-            url,
-            user_jwt_cb=admin.user_jwt,
-            signature_cb=admin.signature,
-            allow_reconnect=False,
-            inbox_prefix=admin.inbox_prefix,
-            connect_timeout=wait_s,
-            error_cb=_quiet,
-        )
+    async with errand(url, admin, wait_s=wait_s) as ask:
         for config in configs(replicas):
             name = config["name"]
-            info = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", b"", timeout=wait_s)).data)
-            if "error" not in info:
+            if "error" not in json.loads(await ask(f"$JS.API.STREAM.INFO.{name}", b"")):
                 continue
-            made = await client.request(
-                f"$JS.API.STREAM.CREATE.{name}", json.dumps(config).encode(), timeout=wait_s
-            )
-            error = json.loads(made.data).get("error")
-            if error is not None:
-                raise Unavailable(f"the broker does not make the stream {name}: {error['description']}")
-    except (NatsError, OSError, TimeoutError) as error:
-        raise Unavailable(
-            f"the streams could not be made at {url}: {error or type(error).__name__}"
-        ) from None
-    finally:
-        await client.close()
-
-
-async def _quiet(_: Exception) -> None:
-    """What goes wrong comes out of the request."""
+            made = json.loads(await ask(f"$JS.API.STREAM.CREATE.{name}", json.dumps(config).encode()))
+            if "error" in made:
+                raise Unavailable(
+                    f"the broker does not make the stream {name}: {made['error']['description']}"
+                )

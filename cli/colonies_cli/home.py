@@ -35,11 +35,11 @@ from colonies import contexts, founding
 from colonies.contexts import Context
 from colonies.creds import Credential
 from colonies.errors import ColoniesError, Invalid, NotFound, Unavailable
-from colonies.groups import first_error
 from colonies.nkeys import KeyPair
 from colonies.operator import Keyring
 from colonies.reaper import Reaper
 from colonies.server import EmbeddedServer, port_holder
+from colonies.tasks import first_error
 from colonies_cli.services import Kind, Place, Service, enrolled
 
 NAME = "dev"  # of the colony, and of its context

@@ -146,7 +146,7 @@ async def _serve(context: Context, services: list[Service]) -> None:
     """Keep the services running until cancelled; say `ready` once all are."""
     import asyncio
 
-    from colonies.groups import first_error
+    from colonies.tasks import first_error
 
     with first_error():
         async with asyncio.TaskGroup() as tasks:

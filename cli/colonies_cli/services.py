@@ -24,11 +24,11 @@ import structlog
 from colonies import founding, jetstream
 from colonies.creds import Credential
 from colonies.errors import ColoniesError, Conflict, Invalid, NotFound, Refused
-from colonies.groups import first_error
 from colonies.operator import OperatorKeys, OwnerKeys
 from colonies.orchestrator import Orchestrator
 from colonies.roles import RoleName
 from colonies.session import Session
+from colonies.tasks import first_error
 
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 10.0
@@ -221,7 +221,8 @@ async def _until_stopped(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         body.cancel()
         await asyncio.wait({body}, timeout=STOP_S)
         if not body.done():
-            _log.error("not stopped in time; ended without cleaning up", waited_s=STOP_S)
+            left = sorted({task.get_name() for task in asyncio.all_tasks()})
+            _log.error("not stopped in time; ended without cleaning up", waited_s=STOP_S, tasks=left)
             os._exit(1)
         # Who reads our log may be gone before us, as `tee` is after Ctrl-C.
         with contextlib.suppress(asyncio.CancelledError, BrokenPipeError):

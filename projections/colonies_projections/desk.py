@@ -27,6 +27,7 @@ from nats.micro.service import Service, ServiceConfig
 from pydantic_core import to_json
 
 from colonies.errors import Invalid, Unavailable
+from colonies.tasks import cancellable
 from colonies_projections.view import Asked, View, read_question
 
 SERVICE = "colonies-projector"
@@ -51,18 +52,18 @@ async def open_desk(client: Client, views: list[View], answer: Answer) -> AsyncI
             name=SERVICE, version=_version(), description="Views of the ledger", queue_group=QUEUE_GROUP
         )
         service = Service(cast(Client, _OnlyInboxes(client)), config)
-        await service.start()
+        await cancellable(service.start())
     try:
         for view in views:
             await service.add_endpoint(
                 name=view.name, subject=f"query.{view.name}", handler=_handler(view, answer), metadata={}
             )
-        await client.flush()
+        await cancellable(client.flush())
         yield
     finally:
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                await service.stop()
+                await cancellable(service.stop())
 
 
 def _handler(view: View, answer: Answer) -> Callable[[Request], Awaitable[None]]:

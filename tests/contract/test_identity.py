@@ -586,7 +586,7 @@ async def test_an_expired_credential_is_refused(keyring: Keyring, server: Embedd
 async def test_a_token_signed_by_another_colony_is_refused(tmp_path: Path, server: EmbeddedServer) -> None:
     stranger = Keyring.create(tmp_path / "stranger")
     await assert_refused(server.url, member(stranger, "w1", "worker"))
-    with pytest.raises(Unavailable, match="cannot log in with the system account"):
+    with pytest.raises(Unavailable, match="cannot log in as system"):
         await stranger.operator.push_account(server.url, stranger.account_jwt())
 
 
