@@ -154,7 +154,7 @@ class Client:
         async with self._watcher.watching(id) as watched:
             story = await self._submit(id, event, queue)
             if watched.story is None:
-                watched.story = story
+                watched.restart(story)
         return Handle(self, id, call)
 
     async def _submit(self, id: str, event: Queued, queue: str) -> Story:

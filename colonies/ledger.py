@@ -36,11 +36,15 @@ class Draft:
 
 
 class Delivery(Protocol):
-    """An offer handed to a worker. It comes again unless it is acknowledged or kept alive in time."""
+    """An offer handed to a worker. It comes again unless it is acknowledged or kept alive in time.
+
+    `deliveries` counts how often it was handed out, `waiting` those in its queue that never were: a hint.
+    """
 
     stored: Stored
     queue: str
     deliveries: int
+    waiting: int
 
     async def ack(self) -> None:
         """The offer is dealt with: never deliver it again."""

@@ -122,7 +122,8 @@ class MemoryQueue:
         held.due = now + int(self.lease_s * SECOND)
         held.deliveries += 1
         pull.left -= 1
-        pull.offers.put(MemoryDelivery(held.offer, self.name, held.deliveries, self, pull.offers))
+        waiting = len(self._fresh)
+        pull.offers.put(MemoryDelivery(held.offer, self.name, held.deliveries, waiting, self, pull.offers))
 
     def _plan(self, now: int) -> None:
         """Look again when the next parked pull ends or, if one waits, when the next offer is due again."""
@@ -143,6 +144,7 @@ class MemoryDelivery:
     stored: Stored
     queue: str
     deliveries: int
+    waiting: int
     of: MemoryQueue
     offers: MemoryOffers
 

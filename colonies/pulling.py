@@ -2,9 +2,10 @@
 
 A queue is *parked* when a pull of ours waits in it, so it is known to be empty; any other queue that we serve
 may have offers and is swept, with as many as there are free slots, by priority; every tenth sweep takes the
-one that was swept longest ago, so that nothing starves. An offer that comes when no slot is free goes back
-at once. Pulls are numbered: an end that is not that of the pull we wait for is an old one's, and nothing is
-parked for it, else each break of the connection would leave one parked pull more. This module never looks
+one that was swept longest ago, so that nothing starves. Each offer tells how many more wait behind it: after
+the last one the queue is parked without sweeping it in vain. An offer that comes when no slot is free goes
+back at once. Pulls are numbered: an end that is not that of the pull we wait for is an old one's, and nothing
+is parked for it, else each break of the connection would leave one parked pull more. This module never looks
 into an offer.
 """
 
@@ -47,6 +48,7 @@ class Puller:
         self._pulls = 0
         self._parked: dict[str, tuple[int, float]] = {}  # the pull's number, since when (s)
         self._retry_at: dict[str, float] = {}
+        self._emptied: set[str] = set()  # by the last offer that came
         self._sweeping: str | None = None
         self._sweep_first = 0  # the number of the sweep's first pull
         self._sweep_left = 0
@@ -90,6 +92,10 @@ class Puller:
         free = self._free()
         if self._sweeping is None:
             queue, wanted = (self._next_queue(now) if free > 0 else None), free
+            while queue in self._emptied:
+                self._emptied.discard(queue)
+                await self._pull(queue, 1, PARK_S)
+                queue = self._next_queue(now)
         else:
             wanted = free - self._sweep_left
             queue = self._sweeping if wanted >= max(1, self._sweep_left) else None
@@ -147,8 +153,12 @@ class Puller:
             self._parked.pop(arrival.queue, None)
             if self._sweeping == arrival.queue:
                 self._sweep_left -= 1
-                if self._sweep_left <= 0:
+                if self._sweep_left <= 0 or arrival.waiting == 0:
                     self._sweeping = None
+            if arrival.waiting == 0:
+                self._emptied.add(arrival.queue)
+            else:
+                self._emptied.discard(arrival.queue)
             if self._stopped or self._free() <= 0:
                 await arrival.nak()
                 continue

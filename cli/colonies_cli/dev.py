@@ -101,10 +101,11 @@ def _ready(context: Context, folder: Path) -> None:
         f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))}", flush=True
     )
     if in_use == context.name and sys.stderr.isatty():
-        print(
-            "In other terminals:\n"
-            "    colonies process submit --spec sayhello.json\n"
-            "    colonies worker start --name testworker --runtimetype cli\n"
-            "Ctrl-C stops this one.",
-            file=sys.stderr,
-        )
+        with contextlib.suppress(OSError):  # the terminal may be closed by now
+            print(
+                "In other terminals:\n"
+                "    colonies process submit --spec sayhello.json\n"
+                "    colonies worker start --name testworker --runtimetype cli\n"
+                "Ctrl-C stops this one.",
+                file=sys.stderr,
+            )
