@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -38,7 +38,7 @@ def configure(default: str) -> None:
     import structlog
 
     level = _level(default)
-    stderr = Unfailing(sys.stderr)
+    stderr = cast(TextIO, Unfailing(sys.stderr))
     for_people = sys.stderr is not None and sys.stderr.isatty()
     renderer: Any
     if for_people:
