@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import exits, output
+from colonies_cli import exits, having, output
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from colonies.worker import Worker
 
 app = group("Start workers, see them.\n\nExample: colonies worker start --name testworker --runtimetype cli")
@@ -41,16 +40,76 @@ def start(
         int | None,
         typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="How many at a time."),
     ] = None,
+    cpu: Annotated[
+        str | None, typer.Option("--cpu", metavar="CORES", help="Cores it has to give: 4, 0.5 or 500m.")
+    ] = None,
+    mem: Annotated[
+        str | None, typer.Option("--mem", metavar="SIZE", help="Memory it has to give: 16GB, 512Mi.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", metavar="SIZE", help="Disk space it has to give.")
+    ] = None,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gpu",
+            metavar="GPU",
+            help="A graphics processor: A100, A100:40GB, or 2xA100:40GB for two; numbered as given. "
+            "Or none. Again for more.",
+        ),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", metavar="N", min=1, help="Nodes a process may span. Default: 1.")
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes", metavar="N", min=1, help="Ranks that may run at a time, of all together."
+        ),
+    ] = None,
+    walltime: Annotated[
+        float | None,
+        typer.Option("--walltime", metavar="S", min=1, help="Seconds that this worker will be there."),
+    ] = None,
+    location: Annotated[
+        str | None, typer.Option("--location", metavar="PLACE", help="Where it is, for conditions.location.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="NAME=VALUE", help="A label, for conditions.labels. Again for more."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="A TOML file that says any of these; an option says it over."
+        ),
+    ] = None,
 ) -> Coroutine[Any, Any, None]:
     """Run a worker until Ctrl-C or SIGTERM.
 
     It runs Unix commands, or the functions of MODULE:WORKER. Where the context holds the owner's keys, as
     that of `colonies dev` does, the name is enrolled if it is new. Stopped, it finishes what runs within 10
-    seconds, or gives it back; stopped again, at once.
+    seconds, or gives it back; stopped again, at once. What it has to give is found on this machine unless
+    you say it.
 
-    Example: colonies worker start shop:worker --name shop1
+    Example: colonies worker start --name lab1 --mem 64GB --gpu 2xA100:40GB --label site=north
     """
-    return _start(here, _worker(place, runtimetype, concurrency), name)
+    given = having.Given(
+        name=name,
+        runtimetype=runtimetype,
+        concurrency=concurrency,
+        cpu=cpu,
+        mem=mem,
+        storage=storage,
+        gpus=gpu,
+        nodes=nodes,
+        processes=processes,
+        walltime=walltime,
+        location=location,
+        labels=label,
+    )
+    said = having.said(given, config)
+    return _start(here, _worker(place, said), said.name)
 
 
 async def _start(here: Here, worker: Worker, name: str | None) -> None:
@@ -105,15 +164,16 @@ async def ls(
 # --- which worker -----------------------------------------------------------------------------------
 
 
-def _worker(place: str | None, runtimetype: str | None, concurrency: int | None) -> Worker:
+def _worker(place: str | None, said: having.Said) -> Worker:
     """The worker to run. Raises Invalid."""
+    runtimetype, concurrency = said.runtimetype, said.concurrency
     if place is None:
         from colonies_workers.unix import UnixWorker
 
         from colonies.core.names import name as checked
 
         wanted = checked(runtimetype or DEFAULT_RUNTIMETYPE, "--runtimetype")
-        return UnixWorker(wanted, concurrency=concurrency)
+        return UnixWorker(wanted, concurrency=concurrency, has=said.has)
     worker = _imported(place)
     if runtimetype is not None and runtimetype != worker.runtimetype:
         from colonies.errors import Invalid
@@ -122,6 +182,9 @@ def _worker(place: str | None, runtimetype: str | None, concurrency: int | None)
             f"--runtimetype: {place} is for {worker.runtimetype}; its module says so, change it there"
         )
     worker.concurrency = concurrency or worker.concurrency
+    worker.has = worker.has.model_copy(
+        update={field: getattr(said.has, field) for field in said.has.model_fields_set}
+    )
     return worker
 
 
