@@ -119,6 +119,9 @@ class Machinery(Protocol):
     async def queue_state(self, queue: str) -> QueueState | None:
         """How far the queue's consumer is; None: it has none."""
 
+    async def delete_queue(self, queue: str) -> None:
+        """Delete the queue's consumer, if it has one; what it handed out is forgotten."""
+
     async def schedule(self, process: str, at: int) -> None:
         """Make the process due at a ledger time (ns, rounded up to whole seconds). The last one counts."""
 

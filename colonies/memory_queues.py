@@ -92,6 +92,14 @@ class MemoryQueue:
                 self._pulls.append(pull)
         self._plan(now)
 
+    def end(self) -> None:
+        """The queue is deleted: whoever waits here hears it."""
+        for pull in self._pulls:
+            pull.offers.put(PullEnded(self.name, missing=True, number=pull.number))
+        self._pulls.clear()
+        self._held.clear()
+        self._plan(self._now())
+
     def ack(self, sequence: int) -> None:
         self._held.pop(sequence, None)
 

@@ -186,8 +186,8 @@ class JetStreamMachinery:
             return None
 
     async def delete_queue(self, queue: str) -> None:
-        """Delete the queue's consumer; what it handed out is forgotten."""
-        await self._link.ask(f"$JS.API.CONSUMER.DELETE.{subjects.LEDGER}.{queue}", None)
+        with contextlib.suppress(NotFound):
+            await self._link.ask(f"$JS.API.CONSUMER.DELETE.{subjects.LEDGER}.{queue}", None)
 
     async def schedule(self, process: str, at: int) -> None:
         second = -(-at // 1_000_000_000)

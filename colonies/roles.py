@@ -138,6 +138,7 @@ _TABLE = (
             *_READ,
             "ledger.process.*.queued.*.{{name()}}",
             *_each("ledger.process.*.@.{{name()}}", "cancelled", "poisoned", "expired"),
+            *_each("ledger.queue.*.@.{{name()}}", "declared", "retired"),
             *_each("$JS.API.CONSUMER.CREATE.@", "LEDGER", "LEDGER.>", "TIMERS", "TIMERS.>"),
             *_each("$JS.API.CONSUMER.DURABLE.CREATE.@.*", "LEDGER", "TIMERS"),
             *_each("$JS.API.CONSUMER.INFO.@.*", "LEDGER", "TIMERS"),

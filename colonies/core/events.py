@@ -164,6 +164,18 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
+class Retired:
+    """A queue that nobody used is no more; whoever submits to it declares it again.
+
+    `floor` is a sequence up to which nothing in it is open.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    floor: Int
+    type: Literal["queue.retired"] = "queue.retired"
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted:
     """An instance of a worker is up: what it runs, what it offers, what it has for all that runs there."""
 
@@ -304,7 +316,7 @@ ProcessEvent = (
     Queued | Requeued | Assigned | Renewed | Returned | Completed | Failed | Poisoned | Expired | Cancelled
 )
 ColonyEvent = Genesis | Configured | Approved | Revoked
-Event = ProcessEvent | ColonyEvent | Declared | WorkerStarted | WorkerStopped
+Event = ProcessEvent | ColonyEvent | Declared | Retired | WorkerStarted | WorkerStopped
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
 
