@@ -5,13 +5,54 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from colonies.core.capacity import Capacity
 
 MAX_CONFIG_BYTES = 1_048_576
 MAX_CONCURRENCY = 10_000
+
+Cpu = Annotated[
+    str | None, typer.Option("--cpu", metavar="CORES", help="Cores it has to give: 4, 0.5 or 500m.")
+]
+Mem = Annotated[str | None, typer.Option("--mem", metavar="SIZE", help="Memory it has to give: 16GB, 512Mi.")]
+Storage = Annotated[str | None, typer.Option("--storage", metavar="SIZE", help="Disk space it has to give.")]
+Gpu = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gpu",
+        metavar="GPU",
+        help="A graphics processor: A100, A100:40GB, or 2xA100:40GB for two; numbered as given. "
+        "Or none. Again for more.",
+    ),
+]
+Nodes = Annotated[
+    int | None, typer.Option("--nodes", metavar="N", min=1, help="Nodes a process may span. Default: 1.")
+]
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", metavar="N", min=1, help="Ranks that may run at a time, of all together."),
+]
+Walltime = Annotated[
+    float | None,
+    typer.Option("--walltime", metavar="S", min=1, help="Seconds that this worker will be there."),
+]
+Location = Annotated[
+    str | None, typer.Option("--location", metavar="PLACE", help="Where it is, for conditions.location.")
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="NAME=VALUE", help="A label, for conditions.labels. Again for more."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="A TOML file that says any of these; an option says it over."
+    ),
+]
 
 _GPU = re.compile(r"(?:([1-9][0-9]{0,2})x)?([^:]+)(?::([^:]+))?")
 _GPU_ALLOWED = "A100, A100:40GB, 2xA100:40GB, or none"

@@ -40,50 +40,16 @@ def start(
         int | None,
         typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="How many at a time."),
     ] = None,
-    cpu: Annotated[
-        str | None, typer.Option("--cpu", metavar="CORES", help="Cores it has to give: 4, 0.5 or 500m.")
-    ] = None,
-    mem: Annotated[
-        str | None, typer.Option("--mem", metavar="SIZE", help="Memory it has to give: 16GB, 512Mi.")
-    ] = None,
-    storage: Annotated[
-        str | None, typer.Option("--storage", metavar="SIZE", help="Disk space it has to give.")
-    ] = None,
-    gpu: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--gpu",
-            metavar="GPU",
-            help="A graphics processor: A100, A100:40GB, or 2xA100:40GB for two; numbered as given. "
-            "Or none. Again for more.",
-        ),
-    ] = None,
-    nodes: Annotated[
-        int | None, typer.Option("--nodes", metavar="N", min=1, help="Nodes a process may span. Default: 1.")
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            "--processes", metavar="N", min=1, help="Ranks that may run at a time, of all together."
-        ),
-    ] = None,
-    walltime: Annotated[
-        float | None,
-        typer.Option("--walltime", metavar="S", min=1, help="Seconds that this worker will be there."),
-    ] = None,
-    location: Annotated[
-        str | None, typer.Option("--location", metavar="PLACE", help="Where it is, for conditions.location.")
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option("--label", metavar="NAME=VALUE", help="A label, for conditions.labels. Again for more."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="FILE", help="A TOML file that says any of these; an option says it over."
-        ),
-    ] = None,
+    cpu: having.Cpu = None,
+    mem: having.Mem = None,
+    storage: having.Storage = None,
+    gpu: having.Gpu = None,
+    nodes: having.Nodes = None,
+    processes: having.Processes = None,
+    walltime: having.Walltime = None,
+    location: having.Location = None,
+    label: having.Label = None,
+    config: having.Config = None,
 ) -> Coroutine[Any, Any, None]:
     """Run a worker until Ctrl-C or SIGTERM.
 
