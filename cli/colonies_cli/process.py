@@ -308,7 +308,9 @@ def _read_spec(place: str) -> Spec:
     from colonies.errors import Invalid
 
     if place != "-":
-        return Spec.read_file(place)
+        from colonies.files import read_spec
+
+        return read_spec(place)
     if sys.stdin is None:
         raise Invalid("standard input: it is closed; give a file, or pipe the spec in")
     text = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1)
