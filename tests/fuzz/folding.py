@@ -29,7 +29,7 @@ from colonies.core.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from colonies.core.process import Process, keyed_id
+from colonies.core.process import Process, Running, Waiting, keyed_id
 from colonies.history import History, fold_process
 from colonies.ledger import Stored
 from colonies.show import process_object
@@ -56,7 +56,8 @@ class Choices:
         return self._data[self._at - 1] % number if self._at <= len(self._data) else 0
 
 
-def fold(data: bytes) -> None:
+def fold(data: bytes) -> History:
+    """Fold what the bytes choose."""
     choices = Choices(data)
     history = world.history()
     stored_of: dict[str, list[Stored]] = {}
@@ -91,6 +92,7 @@ def fold(data: bytes) -> None:
         _add(history, stored, place)
     for entity, messages in stored_of.items():
         assert fold_process(history.colony, messages).process == history.processes.get(entity)
+    return history
 
 
 def _add(history: History, stored: Stored, entity: str) -> None:
@@ -106,8 +108,38 @@ def _add(history: History, stored: Stored, entity: str) -> None:
         process_object(after)
 
 
+def _likely(choices: Choices, process: Process | None, entity: str) -> tuple[Event, str]:
+    """What an honest member might say of the process as it is."""
+    worker = ("w1", "w2")[choices.below(2)]
+    if process is None:
+        return Queued(world.SPEC, key="k" if entity == KEYED else None), "ann"
+    match process.phase:
+        case Waiting(offer=offer):
+            asked = Requeued(process.sequence), Expired(), Cancelled("enough")
+            at = choices.below(16)
+            if at < len(asked):
+                return asked[at], ("orch", "w1", "ann")[at]
+            return Assigned(offer.id, 10.0, "one"), worker
+        case Running(offer=offer):
+            attempt = process.attempts[-1]
+            ends: list[Event] = [
+                Completed(attempt.id, [1]),
+                *(Failed(attempt.id, "broken", kind, 2.0) for kind in FAILURES),
+                Renewed(attempt.id),
+                Returned(attempt.id, "busy"),
+            ]
+            if (at := choices.below(16)) < len(ends):
+                return ends[at], attempt.worker
+            late = Assigned(offer.id, 10.0, "two"), Requeued(process.sequence), Poisoned(), Cancelled("no")
+            return late[at % 4], (worker, "orch", "orch", "olga")[at % 4]
+        case _:
+            return Requeued(process.sequence), "orch"
+
+
 def _said(choices: Choices, process: Process | None, entity: str) -> tuple[Event, str, str]:
     """An event, who says it, and of what: mostly what could be true of the process now."""
+    if choices.below(4):
+        return (*_likely(choices, process, entity), entity)
     author = list(world.ROLES)[choices.below(len(world.ROLES))]
     kind = choices.below(20)
     attempt = process.attempts[-1].id if process and process.attempts else world.ulid(5)

@@ -158,7 +158,7 @@ def _contexts() -> list[bytes]:
 
 
 # Choices of `tests.fuzz.folding`, the same each time.
-_LIVES = [random.Random(number).randbytes(700) for number in range(20)]
+_LIVES = [random.Random(number).randbytes(700) for number in range(8)]
 
 _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "envelope": lambda: [part for _, data in _messages() for part in (data, msgpack.unpackb(data)[0])],

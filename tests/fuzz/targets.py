@@ -34,7 +34,7 @@ from colonies.ledger import Stored
 from colonies.logs import read_log
 from tests.fuzz import folding, world
 
-Target = Callable[[bytes], None]
+Target = Callable[[bytes], object]
 
 MAX_MESSAGE_CHARS = 20_000
 OF_ANN = f"ledger.process.{world.PROCESS}.completed.ann"
