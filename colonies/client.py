@@ -83,7 +83,7 @@ class Handle(Generic[T]):
             NotFound: nobody submitted it.
             TimeoutError: it is not final after `timeout_s` seconds.
         """
-        async with asyncio.timeout(_checked_wait(timeout_s)):
+        async with asyncio.timeout(checked_wait(timeout_s)):
             return await self._client.wait(self.id)
 
     async def result(self, timeout_s: float | None = None) -> T:
@@ -341,8 +341,8 @@ class Client:
         return self._watcher.events(id)
 
 
-def _checked_wait(timeout_s: float | None) -> float | None:
-    """A time limit that a clock can keep: NaN is none, and would end a wait at once or with an odd error."""
+def checked_wait(timeout_s: float | None) -> float | None:
+    """A time limit (s) that a clock can keep. Raises Invalid: for NaN too, with which no wait ends well."""
     if timeout_s is not None and not 0 <= timeout_s <= MAX_WAIT_S:
         raise Invalid(f"timeout: {timeout_s} s; 0 to {MAX_WAIT_S} are allowed, or none for no limit")
     return timeout_s

@@ -49,6 +49,10 @@ def submit(
 
     if timeout is not None and not wait:
         raise Invalid("--timeout: it limits how long --wait waits; give both")
+    if timeout is not None:
+        from colonies.client import checked_wait
+
+        checked_wait(timeout)
     return _submit(here, _read_spec(spec), key, wait, timeout)
 
 

@@ -27,8 +27,8 @@ CONTENTS = {
     "deep arguments": (spec('"f", "args": ' + "[" * 70 + "]" * 70), "nested too deeply; allowed: at most 64"),
     "NaN": (spec('"f", "args": [NaN]'), "args[0]: nan is not allowed"),
     "Infinity": (spec('"f", "maxwaittime": Infinity'), "maxwaittime: inf is not allowed"),
-    "a huge number": (spec('"f", "priority": ' + "9" * 500_000), "priority: an integer of "),
-    "a huge argument": (spec('"f", "args": [' + "9" * 500_000 + "]"), "args[0]: an integer of "),
+    "a huge number": (spec('"f", "priority": ' + "9" * 500_000), "priority: 9999"),
+    "a huge argument": (spec('"f", "args": [' + "9" * 500_000 + "]"), "args[0]: 9999"),
     "a huge fraction": (spec('"f", "maxwaittime": 1e' + "9" * 500_000), "maxwaittime: inf is not allowed"),
     "a key twice": (spec('"f", "func": "g"'), "'func' is given twice"),
     "half a character": (spec('"\\ud800"'), "func: '\\ud800' is not allowed"),
@@ -54,9 +54,8 @@ def test_a_file_of_anything_is_refused_in_a_line(
     [
         ("process", "submit", "--spec"),
         ("process", "ls", "--url", "nats://127.0.0.1:1", "--creds"),
-        ("context", "add", "x", "--url", "nats://127.0.0.1:1", "--creds"),
     ],
-    ids=["a spec", "a credential", "a context's credential"],
+    ids=["a spec", "a credential"],
 )
 def test_what_is_no_file_is_refused_in_a_line_with_little_memory(
     alone: Cli, tmp_path: Path, arguments: tuple[str, ...]
@@ -109,7 +108,7 @@ def test_a_spec_may_come_through_a_pipe(alone: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("process", "submit", "--spec", "SPEC", "--wait", "--timeout", "nan"), "timeout: nan s; 0 to"),
+        (("process", "submit", "--spec", "SPEC", "--wait", "--timeout", "nan"), "'--timeout'"),
         (("process", "submit", "--spec", "SPEC", "--wait", "--timeout", "inf"), "timeout: inf s; 0 to"),
         (("process", "run", "--runtimetype", "cli", "--maxwaittime", "nan", "x"), "maxwaittime: nan is not"),
         (("process", "run", "--runtimetype", "cli", "--priority", "9" * 4_000, "x"), "an integer of"),
@@ -120,7 +119,7 @@ def test_a_spec_may_come_through_a_pipe(alone: Cli) -> None:
         (("member", "add", "x" * 33, "--role", "user"), "has 33 characters; allowed: 1 to 32"),
         (("dev", "--lease", "9" * 400), "give a duration from 2s to 24h"),
     ],
-    ids=lambda value: value[-1][:20] if isinstance(value, tuple) else "",
+    ids=range(10),
 )
 def test_a_value_of_anything_is_refused(
     cli: Cli, tmp_path: Path, arguments: tuple[str, ...], said: str
