@@ -34,26 +34,11 @@ from colonies.history import History, fold_process
 from colonies.ledger import Stored
 from colonies.show import process_object
 from tests.fuzz import world
+from tests.fuzz.odd import Choices
 
 MAX_STEPS = 60
 KEYED = keyed_id("ann", "k")
 FAILURES: tuple[Literal["error", "timeout", "final", "later"], ...] = ("error", "timeout", "final", "later")
-
-
-class Choices:
-    """Bytes, one choice each; 0 when they are used up."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    @property
-    def left(self) -> bool:
-        return self._at < len(self._data)
-
-    def below(self, number: int) -> int:
-        self._at += 1
-        return self._data[self._at - 1] % number if self._at <= len(self._data) else 0
 
 
 def fold(data: bytes) -> History:

@@ -32,7 +32,7 @@ from colonies.heartbeats import read_heartbeat
 from colonies.history import examine
 from colonies.ledger import Stored
 from colonies.logs import read_log
-from tests.fuzz import folding, world
+from tests.fuzz import folding, odd, samples, world
 
 Target = Callable[[bytes], object]
 
@@ -89,15 +89,25 @@ def envelope(data: bytes) -> None:
 
 def event(data: bytes) -> None:
     """Any msgpack map as the data of each type of event; what is one comes back as it was."""
-    type_ = TYPES[data[0] % len(TYPES)] if data else TYPES[0]
     body = _unpacked(data[1:])
-    if not isinstance(body, dict):
-        return
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
+    if isinstance(body, dict):
+        _read_event(TYPES[data[0] % len(TYPES)], body)
+
+
+def odd_event(data: bytes) -> None:
+    """A real event's data, altered."""
+    choices = odd.Choices(data)
+    told = samples.EVENTS[choices.below(len(samples.EVENTS))][0]
+    _read_event(told.type, odd.altered(codec.data_of(told), choices))
+
+
+def _read_event(type_: str, body: dict[Any, Any]) -> None:
+    try:
         message = world.envelope(OF_ANN, world.KEYS["ann"], "ann", type=type_, data=body, number=1).data
-        with only(codec.Malformed):
-            found = codec.open_(world.ACCOUNT.public, OF_ANN, message).event()
-            _again(found)
+    except (TypeError, ValueError, OverflowError, Invalid):
+        return  # it cannot be said
+    with only(codec.Malformed):
+        _again(codec.open_(world.ACCOUNT.public, OF_ANN, message).event())
 
 
 def _again(found: Any) -> None:
@@ -145,15 +155,24 @@ def subject_text(data: bytes) -> None:
 
 def note(data: bytes) -> None:
     """The data of a heartbeat or a log message, soundly signed by a worker, as its readers show it."""
-    place = f"log.{world.PROCESS}.w1" if data[:1] < b"\x80" else "heartbeat.w1.one"
-    types = ("log.written", "log.refused", "log.stopped", "heartbeat")
-    type_ = types[data[0] % 3 if place[0] == "l" else 3] if data else types[0]
     body = _unpacked(data[1:])
-    if not isinstance(body, dict):
-        return
+    if isinstance(body, dict):
+        _read_note(data[0], body)
+
+
+def odd_note(data: bytes) -> None:
+    """A real note's data, altered."""
+    choices = odd.Choices(data)
+    head, body = samples.NOTES[choices.below(len(samples.NOTES))]
+    _read_note(head, odd.altered(body, choices))
+
+
+def _read_note(head: int, body: dict[Any, Any]) -> None:
+    place = f"log.{world.PROCESS}.w1" if head < 0x80 else "heartbeat.w1.one"
+    type_ = ("log.written", "log.refused", "log.stopped")[head % 3] if head < 0x80 else "heartbeat"
     try:
         message = world.envelope(place, world.KEYS["w1"], "w1", type=type_, data=body, number=3).data
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, Invalid):
         return
     stored = Stored(place, 1, world.START, message)
     entry = read_log(world.colony(), stored)
@@ -186,6 +205,14 @@ def spec_msgpack(data: bytes) -> None:
         _check_spec(Spec.parse(value))
     with only(Invalid):
         Conditions.parse(value)
+
+
+def odd_spec(data: bytes) -> None:
+    """A full spec, altered."""
+    choices = odd.Choices(data)
+    value = odd.altered(samples.SPECS[choices.below(len(samples.SPECS))], choices)
+    with only(Invalid):
+        _check_spec(Spec.parse(value))
 
 
 def _check_spec(spec: Spec) -> None:
@@ -301,12 +328,15 @@ def _file(name: str, data: bytes) -> Path:
 TARGETS: dict[str, Target] = {
     "envelope": envelope,
     "event": event,
+    "odd-event": odd_event,
     "examine": examining,
     "history": folding.fold,
     "subject": subject_text,
     "note": note,
+    "odd-note": odd_note,
     "spec-text": spec_text,
     "spec-msgpack": spec_msgpack,
+    "odd-spec": odd_spec,
     "size": size,
     "token": token,
     "claims": claims,
