@@ -95,7 +95,7 @@ def _is_id(text: str) -> bool:
 
 def _can_be_shown(data: dict[str, Any]) -> bool:
     """What is printed of a note is text: a worker signs what it likes, bytes and deep lists too."""
-    return all(isinstance(data.get(word) or "", str) for word in ("event", "reason", "error"))
+    return all(isinstance(data.get(word, ""), str | None) for word in ("event", "reason", "error"))
 
 
 def _was_worker(member: Member, time: int) -> bool:

@@ -106,6 +106,8 @@ BEAT = {"instance": "one", "runtimetype": "cli", "concurrency": 1, "attempts": {
     "odd",
     [
         {"reason": b"\xff"},
+        {"reason": b""},
+        {"error": []},
         {"reason": DEEP},
         {"error": msgpack.Timestamp(1)},
         {"event": 5},
