@@ -274,7 +274,11 @@ class JetStreamLedger:
             if live:
                 heard(Stored(msg.subject, 0, 0, msg.data))
             elif subjects.STORED_SEQUENCE in msg.headers:
-                heard(_from_headers(msg))
+                stored = _from_headers(msg)
+                # A consumer's delivery can be led onto the feed as well; it shows its own subject, and its
+                # headers are its author's.
+                if msg.subject == subjects.feed_of(stored.subject):
+                    heard(stored)
 
         return _Subscription(await self._link.nc.listen(pattern, on_message))
 

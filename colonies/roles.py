@@ -160,8 +160,12 @@ def role_named(name: str) -> Role:
 
 
 def gate_mappings() -> dict[str, str]:
-    """The mappings of a colony's account: from the API's subjects to those behind the gate."""
-    return {f"{API}.{part}": f"{GATE}.{part}" for part in GATED}
+    """The mappings of a colony's account: from the API's subjects to those behind the gate.
+
+    And from the feed to nowhere: an observer may answer what it is asked, also by itself, with what it likes,
+    on whatever subject the question names.
+    """
+    return {f"{API}.{part}": f"{GATE}.{part}" for part in GATED} | {"feed.>": f"{CLOSED}.feed.>"}
 
 
 def gated(subject: str) -> str:
