@@ -334,12 +334,17 @@ class JetStreamLedger:
         sequence_of(await (await self._link.start(place, json.dumps(meta).encode())), place)
         return name
 
-    async def get_value(self, name: str) -> bytes:
+    async def get_value(self, name: str, size_bytes: int) -> bytes:
         pattern = subjects.value_chunks(name)
-        chunks = [s.data async for b in self._batches(subjects.VALUES, 0, pattern) for s in b]
-        if not chunks:
+        found = bytearray()
+        async for batch in self._batches(subjects.VALUES, 0, pattern):
+            for stored in batch:
+                found += stored.data
+            if len(found) >= size_bytes:
+                break
+        if not found:
             raise NotFound(f"the stored value {name} is not in the colony's Object Store")
-        return b"".join(chunks)
+        return bytes(found[:size_bytes])
 
 
 class _Subscription:
