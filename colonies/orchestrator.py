@@ -246,7 +246,7 @@ class Orchestrator:
     async def _make_queue(self, queue: Queue, lease_s: float) -> None:
         state = await self.machinery.queue_state(queue.id)
         start = queue.declared
-        if state is None:
+        if state is None or not state.sound:
             start = self._first_open_offer(queue)
         await self.machinery.make_queue(queue.id, start=start, lease_s=lease_s)
         self._made[queue.id] = lease_s
@@ -339,12 +339,12 @@ class Orchestrator:
     async def _offer_again(self, queue: str, late: list[str], open_: list[str]) -> None:
         """Of those that wait for long, offer again those that will not be handed out by themselves."""
         state = await self.machinery.queue_state(queue)
-        if state is None:
+        now = await self.ledger.now()
+        await self._catch_up()  # whatever was acknowledged by then has its end in here
+        if state is None or not state.sound or state.delivered > self._history.position:
             self._watched.pop(queue, None)
             await self._make_lost_queue(queue)
             return
-        now = await self.ledger.now()
-        await self._catch_up()  # whatever was acknowledged by then has its end in here
         watch = self._watched.setdefault(queue, QueueWatch())
         lease_s = self._history.colony.lease_s
         last = not any(offer_of(process) > state.delivered for process in self._still(open_))
@@ -366,7 +366,7 @@ class Orchestrator:
     async def _make_lost_queue(self, queue: str) -> None:
         declared = self._history.colony.queues.get(queue)
         if declared is not None:
-            _log.warning("a queue lost its consumer; made anew", queue=queue)
+            _log.warning("a queue lost its consumer, or it was tampered with; made anew", queue=queue)
             await self._make_queue(declared, self._history.colony.lease_s)
 
     async def _lapsed(self, process: Process, running: Running, now: int) -> None:
