@@ -58,6 +58,7 @@ class Attacker:
         self.colony = colony
         self.nc = Client()
         self.denied: list[str] = []
+        self._settled: list[str] = []
         self.carriers: list[int] = []  # on the ledger, only to be read out elsewhere
         self._key = nkeys.from_seed(bytearray(seed.encode()))
 
@@ -70,7 +71,8 @@ class Attacker:
 
         async def on_error(error: Exception) -> None:
             if found := _DENIED.search(str(error)):
-                self.denied.append(found[2].lower())
+                subject = found[2].lower()
+                (self._settled if subject.startswith("settled.") else self.denied).append(subject)
 
         try:
             await self.nc.connect(
@@ -126,13 +128,13 @@ class Attacker:
         return packed
 
     async def settle(self) -> None:
-        """Return when the broker has dealt with all that was sent: it answers in order, and this is denied."""
+        """Return when the broker has dealt with all that was sent: it goes by order, and denies this."""
         last = f"settled.{secrets.token_hex(8)}"
         await self.nc.publish(last, b"")
         async with asyncio.timeout(ANSWER_S):
-            while last not in self.denied:
+            while last not in self._settled:
                 await asyncio.sleep(0.001)
-        self.denied.remove(last)
+        self._settled.remove(last)
 
     # --- sending -------------------------------------------------------------------------------------
 
@@ -198,6 +200,10 @@ class Attacker:
         sequence = await self.store(place, data, headers)
         if stream == "LEDGER":
             self.carriers.append(sequence)
+        await self.read_out(stream, sequence, subject)
+
+    async def read_out(self, stream: str, sequence: int, subject: str) -> None:
+        """Have the broker publish a stored message on a subject of our choice."""
         body = json.dumps({"seq": sequence}).encode()
         await self.nc.publish(f"$JS.API.DIRECT.GET.{stream}", body, reply=subject)
         await self.settle()

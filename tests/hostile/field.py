@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from colonies.ledger import Stored
 from colonies.session import Session
 from colonies.show import process_object
 from colonies.verify import verify_ledger
-from tests.harness import RunningColony, running_colony
+from tests.harness import RunningColony, running_colony, until
 from tests.hostile.attacker import Attacker
 from tests.projections.helpers import Verdicts, ask
 
@@ -141,6 +141,54 @@ class Field:
             mine = {seen.stored.sequence: seen.verdict for seen in story.judged}
             assert mine[stored.sequence].kind == "quarantined"
             assert re.search(self.blamed[stored.sequence][1], mine[stored.sequence].rule)
+
+    async def until(self, fact: Callable[[], object], what: str) -> None:
+        await until(fact, what, LIMIT_S)
+
+    async def until_answer(self, view: str, holds: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait until a question is answered so."""
+        async with asyncio.timeout(LIMIT_S):
+            while not holds(await _ledger(self.reader).ask_service(f"query.{view}", {"limit": 1}, wait_s=10)):
+                await asyncio.sleep(0.02)
+
+    async def until_queue(self, queue: str) -> None:
+        """Wait until the queue has its consumer."""
+        service = await self.attacker("service")
+        async with asyncio.timeout(LIMIT_S):
+            while "error" in await service.ask(f"$JS.API.CONSUMER.INFO.LEDGER.{queue}"):
+                await asyncio.sleep(0.02)
+
+    @asynccontextmanager
+    async def meanwhile(self, doing: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+        task = asyncio.create_task(doing)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def timers(self) -> list[str]:
+        """The processes that have a timer."""
+        async with errand(self.colony.url, self.colony.keyring.owner.admin_credential(), wait_s=10) as asked:
+            body = json.dumps({"subjects_filter": "timers.at.>"}).encode()
+            info = json.loads(await asked("$JS.API.STREAM.INFO.TIMERS", body))
+        return [subject.rsplit(".", 1)[1] for subject in info["state"].get("subjects") or ()]
+
+    async def timer_set(self, process: str) -> None:
+        """Wait until the process has its timer."""
+        async with asyncio.timeout(LIMIT_S):
+            while process not in await self.timers():
+                await asyncio.sleep(0.02)
+
+    async def replay(self, attacker: Attacker, process: str) -> list[int]:
+        """Have the broker store every event of a process once more; the sequences."""
+        stored = await self.reader.ledger.read(f"ledger.process.{process}.>")
+        return [await self.smuggled(attacker, old.subject, old.data) for old in stored]
+
+    async def head(self, kind: str, entity: str) -> bytes | None:
+        """What the next event of a member, or of the colony, must name as `prev`."""
+        await self.reader.refresh()
+        return self.reader.colony.heads.get(f"{kind}.{entity}")
 
     async def streams(self) -> dict[str, Any]:
         """Every stream's name and what the broker says of it to whoever holds the account's key."""

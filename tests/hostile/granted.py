@@ -13,7 +13,7 @@ NOBODY = ""
 # Every kind of event, said in one's own name. In another's name: nobody, whatever it is.
 EVENTS = {
     "process.queued": "ous",
-    "process.requeued": "ous",  # on the wire both are `queued`; that only the service re-offers is the readers'
+    "process.requeued": "ous",  # on the wire both are `queued`: the readers tell them apart
     "process.submitted": "ou",
     "process.assigned": "w",
     "process.renewed": "w",
