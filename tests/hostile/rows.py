@@ -346,6 +346,20 @@ FORGED = (
 
 AGAIN = "nothing, or the offer comes again within 30 s"
 OFFERS = (
+    Row(
+        "flood",
+        "A thousand messages on a process's subjects, while it waits and runs",
+        "user, worker",
+        "readers",
+        DAMAGED,
+    ),
+    Row(
+        "ugly-values",
+        "Results and arguments at every limit of what is an event, and beyond",
+        "worker, user",
+        "readers",
+        "valid up to the limit, `damaged` beyond it",
+    ),
     Row("ack-anothers", "Acknowledge an offer without taking it", "worker", "work", AGAIN),
     Row("term-anothers", "Terminate an offer", "worker", "work", AGAIN),
     Row("nak-for-years", "Give an offer back for ten years", "worker", "work", AGAIN),

@@ -4,6 +4,7 @@ them by way of a reply subject. Nobody is blamed for what nobody signed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -54,6 +55,26 @@ async def test_junk_on_its_subjects_does_not_stop_a_process(field: Field) -> Non
     await of_nobody(field, stored)
     await waiting.serve()
     await running.finish()
+
+
+@row("flood")
+async def test_a_flood_on_its_subjects_does_not_stop_a_process(field: Field) -> None:
+    job = await field.waiting()
+    last = await field.reader.ledger.last_sequence()
+
+    async def flood(role: str, event: str) -> None:
+        who = await field.attacker(role)
+        for _ in range(500):
+            await who.nc.publish(job.subject(event, who.name), b"junk")
+            await asyncio.sleep(0)
+        await who.settle()
+
+    async with field.meanwhile(flood("user", "cancelled")):
+        await job.begin()
+    await flood("worker", "renewed")
+    await job.finish()
+    junk = [s async for b in field.reader.ledger.scan(last, f"ledger.process.{job.id}.>") for s in b]
+    await of_nobody(field, [s.sequence for s in junk if s.data == b"junk"])
 
 
 @row("malformed")
