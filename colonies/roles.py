@@ -7,8 +7,8 @@ nobody may publish to `feed.>`, and nobody but the service may create, change or
 
 These are broker permissions, the first fence. Whether an event is *true* is for the verifiers, who trust no
 fence. nats-server does not check the *reply* subject of a publish, and the answer goes out with the account's
-own rights. So a member can have the broker store its answer under another's name: no signature fits it, and
-nobody may be blamed for what is not signed by him.
+own rights. So a member can have the broker store bytes of its choice under any subject: what it signed
+itself, or what nobody signed, for which nobody may be blamed.
 
 It cannot have an answer taken for an order to delete a stream or a consumer. Within a colony's account the
 JetStream API answers behind GATE only, whose prefix the broker forbids in replies; mappings in the account's
