@@ -377,13 +377,26 @@ OFFERS = (
         "work",
         AGAIN,
     ),
-    Row("ack-by-reply", "Acknowledge an offer by way of a reply", "user", "work", AGAIN),
+    Row(
+        "ack-by-reply",
+        "Acknowledge an offer by way of a reply",
+        "owner, user, observer",
+        "broker",
+        "nothing: it takes no such reply",
+    ),
     Row(
         "nak-what-runs",
         "Give back the offer of what another runs, again and again, past its lease",
         "worker",
         "readers",
         "nothing: its heartbeats say that it runs",
+    ),
+    Row(
+        "displaced",
+        "Give back the offer of what another runs, and overwrite its heartbeat with junk or an old one",
+        "worker",
+        "readers",
+        "nothing: a heartbeat that was tampered with proves no death",
     ),
     Row(
         "ack-what-runs",

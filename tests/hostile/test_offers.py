@@ -129,9 +129,13 @@ async def steals_the_next(field: Field) -> None:
 
 @attack("ack-by-reply")
 async def acknowledges_by_reply(field: Field) -> None:
-    job, _, _, offer = await handed_out(field)
-    user = await field.attacker("user")
-    await user.smuggle(offer.reply, b"+ACK")
+    job, queue, _, offer = await handed_out(field)
+    for role in ("user", "observer", "owner"):
+        who = await field.attacker(role)
+        await who.smuggle(offer.reply, b"+ACK")
+    service = await field.attacker("service")
+    info = await service.ask(f"$JS.API.CONSUMER.INFO.LEDGER.{queue}")
+    assert (info["num_ack_pending"], info["ack_floor"]["consumer_seq"]) == (1, 0)
     await made_good(field, job)
 
 
@@ -166,6 +170,38 @@ async def gives_back_what_runs(field: Field) -> None:
     assert len((await job.get()).attempts) == 1
     first.stop(0.0)
     second.stop(0.0)
+
+
+@attack("displaced")
+async def displaces_what_runs(field: Field) -> None:
+    """The offer given back, and the heartbeat overwritten by way of a reply, past the lease."""
+    who = await field.attacker("worker")
+
+    async def one(old: bool) -> None:
+        job, queue = await offered(field)
+        first = await field.colony.work(field.worker(job.runtimetype), "w1")
+        await field.until(lambda: field.runs[job.name], "it runs")
+        second = await field.colony.work(field.worker(job.runtimetype), "w2")
+        process = await job.get()
+        phase, place = process.phase, f"heartbeat.w1.{process.attempts[-1].instance}"
+        assert isinstance(phase, Running)
+        (beat,) = await field.reader.ledger.emitted(place)
+        deliveries = 1
+        while await field.reader.ledger.now() < phase.lapses_at() + 1.5 * phase.lease_s * SECOND:
+            await who.smuggle(place, beat.data if old else b"junk")
+            reply = f"$JS.ACK.LEDGER.{queue}.{deliveries}.{phase.offer.sequence}.{deliveries}.1.0"
+            await who.nc.publish(reply, b"-NAK")
+            await who.settle()
+            service = await field.attacker("service")
+            info = await service.ask(f"$JS.API.CONSUMER.INFO.LEDGER.{queue}")
+            deliveries = info["delivered"]["consumer_seq"]
+        assert deliveries > 1
+        await job.finish()
+        assert [attempt.instance for attempt in (await job.get()).attempts] == [first.id]
+        first.stop(0.0)
+        second.stop(0.0)
+
+    await asyncio.gather(one(old=False), one(old=True))
 
 
 @attack("ack-what-runs")
@@ -309,15 +345,20 @@ async def test_a_stolen_offer_comes_again(field: Field, begun: dict[str, asyncio
 
 
 @row("ack-by-reply")
-async def test_an_offer_acknowledged_by_reply_comes_again(
-    field: Field, begun: dict[str, asyncio.Task[None]]
-) -> None:
+async def test_nobody_acknowledges_by_reply(field: Field, begun: dict[str, asyncio.Task[None]]) -> None:
     await good(field, begun, "ack-by-reply")
 
 
 @row("nak-what-runs")
 async def test_what_runs_is_not_run_twice(field: Field, begun: dict[str, asyncio.Task[None]]) -> None:
     await good(field, begun, "nak-what-runs")
+
+
+@row("displaced")
+async def test_who_erases_heartbeats_and_gives_back_offers_takes_no_work_away(
+    field: Field, begun: dict[str, asyncio.Task[None]]
+) -> None:
+    await good(field, begun, "displaced")
 
 
 @row("ack-what-runs")
