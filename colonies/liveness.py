@@ -59,8 +59,8 @@ async def lease_left_s(session: Session, process: Process, running: Running) -> 
     While the broker was down nobody could give a sign, so after a reconnect everybody has a whole lease.
 
     HEARTBEATS keeps the last of an instance, and any member can have the broker store something else in its
-    place, or push it out. Who takes offers has one there; if it is gone, or is not fresh, then what the holder
-    said is not known, and it must first be silent on the ledger.
+    place, or push it out. Who takes offers has one there; if it is gone, or is not fresh, then what the
+    holder said is not known, and it must first be silent on the ledger.
     """
     last, lease = process.attempts[-1], int(running.lease_s * SECOND)
     alive_until = running.silent_at()
