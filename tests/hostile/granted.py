@@ -6,6 +6,8 @@ a table there that grants more, or less, fails against this one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 LETTERS = {"o": "owner", "u": "user", "w": "worker", "b": "observer", "s": "service"}
 ALL = "ouwbs"
 NOBODY = ""
@@ -97,7 +99,12 @@ ACCOUNT = {
     "operator.x": "o",
     "query.x": ALL,
     "$SRV.PING": ALL,
+    "$SRV.PING.x": ALL,
+    "$SRV.INFO": ALL,
     "$SRV.INFO.x": ALL,
+    "$SRV.STATS": ALL,
+    "$SRV.STATS.x": ALL,
+    "$SRV.x": NOBODY,
     "$KV.x.y": NOBODY,
     "evil": NOBODY,
     "ledger.x": NOBODY,
@@ -145,3 +152,50 @@ LISTEN = {
     "$SRV.>": "b",
     "operator.>": NOBODY,
 }
+
+
+def events(me: str) -> dict[str, str]:
+    """The subject of every kind of event, in the name of `me` and of `you`, and who may publish on it."""
+    table: dict[str, str] = {}
+    for kind, may in EVENTS.items():
+        entity, event = kind.split(".")
+        for author in (me, "you"):
+            granted = may if author == me else NOBODY
+            if kind in ("process.queued", "process.requeued"):
+                table[f"ledger.process.P.queued.q.{author}"] = granted
+            elif entity == "colony":
+                table[f"ledger.colony.{event}.{author}"] = granted
+            elif entity == "worker":
+                table[f"ledger.worker.{me}.{event}.{author}"] = granted
+                table[f"ledger.worker.you.{event}.{author}"] = NOBODY
+            else:
+                table[f"ledger.{entity}.P.{event}.{author}"] = granted
+    return table
+
+
+def of_streams(table: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """A table of what may be asked of streams, for each stream."""
+    return {
+        pattern.format(stream): granted.get(stream, NOBODY)
+        for pattern, granted in table.items()
+        for stream in STREAMS
+    }
+
+
+def named(table: Mapping[str, str], me: str) -> dict[str, str]:
+    """A table with a member's name in the place of `me`."""
+    parts = {"me": me}
+    return {".".join(parts.get(p, p) for p in subject.split(".")): may for subject, may in table.items()}
+
+
+def everything(me: str) -> dict[str, str]:
+    """All that is probed, and who may publish on it."""
+    return {
+        **events(me),
+        **of_streams(OF_STREAMS),
+        **of_streams(OF_CONSUMERS),
+        **ACCOUNT,
+        **TIMERS,
+        **named(FEED, me),
+        **named(NOTES, me),
+    }

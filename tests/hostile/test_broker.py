@@ -46,12 +46,6 @@ def as_published(denied: str) -> str:
     return denied.replace("_r_.colonies.api.", "$js.api.").removeprefix("colonies.closed.")
 
 
-def named(table: Mapping[str, str], who: Attacker) -> dict[str, str]:
-    """The table with the member's name in the place of `me`."""
-    parts = {"me": who.name}
-    return {".".join(parts.get(p, p) for p in subject.split(".")): may for subject, may in table.items()}
-
-
 async def hold(who: Attacker, letter: str, table: Mapping[str, str]) -> None:
     """The broker refuses exactly what the table does not grant."""
     assert await refused(who, table) == {
@@ -59,45 +53,23 @@ async def hold(who: Attacker, letter: str, table: Mapping[str, str]) -> None:
     }
 
 
-def of_streams(table: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    return {
-        pattern.format(stream): granted_.get(stream, granted.NOBODY)
-        for pattern, granted_ in table.items()
-        for stream in granted.STREAMS
-    }
-
-
 @row("another-name")
 @every_role
 async def test_a_role_says_its_own_events_and_only_in_its_own_name(field: Field, letter: str) -> None:
     who = await member(field, letter)
-    table: dict[str, str] = {}
-    for kind, may in granted.EVENTS.items():
-        entity, event = kind.split(".")
-        for author in (who.name, "you"):
-            own = author == who.name
-            if kind in ("process.queued", "process.requeued"):
-                table[f"ledger.process.P.queued.q.{author}"] = may if own else granted.NOBODY
-            elif entity == "colony":
-                table[f"ledger.colony.{event}.{author}"] = may if own else granted.NOBODY
-            elif entity == "worker":
-                table[f"ledger.worker.{who.name}.{event}.{author}"] = may if own else granted.NOBODY
-                table[f"ledger.worker.you.{event}.{author}"] = granted.NOBODY
-            else:
-                table[f"ledger.{entity}.P.{event}.{author}"] = may if own else granted.NOBODY
-    await hold(who, letter, table)
+    await hold(who, letter, granted.events(who.name))
 
 
 @row("stream-orders")
 @every_role
 async def test_nobody_orders_streams_about(field: Field, letter: str) -> None:
-    await hold(await member(field, letter), letter, of_streams(granted.OF_STREAMS))
+    await hold(await member(field, letter), letter, granted.of_streams(granted.OF_STREAMS))
 
 
 @row("consumer-orders")
 @every_role
 async def test_only_the_service_has_to_do_with_consumers(field: Field, letter: str) -> None:
-    await hold(await member(field, letter), letter, of_streams(granted.OF_CONSUMERS))
+    await hold(await member(field, letter), letter, granted.of_streams(granted.OF_CONSUMERS))
 
 
 @row("account-orders")
@@ -110,7 +82,7 @@ async def test_nobody_has_to_do_with_the_account_or_the_system(field: Field, let
 @every_role
 async def test_nobody_publishes_on_the_feed(field: Field, letter: str) -> None:
     who = await member(field, letter)
-    await hold(who, letter, named(granted.FEED, who))
+    await hold(who, letter, granted.named(granted.FEED, who.name))
 
 
 @row("inbox-write")
@@ -125,7 +97,7 @@ async def test_nobody_writes_into_an_inbox(field: Field, letter: str) -> None:
 @every_role
 async def test_heartbeats_logs_and_values_are_in_ones_own_name(field: Field, letter: str) -> None:
     who = await member(field, letter)
-    await hold(who, letter, named(granted.NOTES, who))
+    await hold(who, letter, granted.named(granted.NOTES, who.name))
 
 
 @row("timers-write")

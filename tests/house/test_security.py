@@ -48,3 +48,25 @@ def test_every_event_and_every_role_is_in_the_table_of_what_is_granted() -> None
     assert kinds <= granted.EVENTS.keys()
     assert set(granted.LETTERS.values()) == ROLES.keys()
     assert "".join(granted.LETTERS) == granted.ALL
+
+
+def test_every_grant_is_probed() -> None:
+    """A role that is given one subject more needs a line in the table of what is granted."""
+    for letter, name in granted.LETTERS.items():
+        mine = [s for s, may in granted.everything("me1").items() if letter in may]
+        heard = [s.replace("{me}", "_INBOX_K") for s, may in granted.LISTEN.items() if letter in may]
+        role = ROLES[name]
+        for patterns, probes in ((role.publish, mine), (role.subscribe, heard)):
+            for pattern in patterns:
+                pattern = pattern.replace("{{name()}}", "me1").replace("{{subject()}}", "K")
+                assert any(_covers(pattern, probe) for probe in probes), f"{name}: {pattern} is not probed"
+
+
+def _covers(pattern: str, subject: str) -> bool:
+    """Whether a NATS pattern takes in a subject, or a narrower pattern."""
+    wanted, given = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        return len(given) >= len(wanted) and _covers(
+            ".".join(wanted[:-1]), ".".join(given[: len(wanted) - 1])
+        )
+    return len(wanted) == len(given) and all(w in ("*", g) for w, g in zip(wanted, given, strict=True))
