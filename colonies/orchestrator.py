@@ -312,12 +312,12 @@ class Orchestrator:
     async def _offer_again(self, queue: str, late: list[str], open_: list[str]) -> None:
         """Of those that wait for long, offer again those that will not be handed out by themselves."""
         state = await self.machinery.queue_state(queue)
-        if state is None:
+        now = await self.ledger.now()
+        await self._catch_up()  # whatever was acknowledged by then has its end in here
+        if state is None or not state.sound or state.delivered > self._history.position:
             self._watched.pop(queue, None)
             await self._keeper.make_anew(queue)
             return
-        now = await self.ledger.now()
-        await self._catch_up()  # whatever was acknowledged by then has its end in here
         watch = self._watched.setdefault(queue, QueueWatch())
         lease_s = self._history.colony.lease_s
         last = not any(offer_of(process) > state.delivered for process in self._still(open_))
