@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from colonies import codec, subjects
-from colonies.core.colony import Colony, Member
+from colonies.core.colony import Colony
 from colonies.core.events import LogDigest
+from colonies.core.members import Member
 from colonies.errors import Unavailable
 from colonies.ledger import Stored
 from colonies.session import Session
@@ -55,13 +56,14 @@ def read_log(colony: Colony, stored: Stored) -> LogEntry | None:
         case _:
             return None
     member = colony.members.get(worker)
-    if member is None or not _was_worker(member, stored.time):
+    key = _key_at(member, stored.time) if member is not None and member.role == "worker" else None
+    if key is None:
         return None
     try:
         opened = codec.open_(colony.key, stored.subject, stored.data)
     except codec.Malformed:
         return None
-    if opened.author != worker or opened.type not in get_args(Type) or not opened.is_signed_by(member.key):
+    if opened.author != worker or opened.type not in get_args(Type) or not opened.is_signed_by(key):
         return None
     match opened.data:
         case {"attempt": str() as attempt, "n": int() as n, "index": int() as index, **data}:
@@ -86,13 +88,11 @@ def read_log(colony: Colony, stored: Stored) -> LogEntry | None:
     )
 
 
-def _was_worker(member: Member, time: int) -> bool:
-    """Was it a worker's at that time (ns; 0: just now)? LOGS has sequences of its own, so times must do."""
-    if member.role != "worker":
-        return False
-    if member.until is None:
-        return True
-    return time > 0 and member.until_time is not None and time <= member.until_time
+def _key_at(member: Member, time: int) -> str | None:
+    """Its key at that time (ns; 0: just now). LOGS has sequences of its own, so times must do."""
+    if time > 0:
+        return member.key_at_time(time)
+    return member.key if member.until is None else None
 
 
 async def read_logs(session: Session, process: str) -> list[LogEntry]:

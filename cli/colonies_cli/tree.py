@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import context, dev, ledger, member, process, server, worker
+from colonies_cli import context, dev, joining, ledger, process, server, worker
 from colonies_cli.command import group
 
 EPILOG = (
@@ -46,7 +46,7 @@ def build() -> typer.Typer:
     groups: tuple[tuple[str, typer.Typer], ...] = (
         ("process", process.app),
         ("worker", worker.app),
-        ("member", member.app),
+        ("member", joining.app),
         ("context", context.app),
         ("ledger", ledger.app),
         ("server", server.app),
