@@ -65,6 +65,11 @@ class Colony:
         key = member.key_at(sequence, time) if member is not None else None
         return (key, member.role) if member is not None and key is not None else None
 
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        """All keys that this member ever held."""
+        member = self.members.get(name)
+        return tuple(held.key for held in member.keys) if member is not None else ()
+
     def longest_lease_s(self, sequence: int) -> float:
         """The longest lease that the colony had before this sequence: a worker may not know of a shorter one.
 
