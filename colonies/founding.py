@@ -77,6 +77,7 @@ async def approve(
         Invalid: it cannot be approved; nothing was recorded. Refused: we are no owner.
     """
     await session.refresh()
+    _check_keys(session.colony, keys)
     check_request(session.colony, request)
     end = await end_of(session, expires_s)
     event: Event
@@ -94,16 +95,21 @@ async def approve(
 
 def approval_of(session: Session, keys: OwnerKeys, request: Request, *, url: str) -> Approval:
     """The approval of a request that the ledger has approved. Raises Invalid if it has not."""
-    if keys.account.public != session.colony.key:
-        raise Invalid(
-            f"the owner's keys here are those of the colony {keys.account.public}, this one is "
-            f"{session.colony.key}; give the context that belongs to it (--context)"
-        )
+    _check_keys(session.colony, keys)
     member = session.colony.members.get(request.name)
     if member is None or member.key != request.key or member.until is not None:
         raise Invalid(f"the key of this request is not that of a member {request.name}; approve it first")
     token = keys.mint(member.name, member.role, member.key, unix_s_of(member.expires))
     return Approval(token, url, session.colony.name)
+
+
+def _check_keys(colony: Colony, keys: OwnerKeys) -> None:
+    """Raise Invalid unless these are the keys of this colony: tokens made with them would be of no use."""
+    if keys.account.public != colony.key:
+        raise Invalid(
+            f"the owner's keys here are those of the colony {keys.account.public}, this one is {colony.key}; "
+            "name the context that belongs to it (--context)"
+        )
 
 
 async def end_of(session: Session, expires_s: int | None) -> int | None:
