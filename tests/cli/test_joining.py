@@ -248,6 +248,13 @@ def test_only_who_holds_the_owners_keys_approves(cli: Cli, newcomer: Cli, colony
     assert cli.last_sequence() == before
 
 
+def test_without_the_ledgers_word_there_is_no_approval(owner: Cli, newcomer: Cli) -> None:
+    request = asked(newcomer)
+    done = owner("member", "approve", str(request), "--yes", "--url", "nats://127.0.0.1:1")
+    assert done.code == 6
+    assert not request.with_suffix(".approval").exists()
+
+
 def test_approve_shows_what_it_approves_and_asks(owner: Cli, newcomer: Cli) -> None:
     request = asked(newcomer, role="service")
     before = owner.last_sequence()
