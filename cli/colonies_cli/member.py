@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from colonies.creds import Credential
     from colonies_cli.owner import Owner
 
-app = group("Say who belongs to the colony.\n\nExample: colonies member add ann --role user --out ann.creds")
+app = group(
+    "Say who belongs to the colony.\n\nTo join without sharing a key: request there, approve here, install there."
+    "\n\nExample: colonies member request --name w1 --role worker"
+)
 
 OPERATOR_WAIT_S = 2.0
 

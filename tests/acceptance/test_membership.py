@@ -203,6 +203,33 @@ async def test_logs_that_were_written_under_a_former_key_are_still_read(colony: 
     assert [entry.text for entry in await read_logs(client.session, handle.id)] == ["said before\n"]
 
 
+async def test_a_client_believes_what_a_worker_says_with_its_new_key_and_a_worker_a_users(
+    colony: RunningColony,
+) -> None:
+    """Both were logged in before the keys were changed."""
+    client = await colony.client("bob")
+    later, first = colonies.Worker("python"), colonies.Worker("none")
+
+    @later.function
+    def double(n: int) -> int:
+        return 2 * n
+
+    await colony.work(first, "w1")
+    await colony.work(later, "w2")
+    waiting = await client.submit(double.call(1))
+    assert await waiting.result(30) == 2
+    held = await client.submit({"func": "double", "args": [2], "conditions": {"runtimetype": "late"}})
+    await colony.credential("ann", "user")
+    await change(colony, "w1")
+    await change(colony, "ann")
+    late = colonies.Worker("late")
+    late.functions["double"] = later.functions["double"]
+    await colony.work(late, "w1")  # with its new key
+    assert await held.result(30) == 4
+    assert await (await (await colony.client("ann")).submit(double.call(3))).result(30) == 6
+    assert await findings(colony) == []
+
+
 # --- in one step ------------------------------------------------------------------------------------
 
 

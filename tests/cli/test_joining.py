@@ -423,6 +423,10 @@ def test_elsewhere_a_key_is_changed_by_request_and_the_worker_says_what_to_do(
     newcomer.ok("member", "install", str(newcomer.folder / "change.approval"))
     assert Credential.read(creds).keypair.public == done["key"]
     assert newcomer.ok("context", "get", "-o", "json").one["creds"] == str(creds)
+    tail = cli.ok("ledger", "tail", "--from", "1", "-o", "json").lines
+    (told,) = [e for e in tail if (e["event"], e["entity"]) == ("member.rotated", f"member {called}")]
+    assert told["verdict"] == "valid"
+    assert told["detail"] == f"{done['key']} in the place of {former.keypair.public}"
     worker = newcomer.start("worker", "start", "--runtimetype", called)
     cli.ok("process", "run", "echo after", "--runtimetype", called)
     worker.terminate()
