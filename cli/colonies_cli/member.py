@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from colonies_cli.owner import Owner
 
 app = group(
-    "Say who belongs to the colony.\n\nTo join without sharing a key: request there, approve here, install there."
+    "Say who belongs to the colony.\n\nTo join without sharing a key: request, approve, install."
     "\n\nExample: colonies member request --name w1 --role worker"
 )
 
