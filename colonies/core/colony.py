@@ -174,7 +174,7 @@ def _revoked(colony: Colony, record: Record, event: Revoked) -> Verdict:
 
 
 def _declared(colony: Colony, record: Record, event: Declared) -> Verdict:
-    if record.role not in ("user", "owner"):
+    if record.role not in ("user", "owner", "service"):
         return denied(f"a {record.role} declares no queues")
     if record.entity in colony.queues:
         return quarantined("the queue is declared already")
