@@ -57,13 +57,19 @@ class Progress:
 
 
 class Attempt:
-    """A running attempt. `process` is its process's id, `n` its number from 1, `id` its event's id."""
+    """A running attempt. `process` is its process's id, `n` its number from 1, `id` its event's id.
 
-    def __init__(self, session: Session, process: str, n: int, id: str, spec: Spec) -> None:
+    `devices` are the graphics processors that are its own while it runs, as CUDA_VISIBLE_DEVICES names them.
+    """
+
+    def __init__(
+        self, session: Session, process: str, n: int, id: str, spec: Spec, devices: tuple[str, ...] = ()
+    ) -> None:
         self.process = process
         self.n = n
         self.id = id
         self.spec = spec
+        self.devices = devices
         self.last_progress: Progress | None = None
         self._session = session
         self._subject = subjects.log(process, session.name)

@@ -113,7 +113,6 @@ class Client:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.ledger = session.ledger
-        self._declared: set[str] = set()
         self._watcher = Watcher(session)
 
     @property
@@ -154,7 +153,7 @@ class Client:
         async with self._watcher.watching(id) as watched:
             story = await self._submit(id, event, queue)
             if watched.story is None:
-                watched.story = story
+                watched.restart(story)
         return Handle(self, id, call)
 
     async def _submit(self, id: str, event: Queued, queue: str) -> Story:
@@ -199,7 +198,7 @@ class Client:
         return Queued(spec, key, arguments), queue
 
     async def _declare(self, queue: str, spec: Spec) -> None:
-        if queue in self._declared or queue in self.session.colony.queues:
+        if queue in self.session.colony.queues:
             return
         conditions = spec.conditions.model_copy(update={"dependencies": []})
         try:
@@ -208,7 +207,6 @@ class Client:
             await self.session.refresh()
             if queue not in self.session.colony.queues:
                 raise
-        self._declared.add(queue)
 
     async def submit_many(
         self, works: Iterable[Call[Any] | Spec | dict[str, Any]], *, atomic: bool = False

@@ -36,11 +36,15 @@ class Draft:
 
 
 class Delivery(Protocol):
-    """An offer handed to a worker. It comes again unless it is acknowledged or kept alive in time."""
+    """An offer handed to a worker. It comes again unless it is acknowledged or kept alive in time.
+
+    `deliveries` counts how often it was handed out, `waiting` those in its queue that never were: a hint.
+    """
 
     stored: Stored
     queue: str
     deliveries: int
+    waiting: int
 
     async def ack(self) -> None:
         """The offer is dealt with: never deliver it again."""
@@ -114,6 +118,9 @@ class Machinery(Protocol):
 
     async def queue_state(self, queue: str) -> QueueState | None:
         """How far the queue's consumer is; None: it has none."""
+
+    async def delete_queue(self, queue: str) -> None:
+        """Delete the queue's consumer, if it has one; what it handed out is forgotten."""
 
     async def schedule(self, process: str, at: int) -> None:
         """Make the process due at a ledger time (ns, rounded up to whole seconds). The last one counts."""

@@ -276,6 +276,11 @@ class MemoryLedger:
         found = self.broker.queues.get(queue)
         return found.state if found is not None else None
 
+    async def delete_queue(self, queue: str) -> None:
+        await self._turn()
+        if (found := self.broker.queues.pop(queue, None)) is not None:
+            found.end()
+
     async def schedule(self, process: str, at: int) -> None:
         await self._turn()
         self.broker.schedule(process, at)

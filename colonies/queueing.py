@@ -12,6 +12,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -43,6 +44,7 @@ class _Delivery:
     stored: Stored
     queue: str
     deliveries: int
+    waiting: int
     nc: DirectClient
     reply: str
 
@@ -85,19 +87,16 @@ class JetStreamOffers:
         stamp = (meta.timestamp - _EPOCH) // _MICROSECOND * 1_000
         stored = Stored(msg.subject, meta.sequence.stream, stamp, msg.data, _came_alone(msg))
         queue = subject.queue if subject is not None and subject.queue else meta.consumer
-        self._arrivals.put_nowait(_Delivery(stored, queue, meta.num_delivered, self._nc, msg.reply))
+        self._arrivals.put_nowait(
+            _Delivery(stored, queue, meta.num_delivered, meta.num_pending, self._nc, msg.reply)
+        )
 
     async def pull(self, queue: str, *, batch: int, wait_s: float, number: int = 0) -> None:
         self._pulled[queue] = number
-        body: dict[str, object] = {"batch": batch}
-        if wait_s > 0:
-            body["expires"] = int(wait_s * 1e9)
-        else:
-            body["no_wait"] = True
         try:
             await self._nc.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{subjects.LEDGER}.{queue}",
-                json.dumps(body).encode(),
+                _request(batch, wait_s),
                 reply=f"{self._inbox}.{queue}.{number}",
             )
         except (NatsError, OSError):
@@ -115,6 +114,13 @@ class JetStreamOffers:
         if self._subscription is not None:
             with contextlib.suppress(NatsError):
                 await self._subscription.unsubscribe()
+
+
+@lru_cache(maxsize=256)
+def _request(batch: int, wait_s: float) -> bytes:
+    """A pull, as the JetStream API takes it."""
+    how = {"expires": int(wait_s * 1e9)} if wait_s > 0 else {"no_wait": True}
+    return json.dumps({"batch": batch, **how}).encode()
 
 
 def _came_alone(msg: Message) -> bool:
@@ -180,8 +186,8 @@ class JetStreamMachinery:
             return None
 
     async def delete_queue(self, queue: str) -> None:
-        """Delete the queue's consumer; what it handed out is forgotten."""
-        await self._link.ask(f"$JS.API.CONSUMER.DELETE.{subjects.LEDGER}.{queue}", None)
+        with contextlib.suppress(NotFound):
+            await self._link.ask(f"$JS.API.CONSUMER.DELETE.{subjects.LEDGER}.{queue}", None)
 
     async def schedule(self, process: str, at: int) -> None:
         second = -(-at // 1_000_000_000)

@@ -151,7 +151,10 @@ _TABLE = (
     Role(
         name="service",
         purpose="The orchestrator: makes the queues' consumers, releases, re-offers and ends processes.",
-        says=(*_each("process.@", "requeued", "poisoned", "expired"), "queue.declared"),
+        says=(
+            *_each("process.@", "requeued", "poisoned", "expired"),
+            *_each("queue.@", "declared", "retired"),
+        ),
         asks=(
             *_READ,
             *_each("$JS.API.CONSUMER.CREATE.@", "LEDGER", "LEDGER.>", "TIMERS", "TIMERS.>"),

@@ -119,13 +119,13 @@ class Session:
                 # Complete up to what the leader has (see `scan`): whatever is left out is never read again.
                 async for batch in self.ledger.scan(self._position, pattern):
                     found += [stored for stored in batch if stored.sequence <= last]
-            queues = len(self.colony.queues)
+            queues = dict(self.colony.queues)
             for stored in sorted(found, key=lambda stored: stored.sequence):
                 self._fold(stored)
             self._position = max(self._position, last)
             if found:
                 self.changed.set()
-            if len(self.colony.queues) != queues:
+            if self.colony.queues != queues:
                 for heard in self.on_queues:
                     heard()
 

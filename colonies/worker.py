@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 import structlog
 
+from colonies import machine
 from colonies.calls import Function
 from colonies.core import events as facts
+from colonies.core.capacity import Capacity
 from colonies.core.names import name as checked_name
 from colonies.errors import Invalid, Refused
 from colonies.execution import Work, run_function
@@ -55,16 +57,23 @@ class Offering(Protocol):
 
 class Worker:
     """A worker of one runtime type. `concurrency`: how many processes it runs at a time, by default one for
-    each core."""
+    each core. `has` is what it has for them, as `Capacity` or its plain form; what that leaves out is looked
+    up on this machine when the worker starts."""
 
     def __init__(
-        self, runtimetype: str = "python", *, concurrency: int | None = None, backoff_s: float = 1.0
+        self,
+        runtimetype: str = "python",
+        *,
+        concurrency: int | None = None,
+        backoff_s: float = 1.0,
+        has: Capacity | dict[str, Any] | None = None,
     ) -> None:
         if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
             raise Invalid(f"concurrency: {concurrency}; 1 to {MAX_CONCURRENCY} are allowed")
         self.runtimetype = checked_name(runtimetype, "runtimetype")
         self.concurrency = concurrency or os.cpu_count() or 1
         self.backoff_s = backoff_s
+        self.has = has if isinstance(has, Capacity) else Capacity.parse(has or {}, where="has")
         self.functions: dict[str, Function[Any, Any, Any]] = {}
 
     @overload
@@ -88,6 +97,11 @@ class Worker:
             return made
 
         return offer(function) if function is not None else offer
+
+    def find_capacity(self) -> Capacity:
+        """What this worker has: as it was told, and for the rest what this machine has. It stays so."""
+        self.has = machine.complete(self.has, self.concurrency)
+        return self.has
 
     @contextlib.asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

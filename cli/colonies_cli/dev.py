@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -93,18 +94,29 @@ def _ready(context: Context, folder: Path) -> None:
 
     in_use = contexts.in_use()
     if in_use != context.name:
-        print(
-            f"The context in use is {in_use!r}: say --context dev, or `colonies context use dev`.",
-            file=sys.stderr,
+        _put(
+            f"The context in use is {in_use!r}: say --context dev, or `colonies context use dev`.\n",
+            sys.stderr,
         )
-    print(
-        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))}", flush=True
+    _put(
+        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))}\n",
+        sys.stdout,
     )
     if in_use == context.name and sys.stderr.isatty():
-        print(
+        _put(
             "In other terminals:\n"
             "    colonies process submit --spec sayhello.json\n"
             "    colonies worker start --name testworker --runtimetype cli\n"
-            "Ctrl-C stops this one.",
-            file=sys.stderr,
+            "Ctrl-C stops this one.\n",
+            sys.stderr,
         )
+
+
+def _put(text: str, stream: TextIO) -> None:
+    """Write all of it at once. A terminal that was closed meanwhile is no error: SIGHUP is on its way."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise

@@ -18,6 +18,7 @@ from colonies.core.events import (
     Event,
     Genesis,
     Record,
+    Retired,
     Revoked,
     Role,
     Rotated,
@@ -185,6 +186,18 @@ def _declared(colony: Colony, record: Record, event: Declared) -> Verdict:
     return VALID
 
 
+def _retired(colony: Colony, record: Record, event: Retired) -> Verdict:
+    # Nothing depends on its being empty: what waits in it has its queue declared again (see Orchestrator).
+    if record.role != "service":
+        return denied(f"a {record.role} retires no queues")
+    queue = colony.queues.get(record.entity)
+    if queue is None:
+        return quarantined("there is no such queue")
+    if event.floor < queue.declared:
+        return quarantined("its floor lies before the queue's declaration")
+    return VALID
+
+
 def _worker(colony: Colony, record: Record, event: Event) -> Verdict:
     if record.role != "worker" or record.author != record.entity:
         return denied("a worker speaks of itself only")
@@ -198,6 +211,7 @@ _RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
     Rotated: _rotated,
     Revoked: _revoked,
     Declared: _declared,
+    Retired: _retired,
     WorkerStarted: _worker,
     WorkerStopped: _worker,
 }
@@ -227,6 +241,8 @@ def evolve(colony: Colony, record: Record) -> None:
             # Whoever declared it may have said 10 GB; the queue is that of all sizes up to the next rung.
             widest = Conditions.parse(conditions.canonical())
             colony.queues[record.entity] = Queue(record.entity, widest, priority, record.sequence)
+        case Retired():
+            del colony.queues[record.entity]
         case _:
             pass
 

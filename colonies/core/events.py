@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
 
+from colonies.core.capacity import Capacity
 from colonies.core.spec import Conditions, Spec
 
 Role = Literal["owner", "user", "worker", "observer", "service"]
@@ -187,14 +188,27 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
+class Retired:
+    """A queue that nobody used is no more; whoever submits to it declares it again.
+
+    `floor` is a sequence up to which nothing in it is open.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    floor: Int
+    type: Literal["queue.retired"] = "queue.retired"
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted:
-    """An instance of a worker is up: what it runs and what it offers."""
+    """An instance of a worker is up: what it runs, what it offers, what it has for all that runs there."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
     instance: Name
     runtimetype: Name
     concurrency: Annotated[int, Field(strict=True, ge=1, le=MAX_CONCURRENCY)]
     functions: Annotated[list[Function], Field(max_length=MAX_FUNCTIONS)]
+    has: Capacity | None = None
     type: Literal["worker.started"] = "worker.started"
 
 
@@ -326,7 +340,7 @@ ProcessEvent = (
     Queued | Requeued | Assigned | Renewed | Returned | Completed | Failed | Poisoned | Expired | Cancelled
 )
 ColonyEvent = Genesis | Configured | Approved | Rotated | Revoked
-Event = ProcessEvent | ColonyEvent | Declared | WorkerStarted | WorkerStopped
+Event = ProcessEvent | ColonyEvent | Declared | Retired | WorkerStarted | WorkerStopped
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
 

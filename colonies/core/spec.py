@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from math import ceil
 from typing import Annotated, ClassVar, Final
 
 import msgpack
@@ -35,7 +36,6 @@ __all__ = [
     "Gpu",
     "Spec",
     "queue_of",
-    "serves",
 ]
 
 MAX_FUNC_BYTES: Final = 65_536  # a script with its here-documents; what is longer belongs in a file
@@ -178,8 +178,8 @@ class Conditions(Words):
     def canonical(self) -> dict[str, object]:
         """What tells queues apart, equal for conditions that mean the same.
 
-        Everything but the dependencies (they say when, not where), worker names sorted, sizes rounded up to
-        their rung, so that queues stay few. What a worker must really have is in the spec.
+        Everything but the dependencies (they say when, not where), worker names sorted, sizes and walltime
+        rounded up to their rung, so that queues stay few. What a worker must really have is in the spec.
         """
         found = self.wire()
         found.pop("dependencies", None)
@@ -188,6 +188,8 @@ class Conditions(Words):
         for field in ("mem", "storage"):
             if (size := getattr(self, field)) is not None:
                 found[field] = units.rung(size)
+        if self.walltime is not None:
+            found["walltime"] = units.rung(ceil(self.walltime))
         if self.gpu is not None and self.gpu.mem is not None:
             found["gpu"] = {**self.gpu.wire(), "mem": units.rung(self.gpu.mem)}
         return {field: _sorted(found[field]) for field in sorted(found)}
@@ -263,20 +265,6 @@ def _plain_queue(runtimetype: str, priority: int) -> str:
 def _digest(conditions: Conditions, priority: int) -> str:
     told_apart = msgpack.packb([conditions.canonical(), priority])
     return base64.b32encode(hashlib.sha256(told_apart).digest()[:16]).decode().rstrip("=").lower()
-
-
-def serves(conditions: Conditions, *, name: str, runtimetype: str) -> bool:
-    """Whether the worker `name` meets the conditions.
-
-    A worker cannot yet say where it is or what it has, so it does not take what asks for that. `walltime`
-    limits the run and not the worker; one node and one process is what every worker is.
-    """
-    shown_by_worker = {"runtimetype", "workernames", "walltime"}
-    return (
-        conditions.runtimetype == runtimetype
-        and (not conditions.workernames or name in conditions.workernames)
-        and conditions.canonical().keys() <= shown_by_worker
-    )
 
 
 def _sorted(value: object) -> object:

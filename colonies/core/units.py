@@ -36,6 +36,7 @@ DURATIONS = "a whole number and one of s, m, h, d, such as 90s or 12h; 1s to 365
 SECONDS: dict[str, int] = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _DURATION = re.compile(r"\A([0-9]{1,9})([smhd])\Z")
+_SHOWN = {unit: n for unit, n in UNITS.items() if re.fullmatch(r"[KMGTP](i|B)", unit)}
 _SIZE = re.compile(r"\A([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([A-Za-z]*)\Z")
 
 
@@ -59,6 +60,17 @@ def duration_s(value: str, where: str) -> int:
     if not 1 <= found <= MAX_DURATION_S:
         raise Invalid(f"{where}: {shown(value)} is not allowed; allowed: {DURATIONS}")
     return found
+
+
+def text(size_bytes: int) -> str:
+    """A size as people read it: exact where a unit divides it, else with two digits after the point."""
+    for unit, bytes_ in sorted(_SHOWN.items(), key=lambda item: -item[1]):
+        if size_bytes >= bytes_ and size_bytes % bytes_ == 0:
+            return f"{size_bytes // bytes_}{unit}"
+    for unit, bytes_ in sorted(_SHOWN.items(), key=lambda item: -item[1]):
+        if bytes_ % 1_000 == 0 and size_bytes >= bytes_:
+            return f"{size_bytes / bytes_:.2f}{unit}"
+    return f"{size_bytes}B"
 
 
 def rung(size_bytes: int) -> int:

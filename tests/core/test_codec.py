@@ -39,6 +39,7 @@ from colonies.core.events import (
     Ref,
     Renewed,
     Requeued,
+    Retired,
     Returned,
     Revoked,
     Role,
@@ -170,6 +171,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Rotated: st.builds(Rotated, user_keys, user_keys, signatures, signatures, st.none() | ends),
     Revoked: st.builds(Revoked, reasons),
     Declared: st.builds(Declared, conditions, st.integers(-9, 9)),
+    Retired: st.builds(Retired, counts),
     WorkerStarted: st.builds(
         WorkerStarted, names, names, st.integers(1, 10_000), st.lists(functions, max_size=3)
     ),

@@ -21,7 +21,6 @@ from colonies.core.spec import (
     Conditions,
     Spec,
     queue_of,
-    serves,
 )
 from colonies.errors import Invalid
 
@@ -512,33 +511,6 @@ def test_a_queue_is_told_apart_by_conditions_and_priority_and_not_by_dependencie
 def test_sizes_of_one_rung_wait_in_one_queue_but_stay_exact_in_the_spec() -> None:
     assert queue_of(conditions(mem="10GB"), 0) == queue_of(conditions(mem="10.1GB"), 0)
     assert conditions(mem="10.1GB").wire()["mem"] == 10_100_000_000
-
-
-def test_a_worker_serves_its_runtime_type_if_no_other_is_named() -> None:
-    assert serves(conditions(), name="w1", runtimetype="cli")
-    assert serves(conditions(workernames=["w2", "w1"]), name="w1", runtimetype="cli")
-    assert serves(
-        conditions(walltime=60, nodes=1, processes=1, dependencies=["a"]), name="w1", runtimetype="cli"
-    )
-    assert not serves(conditions(), name="w1", runtimetype="gpu")
-    assert not serves(conditions(workernames=["w2"]), name="w1", runtimetype="cli")
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"location": "attic"},
-        {"labels": {"a": "b"}},
-        {"cpu": 0.1},
-        {"mem": 1},
-        {"storage": 1},
-        {"gpu": {"count": 1}},
-        {"nodes": 2},
-        {"processes": 2},
-    ],
-)
-def test_a_worker_does_not_serve_a_condition_that_it_cannot_show_to_meet(asked: dict[str, Any]) -> None:
-    assert not serves(conditions(**asked), name="w1", runtimetype="cli")
 
 
 # --- properties -------------------------------------------------------------------------------------
