@@ -16,7 +16,7 @@ import structlog
 
 from colonies import streams
 from colonies.core.colony import Colony
-from colonies.core.events import Approved, Configured, Event, Genesis, Revoked
+from colonies.core.events import Approved, Configured, Event, Genesis, Revoked, checked_reason
 from colonies.core.members import SECOND, unix_s_of
 from colonies.creds import Credential
 from colonies.errors import Conflict, Invalid, NotFound
@@ -206,6 +206,7 @@ def _first(path: Path, draft: Credential) -> Credential:
 
 async def revoke(session: Session, name: str, reason: str = "") -> int:
     """End a membership on the ledger; the operator voids the token. Returns the event's sequence."""
+    checked_reason(reason)
     if name not in session.colony.members:
         await session.refresh()
     if name not in session.colony.members:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from colonies import codec, subjects
 from colonies.core.colony import Colony
-from colonies.core.events import LogDigest
+from colonies.core.events import MAX_COUNT, LogDigest
 from colonies.core.members import Member
 from colonies.errors import Unavailable
 from colonies.ledger import Stored
@@ -66,7 +67,9 @@ def read_log(colony: Colony, stored: Stored) -> LogEntry | None:
     if opened.author != worker or opened.type not in get_args(Type) or not opened.is_signed_by(key):
         return None
     match opened.data:
-        case {"attempt": str() as attempt, "n": int() as n, "index": int() as index, **data}:
+        case {"attempt": str() as attempt, "n": int() as n, "index": int() as index, **data} if (
+            _is_id(attempt) and 0 <= n <= MAX_COUNT and 0 <= index <= MAX_COUNT and _can_be_shown(data)
+        ):
             pass
         case _:
             return None
@@ -93,6 +96,15 @@ def _key_at(member: Member, time: int) -> str | None:
     if time > 0:
         return member.key_at_time(time)
     return member.key if member.until is None else None
+
+
+def _is_id(text: str) -> bool:
+    return re.fullmatch(r"[0-9A-Z]{26}", text) is not None
+
+
+def _can_be_shown(data: dict[str, Any]) -> bool:
+    """What is printed of a note is text: a worker signs what it likes, bytes and deep lists too."""
+    return all(isinstance(data.get(word, ""), str | None) for word in ("event", "reason", "error"))
 
 
 async def read_logs(session: Session, process: str) -> list[LogEntry]:

@@ -18,10 +18,10 @@ import structlog
 from colonies import codec, subjects
 from colonies.core import colony as colonies_
 from colonies.core import process as processes_
-from colonies.core.colony import Colony
-from colonies.core.events import Event, Genesis, ProcessEvent, Queued, Record, Role
+from colonies.core.colony import MAX_MEMBERS, Colony
+from colonies.core.events import Approved, Event, Genesis, ProcessEvent, Queued, Record, Role
 from colonies.core.process import Process, Wish
-from colonies.errors import Conflict, NotFound, Refused, Unavailable, Unknown
+from colonies.errors import Conflict, Invalid, NotFound, Refused, Unavailable, Unknown
 from colonies.history import Judged, Story, examine, fold_process
 from colonies.ids import new_id
 from colonies.ledger import Draft, Ledger, Stored, Subscription
@@ -277,6 +277,11 @@ class Session:
                 if seen.record is not None and seen.record.id == id:
                     return stored.sequence
             codec.check(event)
+            if isinstance(event, Approved) and len(self.colony.members) >= MAX_MEMBERS:
+                raise Invalid(
+                    f"member {entity}: number {len(self.colony.members) + 1} of this colony, revoked ones "
+                    f"included; at most {MAX_MEMBERS} are allowed"
+                )
             now = await self.ledger.now()
             prev = colonies_.head(view, kind, entity)
             record = Record(0, now, kind, entity, None, self.name, self.role_at(now), id, prev, b"", event)

@@ -26,7 +26,9 @@ from colonies import machine
 from colonies.calls import Function
 from colonies.core import events as facts
 from colonies.core.capacity import Capacity
+from colonies.core.events import MAX_CONCURRENCY
 from colonies.core.names import name as checked_name
+from colonies.core.names import shown
 from colonies.errors import Invalid, Refused
 from colonies.execution import Work, run_function
 
@@ -37,7 +39,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-MAX_CONCURRENCY = 10_000
+MAX_BACKOFF_S = 300.0
+MAX_GRACE_S = 86_400
 _log = structlog.get_logger("colonies.worker")
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
@@ -70,6 +73,8 @@ class Worker:
     ) -> None:
         if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
             raise Invalid(f"concurrency: {concurrency}; 1 to {MAX_CONCURRENCY} are allowed")
+        if not 0 <= backoff_s <= MAX_BACKOFF_S:
+            raise Invalid(f"backoff_s: {backoff_s} s; 0 to {MAX_BACKOFF_S:g} are allowed")
         self.runtimetype = checked_name(runtimetype, "runtimetype")
         self.concurrency = concurrency or os.cpu_count() or 1
         self.backoff_s = backoff_s
@@ -91,6 +96,16 @@ class Worker:
 
         def offer(function: Callable[P, R]) -> Function[P, R, Any]:
             made: Function[P, R, Any] = Function(function, self.runtimetype, name, **options)
+            if len(made.name) > facts.MAX_TEXT_CHARS:
+                raise Invalid(
+                    f"{shown(made.name)}: a function's name of {len(made.name)} characters; at most "
+                    f"{facts.MAX_TEXT_CHARS} are allowed"
+                )
+            if len(self.functions) >= facts.MAX_FUNCTIONS:
+                raise Invalid(
+                    f"{made.name}: function number {len(self.functions) + 1} of this worker; at most "
+                    f"{facts.MAX_FUNCTIONS} are allowed"
+                )
             if made.name in self.functions:
                 raise Invalid(f"{made.name}: this worker has a function of that name already")
             self.functions[made.name] = made
@@ -114,7 +129,8 @@ class Worker:
 
     def describe(self) -> list[facts.Function]:
         """The functions as they are published on the ledger."""
-        return [facts.Function(f.name, f.description[:4_096], f.schema) for f in self.functions.values()]
+        most = facts.MAX_DESCRIPTION_CHARS
+        return [facts.Function(f.name, f.description[:most], f.schema) for f in self.functions.values()]
 
     async def run(
         self,
@@ -132,6 +148,8 @@ class Worker:
         from colonies.connection import open_session, rekeyed
         from colonies.instance import Instance
 
+        if not 0 <= grace_s <= MAX_GRACE_S:
+            raise Invalid(f"grace_s: {grace_s} s; 0 to {MAX_GRACE_S} are allowed")
         place = {"context": context, "url": url, "creds": creds}
         session = await open_session(**place)  # type: ignore[arg-type]
         with _Stopping(grace_s) as stopping:

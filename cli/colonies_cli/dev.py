@@ -69,6 +69,7 @@ def dev(
     """
     from colonies import contexts
     from colonies.errors import Invalid
+    from colonies.files import expanded
     from colonies_cli import home
     from colonies_cli.services import run_until_stopped
 
@@ -80,7 +81,7 @@ def dev(
             folder = stack.enter_context(home.temporary())
             os.environ["COLONIES_DATA_DIR"] = str(folder)  # what the services remember goes with it
         else:
-            folder = (dir or contexts.data_folder() / "dev").expanduser().absolute()
+            folder = expanded(str(dir or contexts.data_folder() / "dev"), "--dir")
         advertised = home.Advertised(take_back=ephemeral)
         run_until_stopped(lambda: home.serve(folder, settings, advertised, lambda c: _ready(c, folder)))
 

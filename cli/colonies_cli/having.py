@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from colonies.core.capacity import Capacity
 
 MAX_CONFIG_BYTES = 1_048_576
-MAX_CONCURRENCY = 10_000
 
 Cpu = Annotated[
     str | None, typer.Option("--cpu", metavar="CORES", help="Cores it has to give: 4, 0.5 or 500m.")
@@ -156,17 +155,21 @@ def _devices(said: object, where: str) -> list[dict[str, Any]]:
 def _read(config: Path) -> dict[str, Any]:
     import tomllib
 
-    from colonies.core.parsing import file_text
     from colonies.errors import Invalid
+    from colonies.files import read_small
 
-    text, where = file_text(config)
     try:
-        return tomllib.loads(text.decode())
+        return tomllib.loads(read_small(config, MAX_CONFIG_BYTES).decode())
+    except FileNotFoundError:
+        raise Invalid(f"{config}: there is no such file; allowed: the path of a TOML file") from None
+    except Invalid as error:
+        raise Invalid(f"{config}: {error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"{where}: not TOML: {error}") from None
+        raise Invalid(f"{config}: not TOML: {error}") from None
 
 
 def _check_concurrency(value: object, where: str) -> None:
+    from colonies.core.events import MAX_CONCURRENCY
     from colonies.errors import Invalid
 
     whole = isinstance(value, int) and not isinstance(value, bool)

@@ -48,6 +48,7 @@ def request(
 
     Example: colonies member request --name w1 --role worker
     """
+    from colonies.files import expanded
     from colonies.joining import JoinRequest, Pending
     from colonies.nkeys import KeyPair
     from colonies_cli import owner
@@ -58,7 +59,7 @@ def request(
         colony = contexts.credential_of(owner.context_of(here)).colony
     key = KeyPair.new("user")
     asked = JoinRequest.of(name, role, key, colony)
-    path = _fresh(owner.path_of(out or f"{name}.request"))
+    path = _fresh(expanded(out or f"{name}.request", "--out"))
     _ask(here, Pending(asked, key), path)
 
 
@@ -104,18 +105,19 @@ def approve(
     Example: colonies member approve w1.request --expires 12h
     """
     from colonies.errors import Invalid
+    from colonies.files import expanded
     from colonies.joining import read_request
     from colonies_cli import owner
 
     expires_s = seconds_of(expires)
     if again and expires is not None:
         raise Invalid("--expires: the end is on the ledger already; leave it out with --again")
-    path = owner.path_of(file)
+    path = expanded(file, "FILE")
     asked = read_request(path)
     context = owner.context_of(here)
     owner.owner_keys(context, "approving a request")
     owner.owner_credential(context)
-    target = owner.path_of(out) if out else path.with_suffix(".approval")
+    target = expanded(out, "--out") if out else path.with_suffix(".approval")
     exits.say(_described(asked, expires))
     if not yes and not again:
         confirm("Approve it?", otherwise="an approval cannot be undone, only revoked")
@@ -169,10 +171,10 @@ def install(
 
     Example: colonies member install w1.approval
     """
+    from colonies.files import expanded
     from colonies.joining import Pending, read_approval
-    from colonies_cli import owner
 
-    approval = read_approval(owner.path_of(file))
+    approval = read_approval(expanded(file, "FILE"))
     pending = Pending.find(approval.key)
     credential = _answering(pending.request, approval.credential(pending.key))
     if pending.creds is not None:
@@ -180,7 +182,7 @@ def install(
         credential.write(path)
     else:
         context = _context(here, approval, credential)
-        path = owner.path_of(context.creds)
+        path = expanded(context.creds)
         _save(context, credential)
     pending.forget()
     installed = {
@@ -277,6 +279,7 @@ async def rotate(
     """
     from colonies import contexts
     from colonies.errors import Refused
+    from colonies.files import expanded
     from colonies.joining import ChangeRequest, Pending
     from colonies.nkeys import KeyPair
     from colonies_cli import owner
@@ -292,8 +295,8 @@ async def rotate(
             f"keys; {name} itself runs `colonies member rotate`"
         )
     key = KeyPair.new("user")
-    path = _fresh(owner.path_of(out or f"{credential.name}.request"))
-    _ask(here, Pending(ChangeRequest.of(credential, key), key, owner.path_of(context.creds)), path)
+    path = _fresh(expanded(out or f"{credential.name}.request", "--out"))
+    _ask(here, Pending(ChangeRequest.of(credential, key), key, expanded(context.creds)), path)
 
 
 async def _rotate(here: Here, context: Context, name: str | None) -> None:
@@ -301,9 +304,10 @@ async def _rotate(here: Here, context: Context, name: str | None) -> None:
     from colonies.connection import session_of
     from colonies.core.names import member_name
     from colonies.creds import Credential
+    from colonies.files import expanded
     from colonies_cli import owner
 
-    path = owner.path_of(context.creds)
+    path = expanded(context.creds)
     if name is not None:
         path = owner.members_of(context) / f"{member_name(name, 'NAME')}.creds"
     former = Credential.read(path)

@@ -56,6 +56,7 @@ async def add(
     """
     from colonies import founding
     from colonies.core.names import member_name
+    from colonies.files import expanded
     from colonies.roles import role_named
     from colonies.show import to_the_second
     from colonies_cli import owner
@@ -69,7 +70,7 @@ async def add(
                 found.session, found.keys, name, role, found.members, expires_s=expires_s
             )
         else:
-            path = await _add_into(found, name, role, owner.path_of(out), expires_s)
+            path = await _add_into(found, name, role, expanded(out, "--out"), expires_s)
         member = found.session.colony.members[name]
         now = await found.session.ledger.now()
     if here.output == Output.json:
@@ -171,15 +172,17 @@ def revoke(
 
     Example: colonies member revoke w1 --reason "laptop lost" --yes
     """
+    from colonies.core.events import checked_reason
     from colonies.core.names import member_name
     from colonies_cli import owner
 
     member_name(name, "NAME")
+    checked_reason(reason, "--reason")
     context = owner.context_of(here)
     credential = owner.owner_credential(context)
     if not yes:
         confirm(f"Revoke {name}? It cannot be undone.", otherwise=f"revoking {name} cannot be undone")
-    return _revoke(here, context, credential, name, reason[:1_000])
+    return _revoke(here, context, credential, name, reason)
 
 
 async def _revoke(here: Here, context: Context, credential: Credential, name: str, reason: str) -> None:

@@ -208,6 +208,7 @@ async def _identity(here: Here, name: str | None) -> tuple[str, Path]:
     from colonies import contexts, founding
     from colonies.core.names import member_name
     from colonies.errors import Invalid, Refused
+    from colonies.files import expanded
     from colonies_cli import owner
 
     if name is not None:
@@ -217,7 +218,7 @@ async def _identity(here: Here, name: str | None) -> tuple[str, Path]:
     if own.role == "worker":
         if name not in (None, own.name):
             raise Invalid(f"--name {name}: the credential is that of {own.name}; leave --name out")
-        return context.url, owner.path_of(context.creds)
+        return context.url, expanded(context.creds)
     wanted = name or _host_name()
     if context.keys is None:
         raise Refused(

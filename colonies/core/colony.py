@@ -32,6 +32,9 @@ from colonies.core.members import Held, Member, time_of
 from colonies.core.names import MEMBER
 from colonies.core.spec import Conditions, queue_of
 
+# Revoked ones included. Who approves more is refused; whoever reads takes them all. The broker is told of all
+# revoked keys in one message of at most 1 MB, which holds some 11,000.
+MAX_MEMBERS = 10_000
 MAX_QUEUES = 1_000  # a colony: each costs a consumer, and no other role than the service may tidy up
 
 

@@ -15,7 +15,9 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, TypeAdapt
 from pydantic_core import PydanticCustomError
 
 from colonies.core.capacity import Capacity
+from colonies.core.plain import at_most, encodable
 from colonies.core.spec import Conditions, Spec
+from colonies.errors import Invalid
 
 Role = Literal["owner", "user", "worker", "observer", "service"]
 
@@ -31,7 +33,8 @@ MAX_UNIX_S = 2**33  # in the year 2242; in nanoseconds it still fits into 63 bit
 MAX_COUNT = 2**53 - 1  # the largest whole number that JSON readers in every language keep exactly
 MAX_CONCURRENCY = 10_000
 MAX_FUNCTIONS = 1_000
-MAX_SCHEMA_KEYS = 1_000
+MAX_SCHEMA_KEYS = 1_000  # at its top
+MAX_ROLES = 5
 MAX_VALUE_LEVELS = 256  # of lists and objects in a value, so that no reader's stack ends before it
 
 
@@ -75,7 +78,7 @@ Signature = Annotated[bytes, Field(strict=True, min_length=64, max_length=64)]
 Seconds = Annotated[float, Field(strict=True, ge=0, le=MAX_DELAY_S, allow_inf_nan=False)]
 Lease = Annotated[float, Field(strict=True, ge=MIN_LEASE_S, le=MAX_LEASE_S, allow_inf_nan=False)]
 Value = Annotated[Any, AfterValidator(_plain)]
-Schema = Annotated[dict[str, Any], Field(max_length=MAX_SCHEMA_KEYS), AfterValidator(_plain)]
+Schema = Annotated[dict[str, Any], at_most(MAX_SCHEMA_KEYS), AfterValidator(_plain)]
 
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
@@ -120,7 +123,7 @@ class Genesis:
     name: Name
     owner: MemberName
     owner_key: Key
-    roles: dict[Role, Key]
+    roles: Annotated[dict[Role, Key], at_most(MAX_ROLES)]
     lease_s: Lease
     type: Literal["colony.genesis"] = "colony.genesis"
 
@@ -136,10 +139,7 @@ class Configured:
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """A key is a member from here on. The name is in the subject.
-
-    From the ledger time `expires_unix_s` on it is none any more, as its token says as well.
-    """
+    """A key is a member from here on, up to the ledger time `expires_unix_s`. The name is in the subject."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
     key: Key
@@ -150,11 +150,8 @@ class Approved:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """A member changed its key: from here on `key` counts, and `former` no more.
-
-    Both agreed: the consents are their signatures over `colonies.codec.consent_to`. Without
-    `expires_unix_s` the new key ends when the former one would have.
-    """
+    """A member changed its key: from here on `key` counts, and `former` no more. Both consented, by signing
+    `colonies.codec.consent_to`. Without `expires_unix_s` it ends when the former key would have."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
     key: Key
@@ -189,10 +186,8 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """A queue that nobody used is no more; whoever submits to it declares it again.
-
-    `floor` is a sequence up to which nothing in it is open.
-    """
+    """A queue that nobody used is no more; whoever submits to it declares it again. `floor` is a sequence up
+    to which nothing in it is open."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
     floor: Int
@@ -207,7 +202,7 @@ class WorkerStarted:
     instance: Name
     runtimetype: Name
     concurrency: Annotated[int, Field(strict=True, ge=1, le=MAX_CONCURRENCY)]
-    functions: Annotated[list[Function], Field(max_length=MAX_FUNCTIONS)]
+    functions: Annotated[list[Function], at_most(MAX_FUNCTIONS)]
     has: Capacity | None = None
     type: Literal["worker.started"] = "worker.started"
 
@@ -382,6 +377,15 @@ class Verdict:
 
 
 VALID = Verdict("valid")
+
+
+def checked_reason(reason: str, where: str = "reason") -> str:
+    """A reason that an event can hold. Raises Invalid."""
+    if len(reason) > MAX_REASON_CHARS:
+        raise Invalid(f"{where}: it has {len(reason)} characters; at most {MAX_REASON_CHARS} are allowed")
+    if not encodable(reason):
+        raise Invalid(f"{where}: it holds half a surrogate pair; allowed: text that UTF-8 can hold")
+    return reason
 
 
 def quarantined(rule: str) -> Verdict:

@@ -85,11 +85,13 @@ class Member:
         return held.key if held else None
 
     def key_at_time(self, time: int) -> str | None:
-        """As `key_at`, for what stands beside the ledger and has no place in it (logs)."""
-        for held in reversed(self.keys):
-            if (held.expires is None or time < held.expires) and held.since_time <= time:
-                return held.key if held.until_time is None or time <= held.until_time else None
-        return None
+        """As `key_at`, for what stands beside the ledger and has no place in it (logs). Nobody is asked whether
+        it was a member yet: what it wrote, it wrote as one."""
+        later = (held for held in reversed(self.keys[1:]) if held.since_time <= time)
+        held = next(later, self.keys[0])
+        if held.expires is not None and time >= held.expires:
+            return None
+        return held.key if held.until_time is None or time <= held.until_time else None
 
     def ended(self, sequence: int, time: int) -> Member:
         """It, with its last key ended at this place."""

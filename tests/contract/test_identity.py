@@ -300,7 +300,7 @@ def test_a_missing_file_is_not_found_and_a_broken_one_is_named(tmp_path: Path, k
         path.write_bytes(content)
         with pytest.raises(Invalid, match=r"w1\.creds"):
             Credential.read(path)
-    with pytest.raises(Invalid, match="cannot be read"):
+    with pytest.raises(Invalid, match="is a directory"):
         Credential.read(tmp_path)
 
 

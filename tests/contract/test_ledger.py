@@ -422,7 +422,7 @@ async def test_a_pull_that_does_not_wait_ends_when_the_queue_is_empty(offers: Of
 async def test_an_offer_is_handed_out_as_it_is_stored(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"one", 0))
 
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     found = await delivery(offers)
 
     (stored,) = await place.ledger.read(guard_of("process", "A"))
@@ -518,7 +518,7 @@ async def test_an_offer_comes_again_when_its_lease_has_passed_without_a_word(
     place: Place, offers: Offers
 ) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     first = await delivery(offers)
     assert await is_empty(offers)
 
@@ -533,7 +533,7 @@ async def test_an_offer_comes_again_when_its_lease_has_passed_without_a_word(
 async def test_an_offer_that_came_again_goes_before_a_new_one(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
     await place.ledger.append(Draft(offer("B"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     await delivery(offers)
     await asyncio.sleep(LEASE_S + 1)
 
@@ -544,7 +544,7 @@ async def test_an_offer_that_came_again_goes_before_a_new_one(place: Place, offe
 
 async def test_an_acknowledged_offer_never_comes_again(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     found = await delivery(offers)
 
     await found.ack()
@@ -558,7 +558,7 @@ async def test_an_acknowledged_offer_never_comes_again(place: Place, offers: Off
 
 async def test_an_offer_given_back_comes_at_once_to_whoever_waits(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     found = await delivery(offers)
     others = await place.ledger.offers()
     await others.pull("q", batch=1, wait_s=30)
@@ -586,7 +586,7 @@ async def test_an_offer_put_off_comes_after_the_delay_and_not_before(place: Plac
 
 async def test_who_is_still_at_it_keeps_the_offer(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     found = await delivery(offers)
 
     for _ in range(10):
@@ -715,7 +715,7 @@ async def test_a_closed_ledger_says_so_at_once(place: Place) -> None:
 async def test_what_a_closed_ledger_held_goes_to_another(place: Place, offers: Offers) -> None:
     dying = await place.ledger.offers()
     await place.other.append(Draft(offer("A"), b"", 0))
-    await dying.pull("q", batch=1, wait_s=0)
+    await dying.pull("q", batch=1, wait_s=30)
     found = await delivery(dying)
     await place.ledger.close()
     await found.ack()

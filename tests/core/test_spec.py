@@ -23,6 +23,7 @@ from colonies.core.spec import (
     queue_of,
 )
 from colonies.errors import Invalid
+from colonies.files import read_spec
 
 CLI: dict[str, Any] = {"runtimetype": "cli"}
 
@@ -210,7 +211,8 @@ def test_a_size_of_0_is_no_condition() -> None:
     "func", ["", " ", "\t\n", "a\0b", 3, ["resize"], "x" * 65_537, "é" * 32_769, "\ud800"], ids=names.shown
 )
 def test_a_function_that_is_empty_or_that_no_program_could_be_given_is_refused(func: object) -> None:
-    assert re.match(r"spec: func: .* is not allowed; allowed: text of at most 65536", refusal_of(func=func))
+    wrong = r"(.* is not allowed|6553[78] bytes); allowed: text of at most 65536"
+    assert re.match(rf"spec: func: {wrong}", refusal_of(func=func))
 
 
 @pytest.mark.parametrize("func", ["cat <<'END' | sort\n\tb\n  a\nEND\n", " echo \x1b[1mhi", "x" * 65_536])
@@ -448,7 +450,7 @@ def test_numbers_that_json_or_the_wire_does_not_have_are_refused_by_path(number:
 def test_a_file_that_cannot_be_read_is_refused_naming_its_path(tmp_path: Path) -> None:
     def said(path: Path | str) -> str:
         with pytest.raises(Invalid) as caught:
-            Spec.read_file(path)
+            read_spec(path)
         return str(caught.value)
 
     assert said(tmp_path / "none.json").startswith(f"{tmp_path}/none.json: there is no such file")
@@ -464,7 +466,7 @@ def test_a_file_that_cannot_be_read_is_refused_naming_its_path(tmp_path: Path) -
     file.write_text('{"func": " "}')
     assert said(file).startswith(f"{file}: func: ")
     file.write_text(json.dumps({"func": "f", "conditions": CLI}).ljust(MAX_SPEC_BYTES))
-    assert Spec.read_file(file).func == "f"
+    assert read_spec(file).func == "f"
 
 
 # --- queues -----------------------------------------------------------------------------------------
