@@ -85,8 +85,10 @@ class Member:
         return held.key if held else None
 
     def key_at_time(self, time: int) -> str | None:
-        """As `key_at`, for what stands beside the ledger and has no place in it (logs). Nobody is asked whether
-        it was a member yet: what it wrote, it wrote as one."""
+        """As `key_at`, for what stands beside the ledger and has no place in it (logs).
+
+        Its first key has no beginning here: two streams may have two clocks.
+        """
         later = (held for held in reversed(self.keys[1:]) if held.since_time <= time)
         held = next(later, self.keys[0])
         if held.expires is not None and time >= held.expires:
