@@ -23,8 +23,9 @@ help:
 demo: setup
 	@$(PYTHON) examples/demo.py $(ARGS)
 
+# Most tests wait for something, so more of them at a time than there are processors.
 test: setup
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
 bench: setup
 	@$(PYTHON) -m tests.benchmarks $(ARGS)
