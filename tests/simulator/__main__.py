@@ -1,0 +1,1 @@
+"""`python -m tests.simulator`: see docs/simulator.md."""

@@ -1,0 +1,184 @@
+"""What a seed stands for: the work, the machines and the misfortunes of one lifetime, all drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+
+Action = Literal["ok", "error", "fail", "later", "hang"]
+
+LEASES_S = (2.0, 3.0)
+NOBODY = "w9"  # a worker that is named and never there
+
+
+@dataclass(slots=True)
+class Item:
+    """One process to be. `actions` says what each of its attempts does: (what, seconds, delay of a `later`)."""
+
+    number: int
+    spec: dict[str, Any]
+    actions: list[tuple[Action, float, float]]
+    submit_at: float
+    key: str | None = None
+    cancel_after: float | None = None
+    together: int = 0  # the number of the batch that it is submitted in, 0: alone
+
+    def action(self, n: int) -> tuple[Action, float, float]:
+        """What attempt `n`, from 1, does."""
+        return self.actions[min(n, len(self.actions)) - 1]
+
+
+@dataclass(slots=True)
+class Faults:
+    """How likely it is that a call, a word without an answer, or a message of the feed goes astray (0 to 1)."""
+
+    trouble: float = 0.0
+    lose_word: float = 0.0
+    lose_feed: float = 0.0
+    redelivery: float = 0.0
+    stale_s: float = 0.0
+    lag_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Mishap:
+    """At `at` (s) something happens to a machine or queue, for `lasts` seconds."""
+
+    at: float
+    what: Literal["crash", "pause", "disconnect", "stop", "delete queue", "reset queue", "skip queue", "junk"]
+    target: int
+    lasts: float
+
+
+@dataclass(slots=True)
+class Plan:
+    """A lifetime. Times count from its beginning (s); mishaps end at `calm_at`."""
+
+    seed: int
+    lease_s: float
+    instances: list[str]  # the member of each
+    orchestrators: int
+    clients: int
+    concurrency: int
+    declared: bool
+    items: list[Item]
+    faults: Faults = field(default_factory=Faults)
+    mishaps: list[Mishap] = field(default_factory=list)
+    crashes: list[tuple[int, int, bool, float]] = field(default_factory=list)
+    calm_at: float = 0.0
+
+
+def draw(seed: int) -> Plan:
+    """The lifetime that a seed stands for."""
+    random = Random(seed)
+    instances = random.choice([["w1"], ["w1"], ["w1", "w1"], ["w1", "w2"], ["w1", "w1", "w2"]])
+    plan = Plan(
+        seed=seed,
+        lease_s=random.choice(LEASES_S),
+        instances=instances,
+        orchestrators=2 if random.random() < 0.15 else 1,
+        clients=2 if random.random() < 0.15 else 1,
+        concurrency=random.choice([1, 2, 4]),
+        declared=random.random() < 0.8,
+        items=_items(random, random.choice([1, 1, 2, 2, 3, 4, 6])),
+    )
+    _misfortune(plan, random)
+    return plan
+
+
+def _items(random: Random, count: int) -> list[Item]:
+    items = [_item(random, number) for number in range(count)]
+    if count > 2 and random.random() < 0.2:
+        together = random.choice([1, 2])  # 1: pipelined, 2: all or none
+        for item in items[1:]:
+            item.together, item.key, item.submit_at = together, None, items[1].submit_at
+    if count > 1 and random.random() < 0.1:  # the same key again, from two places
+        first, second = items[0], items[1]
+        first.key = second.key = "same"
+        first.together = second.together = 0
+        second.spec, second.actions, second.cancel_after = first.spec, first.actions, None
+    return items
+
+
+def _item(random: Random, number: int) -> Item:
+    spec: dict[str, Any] = {"func": "work", "args": [number], "conditions": {"runtimetype": "python"}}
+    actions: list[tuple[Action, float, float]] = []
+    bad = random.choice([0, 0, 0, 1, 2, 3])
+    for _ in range(bad):
+        what = random.choice(["error", "error", "later", "fail", "hang", "ok"])
+        actions.append((what, _duration_s(random), random.choice([0.0, 0.1, 0.7, 1.5])))
+    actions.append(("ok", _duration_s(random), 0.0))
+    if any(what == "hang" for what, _, _ in actions) or random.random() < 0.1:
+        spec["maxexectime"] = random.choice([0.3, 0.8])
+    if bad and random.random() < 0.8:
+        spec["maxretries"] = random.choice([1, 2, 3, -1])
+    if random.random() < 0.1:
+        spec["maxwaittime"] = random.choice([0.5, 2.0, 5.0])
+    if random.random() < 0.25:
+        spec["priority"] = random.choice([-1, 5])
+    if random.random() < 0.05:
+        spec["conditions"]["workernames"] = [random.choice(["w1", NOBODY])]
+        spec.setdefault("maxwaittime", 2.0)
+    return Item(
+        number,
+        spec,
+        actions,
+        submit_at=random.random() ** 2 * 2.0,
+        key=f"key{number}" if random.random() < 0.3 else None,
+        cancel_after=random.random() ** 2 * 3.0 if random.random() < 0.15 else None,
+    )
+
+
+def _duration_s(random: Random) -> float:
+    kind = random.random()
+    if kind < 0.5:
+        return 0.0
+    if kind < 0.9:
+        return 0.4 * random.random()
+    return 3.0 * random.random() if kind < 0.99 else 30.0 * random.random()
+
+
+def _misfortune(plan: Plan, random: Random) -> None:
+    """Swarm testing: each lifetime has its own few kinds of misfortune, so that none hides another."""
+    faults = plan.faults
+    if random.random() < 0.15:
+        return
+    if random.random() < 0.25:
+        faults.trouble = random.choice([0.02, 0.1])
+    if random.random() < 0.2:
+        faults.lose_word = random.choice([0.02, 0.1])
+    if random.random() < 0.1:
+        faults.lose_feed = random.choice([0.1, 0.5])
+    if random.random() < 0.3:
+        faults.redelivery = random.choice([0.3, 1.0])
+    if random.random() < 0.2:
+        faults.stale_s = random.choice([0.02, 0.25])
+    if random.random() < 0.3:
+        faults.lag_s = random.choice([0.01, 0.25])
+    machines = len(plan.instances) + plan.orchestrators + plan.clients
+    if random.random() < 0.45:  # at an effect
+        for _ in range(random.choice([1, 1, 2, 3])):
+            machine = random.randrange(machines) if random.random() < 0.4 else 0
+            call = 1 + int(60 * random.random() ** 2)
+            plan.crashes.append((machine, call, random.random() < 0.6, _down_s(random)))
+    for what, chance in (
+        ("crash", 0.12),
+        ("pause", 0.15),
+        ("disconnect", 0.15),
+        ("stop", 0.1),
+        ("delete queue", 0.03),
+        ("reset queue", 0.06),
+        ("skip queue", 0.02),
+        ("junk", 0.06),
+    ):
+        if random.random() < chance:
+            for _ in range(random.choice([1, 1, 2])):
+                at = 4.0 * random.random() ** 1.5
+                plan.mishaps.append(Mishap(at, what, random.randrange(machines), _down_s(random)))  # type: ignore[arg-type]
+    plan.mishaps.sort(key=lambda mishap: mishap.at)
+    plan.calm_at = 6.0
+
+
+def _down_s(random: Random) -> float:
+    return 0.05 + 4.0 * random.random() ** 2
