@@ -202,14 +202,17 @@ class Instance:
                 return None
             event = Assigned(process.phase.offer.id, self.session.colony.lease_s, self.id)
             try:
-                story = await self.session.record(process.id, event, at=story)
+                # Once: whether its holder lives, should it have one by now, only `_may_take` asks.
+                story = await self.session.record(process.id, event, at=story, once=True)
             except Conflict:
                 surely_free = False
                 story = await self.session.story(process.id)
                 continue
-            if not surely_free and not self._holds(story := await self.session.story(process.id)):
-                continue  # void: by the broker's clock the lease before it had not lapsed, for example
-            return self._hold(delivery, story)
+            if not surely_free:  # void: by the broker's clock the lease before it had not lapsed, for example
+                story = await self.session.story(process.id)
+            if self._holds(story):  # the answer may have taken so long that another has finished it by now
+                return self._hold(delivery, story)
+            surely_free = False
         raise Conflict(
             f"process {subjects.process_of(delivery.stored.subject)}: others were faster, again and again"
         )

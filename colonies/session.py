@@ -209,9 +209,11 @@ class Session:
         ).data
 
     async def record(
-        self, process: str, event: ProcessEvent, *, at: Story, queue: str | None = None
+        self, process: str, event: ProcessEvent, *, at: Story, queue: str | None = None, once: bool = False
     ) -> Story:
         """Record an event of a process, starting from what is known of it; read again on conflict.
+
+        `once`: not again after a conflict, for what depends on more than the ledger tells.
 
         Returns the process after it (its last time is our estimate; the ledger's is a moment later).
 
@@ -232,6 +234,8 @@ class Session:
                 at = await self.story(process)
                 if any(s.record is not None and s.record.id == id and s.verdict.valid for s in at.judged):
                     return at
+                if once:
+                    raise Conflict(f"process {process}: another event came first") from None
                 continue
             record = Record(
                 sequence, now, "process", process, queue, self.name, wish.role, id, prev, sealed.digest, event

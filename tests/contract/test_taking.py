@@ -1,0 +1,99 @@
+"""How an instance takes what it is offered when answers are late and queues forget: found by the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+import colonies
+from colonies.core.process import Running
+from colonies.errors import Unknown
+from colonies.ledger import Draft, PullEnded
+from colonies.memory_colony import MemoryClient
+from colonies.memory_ledger import MemoryLedger
+
+
+@pytest.fixture
+async def colony() -> AsyncIterator[MemoryClient]:
+    async with colonies.memory(lease_s=2.0) as colony:
+        yield colony
+
+
+async def until(holds: Callable[[], Any], what: str) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.01)
+    assert holds(), what
+
+
+async def test_what_ended_before_the_answer_came_is_not_run(
+    colony: MemoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `assigned` is stored, the answer is lost, and by the time it asks the process is cancelled."""
+    worker = colonies.Worker("python", concurrency=1)
+    ran: list[str] = []
+
+    @worker.function
+    def work(name: str) -> str:
+        ran.append(name)
+        return name
+
+    append, lost = MemoryLedger.append, asyncio.Event()
+
+    async def losing(ledger: MemoryLedger, draft: Draft) -> int:
+        sequence = await append(ledger, draft)
+        if ".assigned." in draft.subject and not lost.is_set():
+            lost.set()
+            await colony.cancel(draft.subject.split(".")[2], "enough")
+            raise Unknown("the broker gave no answer in time")
+        return sequence
+
+    monkeypatch.setattr(MemoryLedger, "append", losing)
+    await colony.work(worker)
+    cancelled = await colony.submit(work.call("cancelled"))
+    await asyncio.wait_for(lost.wait(), 10)
+
+    assert (await cancelled.wait(10)).state == "cancelled"
+    assert await (await colony.submit(work.call("next"))).result(10) == "next"
+    assert ran == ["next"]
+
+
+async def test_a_queue_that_forgot_everything_takes_no_work_from_a_living_worker(
+    colony: MemoryClient,
+) -> None:
+    """The offer comes as if for the first time, long after it was taken; its worker lives and says so."""
+    worker = colonies.Worker("python", concurrency=1)
+    done = asyncio.Event()
+
+    @worker.function
+    async def work() -> int:
+        await done.wait()
+        return colonies.current().n
+
+    await colony.work(worker)
+    process = await colony.submit(work.call())
+    ledger = colony.ledger
+    assert isinstance(ledger, MemoryLedger)
+    await until(lambda: any(".assigned." in s.subject for s in ledger.broker.events), "it was taken")
+    running = (await process.get()).phase
+    assert isinstance(running, Running)
+    await colony.work(worker, "other")
+
+    while await ledger.now() <= running.lapses_at():  # on the ledger alone it looks dead from here on
+        await asyncio.sleep(0.05)
+    (queue,) = ledger.broker.queues
+    before = ledger.broker.queues.pop(queue)
+    await ledger.make_queue(queue, start=1, lease_s=2.0)
+    for offers in [pull.offers for pull in before._pulls]:
+        offers.put(PullEnded(queue, missing=True, number=10_000))
+        await offers.pull(queue, batch=1, wait_s=5.0)
+    await until(lambda: ledger.broker.queues[queue].state.delivered, "it was offered again")
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+    done.set()
+
+    assert await process.result(10) == 1
+    assert [attempt.outcome for attempt in (await process.get()).attempts] == ["successful"]
