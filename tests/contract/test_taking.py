@@ -14,6 +14,7 @@ from colonies.errors import Unknown
 from colonies.ledger import Draft, PullEnded
 from colonies.memory_colony import MemoryClient
 from colonies.memory_ledger import MemoryLedger
+from colonies.pulling import Puller
 
 
 @pytest.fixture
@@ -97,3 +98,51 @@ async def test_a_queue_that_forgot_everything_takes_no_work_from_a_living_worker
 
     assert await process.result(10) == 1
     assert [attempt.outcome for attempt in (await process.get()).attempts] == ["successful"]
+
+
+class Counted:
+    """Offers of a queue that has no consumer; it counts what is asked."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Queue[PullEnded] = asyncio.Queue()
+
+    async def pull(self, queue: str, *, batch: int, wait_s: float, number: int = 0) -> None:
+        self.ended.put_nowait(PullEnded(queue, missing=True, number=number))
+
+    async def arrival(self) -> PullEnded:
+        return await self.ended.get()
+
+    async def close(self) -> None: ...
+
+
+async def test_a_worker_without_a_free_slot_does_not_spin_over_a_missing_queue(
+    colony: MemoryClient,
+) -> None:
+    """The queue is to be asked again, which nobody can as long as all slots are taken."""
+    worker = colonies.Worker("nowhere", concurrency=1)
+
+    @worker.function
+    def work() -> None: ...
+
+    await colony.submit(work.call())
+    await colony.session.refresh()
+    free, looks = 1, 0
+
+    def slots() -> int:
+        nonlocal looks
+        looks += 1
+        return free
+
+    offers = Counted()
+    puller = Puller(colony.session, "nowhere", offers, free=slots, take=lambda _: None)
+    loops = [asyncio.create_task(puller.receive()), asyncio.create_task(puller.sweep())]
+    await until(lambda: looks >= 2, "it was asked once")
+    free = 0
+    await asyncio.sleep(0.2)
+    before = looks
+    await asyncio.sleep(0.2)
+    for task in loops:
+        task.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+
+    assert looks - before < 10
