@@ -78,7 +78,9 @@ class Queue:
         self.delivered = max(0, start - 1)
         self.held.clear()
         self.fresh = deque(
-            stored for stored in self._broker.events[max(0, start - 1) :] if self.name in stored.subject
+            stored
+            for stored in self._broker.events[max(0, start - 1) :]
+            if f".queued.{self.name}." in stored.subject
         )
 
     def skip_all(self) -> None:

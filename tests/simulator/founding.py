@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
+from colonies.core.colony import Colony
 from colonies.core.events import Approved, Declared, Genesis, Role
 from colonies.core.spec import Conditions, queue_of
+from colonies.history import History
 from colonies.ledger import Stored
 from colonies.nkeys import KeyPair
 from colonies.roles import ROLES
@@ -27,7 +29,7 @@ MEMBERS: dict[str, str] = {
     "w2": "worker",
     "orch": "service",
 }
-PRIORITIES = (-1, 0, 5)
+PRIORITIES = (0,)  # what is declared; others the clients declare
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,18 @@ class Founded:
     colony: str
     keys: dict[str, KeyPair]
     events: list[Stored]
+    read: Colony
+
+    def view(self) -> Colony:
+        """The colony as somebody knows it who has read all that was before."""
+        found = self.read
+        return replace(
+            found,
+            leases=list(found.leases),
+            members=dict(found.members),
+            queues=dict(found.queues),
+            heads=dict(found.heads),
+        )
 
 
 def _key(name: str, kind: str) -> KeyPair:
@@ -74,4 +88,7 @@ def founded(lease_s: float, declared: bool) -> Founded:
     assert task.done(), errors
     task.result()
     GROUND.loop, GROUND.random, GROUND.count = before
-    return Founded(account.public, keys, broker.events)
+    history = History(Colony(account.public))
+    for stored in broker.events:
+        assert history.add(stored).verdict.valid
+    return Founded(account.public, keys, broker.events, history.colony)

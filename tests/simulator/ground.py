@@ -17,11 +17,12 @@ from typing import Any
 
 import structlog
 
-from colonies import codec, ids, nkeys, orchestrator, outcome, pulling
+from colonies import codec, ids, nkeys, orchestrator, outcome, pulling, subjects
 from colonies.witness import HighWater
 from tests.simulator.loop import Task, VirtualLoop
 
 MEMO = 65_536
+LOOK_S = 1.0  # the orchestrator's: what is not urgent it finds by looking
 
 
 class Ground:
@@ -129,8 +130,10 @@ def lay() -> Ground:
     nkeys._signer, nkeys._checker = _signer, _checker
     orchestrator.recall = lambda colony: GROUND.marks.get(colony, HighWater())
     orchestrator.remember = _remember
+    orchestrator.LOOK_S = LOOK_S
     orchestrator.set = ShuffledSet  # type: ignore[attr-defined]
     # What is pure and asked again for the same bytes by every reader is worked out once.
+    subjects.parse = functools.lru_cache(MEMO)(subjects.parse)
     codec.open_ = functools.lru_cache(MEMO)(codec.open_)
     codec.Opened.event = _event_once(codec.Opened.event)  # type: ignore[method-assign]
     codec.Opened.is_signed_by = _signed_once(codec.Opened.is_signed_by)  # type: ignore[method-assign]

@@ -57,7 +57,7 @@ class Network:
         self.calm = False
         self.crash: Callable[[Host], None] = lambda host: None
         self.trace: Callable[..., None] | None = None
-        self.subscribers: list[SimSubscription] = []
+        self.subscribers: dict[str, list[SimSubscription]] = {}  # by the kind of entity
         broker.redelivery_s = self._redelivery_s
 
     def latency_s(self) -> float:
@@ -85,7 +85,7 @@ class Network:
         """To all who listen, in order, unless it gets lost."""
         feed = "feed" + stored.subject[6:]
         tokens = feed.split(".")
-        for subscriber in self.subscribers:
+        for subscriber in self.subscribers.get(tokens[1], ()):
             host = subscriber.host
             if host.up and not host.dead and subscriber.wants(tokens):
                 if not self.calm and self.faults.lose_feed and self.random() < self.faults.lose_feed:
@@ -128,15 +128,14 @@ class Network:
 
 
 class SimSubscription:
-    def __init__(
-        self, network: Network, host: Host, pattern: str, heard: Callable[[Stored], None]
-    ) -> None:
+    def __init__(self, network: Network, host: Host, pattern: str, heard: Callable[[Stored], None]) -> None:
         self.host = host
         self._tokens = pattern.split(".")
         self._open = self._tokens[-1] == ">"
         self._heard = heard
         self._network = network
-        network.subscribers.append(self)
+        self._among = network.subscribers.setdefault(self._tokens[1], [])
+        self._among.append(self)
 
     def wants(self, tokens: list[str]) -> bool:
         mine = self._tokens
@@ -149,13 +148,13 @@ class SimSubscription:
         return all(own in ("*", token) for own, token in zip(mine, tokens, strict=False))
 
     def hear(self, stored: Stored) -> None:
-        if self in self._network.subscribers and not self.host.dead and self.host.up:
+        if self in self._among and not self.host.dead and self.host.up:
             self._network.note(self.host, "hears", stored.sequence)
             self._heard(stored)
 
     async def close(self) -> None:
-        if self in self._network.subscribers:
-            self._network.subscribers.remove(self)
+        if self in self._among:
+            self._among.remove(self)
 
 
 class SimDelivery:
@@ -245,7 +244,8 @@ class SimLedger:
         self._gaps: list[Callable[[], None]] = []
         self._under_way: dict[asyncio.Future[Any], None] = {}
         self._connected = asyncio.Event()
-        self._connected.set()
+        if host.up:
+            self._connected.set()
         self._closed = False
         self._gone = asyncio.Event()
         host.links.append(self)
@@ -262,10 +262,14 @@ class SimLedger:
         if crash and not host.crash_after:
             self.network.crash(host)
             raise asyncio.CancelledError
+        loop = self._loop
+        loop.machine = loop.nobody  # what it plans there outlives the machine that asked
         try:
-            outcome = self.network.at_broker(effect, *args)
+            outcome = effect(*args)
         except ColoniesError as error:
             outcome = error
+        finally:
+            loop.machine = host
         if self.network.trace is not None:
             self.network.note(host, doing, *args, "->", outcome)
         if crash:
@@ -274,12 +278,12 @@ class SimLedger:
         return outcome
 
     async def _ask(self, doing: str, effect: Callable[..., Any], *args: Any) -> Any:
-        return await (await self._start(doing, effect, *args))
-
-    async def _start(self, doing: str, effect: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        host, network = self.host, self.network
-        if not host.up or self._closed:
+        if not self.host.up or self._closed:
             await self._wait_connected()
+        return await self._start(doing, effect, *args)
+
+    def _start(self, doing: str, effect: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        host, network = self.host, self.network
         if host.dead:
             raise asyncio.CancelledError
         future = self._loop.create_future()
@@ -400,7 +404,9 @@ class SimLedger:
         return outcome
 
     async def send(self, draft: Draft) -> Awaitable[int]:
-        return await self._start("append", self.broker.store, draft.subject, draft.data, draft.after)
+        if not self.host.up or self._closed:
+            await self._wait_connected()
+        return self._start("append", self.broker.store, draft.subject, draft.data, draft.after)
 
     async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
         outcome: list[int] = await self._ask("append all", self._store_all, list(drafts))

@@ -16,6 +16,8 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
+MAX_STEPS = 400_000  # of one lifetime: more is a loop that does not end
+
 Report = Callable[[str, BaseException | None], None]
 
 
@@ -75,7 +77,9 @@ class Task(asyncio.Task):  # type: ignore[type-arg]
 
     @classmethod
     def number_anew(cls) -> None:
+        """For a new lifetime. What asyncio remembers of the tasks before it would only get in the way."""
         cls._numbers = itertools.count()
+        asyncio.tasks._all_tasks.data.clear()
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
@@ -123,6 +127,11 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             return
         self.machine = machine
         self.steps += 1
+        if self.steps > MAX_STEPS:
+            self.steps = 0
+            self.stopping = True
+            self._report(f"{MAX_STEPS} steps and no end", None)
+            return
         try:
             handle.context.run(callback, *handle.args)
         except Exception as error:
