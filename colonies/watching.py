@@ -104,7 +104,10 @@ class Watcher:
                 watched.changed.clear()
                 process = self._catch_up(watched)
                 if process is None:
-                    watched.story = await self._story_of(id)
+                    watched.story = None  # what was heard is gone, so whoever else waits must read as well
+                    story = await self._story_of(id)
+                    if watched.story is None or watched.story.guard <= story.guard:
+                        watched.story = story
                     process = watched.story.process
                 if process is not None and process.final:
                     return process
