@@ -16,7 +16,6 @@ from colonies.ledger import Stored
 from tests.simulator.broker import SECOND
 from tests.simulator.plan import Item
 
-JUNK = "mallory"
 POISON = 5  # attempts in a row that lost their worker
 REOFFER_S = 10
 RENEW_LEASES, RENEW_S, SILENT_LEASES = 10, 300.0, 2
@@ -97,7 +96,7 @@ class Ledger:
     def read(self, stored: Stored) -> tuple[Life, Told] | None:
         """Fold one event. None: it is not of a process, or not to be believed."""
         tokens = stored.subject.split(".")
-        if tokens[1] != "process" or tokens[-1] == JUNK:
+        if tokens[1] != "process":
             return None
         payload, _ = msgpack.unpackb(stored.data)
         body = msgpack.unpackb(payload)
@@ -247,11 +246,6 @@ class Ledger:
         else:
             life.state = "blocked"
             life.until = told.time + int(told.data["delay_s"] * SECOND)
-
-
-def why_failed(life: Life, told: Told) -> str:
-    """The words for a final event."""
-    return f"{told.event} after {life.failures} failures and {len(life.attempts)} attempts"
 
 
 def expected(item: Item, n: int) -> dict[str, Any]:

@@ -68,6 +68,25 @@ class Plan:
     crashes: list[tuple[int, int, bool, float]] = field(default_factory=list)
     calm_at: float = 0.0
 
+    def bound_s(self) -> float | None:
+        """When all must be done (s), if nothing befalls the lifetime but crashes and the like: redelivery, and
+        not the orchestrator's longer memory, must bring back what they took. None: it may take long.
+        """
+        faults = self.faults
+        if faults.trouble or faults.lose_word or faults.lose_feed:
+            return None
+        if any(mishap.what not in ("crash", "stop", "junk") for mishap in self.mishaps):
+            return None
+        work_s = 0.0
+        for item in self.items:
+            hang_s = item.spec.get("maxexectime", 0.0)
+            work_s += sum(hang_s if what == "hang" else s + later_s for what, s, later_s in item.actions)
+            work_s += 5.0 * (len(item.actions) - 1)  # backoffs; a timer that is lost with its orchestrator
+            work_s += item.spec.get("maxwaittime", 0.0)
+        longest_s = max(s for item in self.items for _, s, _ in item.actions)
+        crashes = len(self.crashes) + len(self.mishaps)
+        return 10.0 + work_s + crashes * (5.0 + 2 * self.lease_s + longest_s)
+
 
 def draw(seed: int) -> Plan:
     """The lifetime that a seed stands for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from colonies.ledger import Stored
@@ -39,6 +39,7 @@ class Seen:
     cancelled: bool = False
     believed: Any = None
     settled: bool = False
+    tries: int = 0
 
 
 class Witness:
@@ -55,10 +56,8 @@ class Witness:
         self.on_done: Callable[[], None] = lambda: None
         self.on_broken: Callable[[], None] = lambda: None
         self.plan_check: Callable[..., Any] = lambda when, check, *args: None
-        self.cancelled_at: dict[str, float] = {}
-        self._items: dict[str, Item] = {}
         self._running: dict[str, Run] = {}
-        self.troubled: set[str] = field(default_factory=set) if False else set()
+        self.junk: set[int] = set()  # sequences of what nobody should believe
 
     def broken(self, rule: str, about: object = "") -> None:
         self.failures.append(f"{rule} ({about})" if about != "" else rule)
@@ -67,7 +66,7 @@ class Witness:
     # --- the ledger ----------------------------------------------------------------------------------
 
     def stored(self, stored: Stored) -> None:
-        found = self.ledger.read(stored)
+        found = None if stored.sequence in self.junk else self.ledger.read(stored)
         if found is None:
             return
         life, told = found
@@ -78,7 +77,6 @@ class Witness:
             if lost.ended == "lost":
                 self._check_loss(life, lost)
         if told.event == "cancelled":
-            self.cancelled_at[life.id] = self.loop.now
             self._soon_stopped(life, f"its process was {told.event}")
         if life.final:
             self._perhaps_done()
@@ -220,6 +218,11 @@ class Witness:
         for seen in self.seen:
             if seen.id is not None and seen.cancelled and self.lives[seen.id].state != "cancelled":
                 self.broken("a process that was cancelled is not", seen.id)
+        for seen in self.seen:
+            if seen.item.key is None:
+                same = [life.id for life in self.lives.values() if self.item_of(life) is seen.item]
+                if len(same) > seen.tries:
+                    self.broken(f"submitted {seen.tries} times, and there are {len(same)} processes", same)
         keyed: dict[str, str] = {}
         for seen in self.seen:
             if seen.item.key is not None and seen.id is not None:

@@ -22,13 +22,14 @@ from colonies.session import Session
 from colonies.worker import Worker
 from tests.simulator.broker import Broker
 from tests.simulator.founding import MEMBERS, Founded, founded
-from tests.simulator.ground import GROUND
+from tests.simulator.ground import GROUND, new_id
 from tests.simulator.link import Host, Network, SimLedger, SimSubscription
 from tests.simulator.loop import VirtualLoop
-from tests.simulator.oracle import JUNK
+from tests.simulator.oracle import Life
 from tests.simulator.plan import Mishap, Plan, draw
 from tests.simulator.witness import Seen, Witness
 
+JUNK = "mallory"
 QUIET_S = 400.0  # from the last misfortune to the end of all work, at most
 RESTART_S = 0.05
 BACKOFF_S = 0.2
@@ -261,11 +262,39 @@ class World(VirtualLoop):
             queue.serve()
 
     def _junk(self, number: int) -> None:
-        """Somebody who is no member writes into a process's history, without a guard."""
+        """What a hostile member or a lying broker puts among a process's events, without a guard."""
         lives = sorted(self.witness.lives)
-        if lives:
-            process = lives[number % len(lives)]
-            self.broker.store(f"ledger.process.{process}.assigned.{JUNK}", b"\x92\xc0\xc0", None)
+        if not lives:
+            return
+        life = self.witness.lives[lives[number % len(lives)]]
+        subject, event = f"ledger.process.{life.id}.{{}}", number % 3
+        if event == 0:
+            subject, data = subject.format(f"assigned.{JUNK}"), b"\x92\xc0\xc0"
+        elif event == 1 and life.attempts:
+            output = {"item": -1, "n": len(life.attempts)}
+            subject = subject.format(f"completed.{life.attempts[-1].worker}")
+            data = self._forged(subject, life, "completed", attempt=life.attempts[-1].id, output=output)
+        else:
+            subject = subject.format("assigned.w1")
+            data = self._forged(subject, life, "assigned", offer=life.offer, lease_s=2.0, instance="x")
+        self.witness.junk.add(len(self.broker.events) + 1)
+        self.broker.store(subject, data, None)
+
+    def _forged(self, subject: str, life: Life, event: str, **data: Any) -> bytes:
+        """An event that could be true, but for its signature."""
+        key = self.founded.keys["u1"]
+        sealed = codec.seal(
+            key,
+            self.founded.colony,
+            subject,
+            id=new_id(),
+            type=f"process.{event}",
+            time=self.broker.now(),
+            author=subject.rsplit(".", 1)[1],
+            prev=life.head,
+            data=data,
+        )
+        return sealed.data
 
     def _calm(self) -> None:
         """From here on nothing befalls anybody; what is broken heals."""
@@ -342,6 +371,7 @@ class World(VirtualLoop):
         await self._until(item.submit_at)
         while seen.id is None:
             self.note(host.name, "submits item", item.number)
+            seen.tries += 1
             try:
                 handle = await client.submit(item.spec, key=item.key)
             except Unavailable:
@@ -359,6 +389,7 @@ class World(VirtualLoop):
         if fresh:
             for seen in fresh:
                 seen.settled = True  # until it is acknowledged
+                seen.tries += 1
             accepted: list[tuple[int, Any]] = []
             try:
                 works = [seen.item.spec for seen in fresh]
@@ -409,7 +440,8 @@ class World(VirtualLoop):
 
     def live(self) -> Result:
         self.build()
-        until = self.began + self.plan.calm_at + QUIET_S
+        bound_s = self.plan.bound_s()
+        until = self.began + (QUIET_S + self.plan.calm_at if bound_s is None else bound_s)
         while not self.witness.failures and not self.witness.done() and self.now < until:
             self.run(until)
         if not self.witness.failures:
@@ -431,7 +463,7 @@ class World(VirtualLoop):
         history = History(self.founded.view())
         for stored in self.broker.events[len(self.founded.events) :]:
             judged = history.add(stored)
-            if not judged.verdict.valid and not stored.subject.endswith(JUNK):
+            if judged.verdict.valid == (stored.sequence in self.witness.junk):
                 self.witness.broken(f"verify: {judged.verdict.rule}", stored.subject)
         for id, life in self.witness.lives.items():
             found = history.processes.get(id)
@@ -484,6 +516,3 @@ def _shown(one: object) -> str:
 def lifetime(seed: int, *, tracing: bool = False) -> Result:
     """Live the lifetime of a seed."""
     return World(draw(seed), tracing=tracing).live()
-
-
-__all__ = ["Result", "World", "codec", "lifetime"]
