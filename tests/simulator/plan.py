@@ -100,9 +100,17 @@ def draw(seed: int) -> Plan:
         clients=2 if random.random() < 0.15 else 1,
         concurrency=random.choice([1, 2, 4]),
         declared=random.random() < 0.8,
-        items=_items(random, random.choice([1, 1, 2, 2, 3, 4])),
+        items=[],
     )
-    _misfortune(plan, random)
+    long = random.random() < 0.1
+    plan.items = _items(random, random.choice([1, 1, 2, 2, 3, 4] if not long else [1, 2]))
+    if long:  # work that outlasts its lease, and what may befall it meanwhile
+        for item in plan.items:
+            item.actions = [(what, 1.0 + 4.0 * random.random(), later_s) for what, _, later_s in item.actions[-2:]]
+            item.spec.pop("maxwaittime", None)
+            item.spec.pop("maxexectime", None)
+            item.actions = [("error" if what == "hang" else what, s, d) for what, s, d in item.actions]
+    _misfortune(plan, random, long)
     return plan
 
 
@@ -159,12 +167,12 @@ def _duration_s(random: Random) -> float:
     return 3.0 * random.random() if kind < 0.99 else 30.0 * random.random()
 
 
-def _misfortune(plan: Plan, random: Random) -> None:
+def _misfortune(plan: Plan, random: Random, long: bool) -> None:
     """Swarm testing: each lifetime has its own few kinds of misfortune, so that none hides another."""
     faults = plan.faults
     if random.random() < 0.15:
         return
-    if random.random() < 0.25:
+    if random.random() < (0.4 if long else 0.22):
         faults.trouble = random.choice([0.02, 0.1])
     if random.random() < 0.2:
         faults.lose_word = random.choice([0.02, 0.1])
@@ -184,18 +192,20 @@ def _misfortune(plan: Plan, random: Random) -> None:
             plan.crashes.append((machine, call, random.random() < 0.6, _down_s(random)))
     for what, chance in (
         ("crash", 0.12),
-        ("pause", 0.15),
-        ("disconnect", 0.15),
+        ("pause", 0.35 if long else 0.12),
+        ("disconnect", 0.35 if long else 0.12),
         ("stop", 0.1),
         ("delete queue", 0.03),
-        ("reset queue", 0.06),
+        ("reset queue", 0.5 if long else 0.04),
         ("skip queue", 0.02),
-        ("junk", 0.06),
+        ("junk", 0.1),
     ):
         if random.random() < chance:
             for _ in range(random.choice([1, 1, 2])):
                 at = 4.0 * random.random() ** 1.5
-                plan.mishaps.append(Mishap(at, what, random.randrange(machines), _down_s(random)))  # type: ignore[arg-type]
+                target = random.randrange(machines) if random.random() < 0.6 else 0
+                lasts = _down_s(random) + (2.0 if long and random.random() < 0.5 else 0.0)
+                plan.mishaps.append(Mishap(at, what, target, lasts))  # type: ignore[arg-type]
     plan.mishaps.sort(key=lambda mishap: mishap.at)
     plan.calm_at = 6.0
 

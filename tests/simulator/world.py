@@ -267,16 +267,20 @@ class World(VirtualLoop):
         if not lives:
             return
         life = self.witness.lives[lives[number % len(lives)]]
-        subject, event = f"ledger.process.{life.id}.{{}}", number % 3
-        if event == 0:
-            subject, data = subject.format(f"assigned.{JUNK}"), b"\x92\xc0\xc0"
-        elif event == 1 and life.attempts:
-            output = {"item": -1, "n": len(life.attempts)}
-            subject = subject.format(f"completed.{life.attempts[-1].worker}")
-            data = self._forged(subject, life, "completed", attempt=life.attempts[-1].id, output=output)
-        else:
+        subject = f"ledger.process.{life.id}.{{}}"
+        if life.state == "running" and number % 4:
+            last = life.attempts[-1]
+            event = "renewed" if number % 4 == 1 else "completed"
+            about: dict[str, Any] = {"attempt": last.id}
+            if event == "completed":
+                about["output"] = {"item": -1, "n": len(life.attempts)}
+            subject = subject.format(f"{event}.{last.worker}")
+            data = self._forged(subject, life, event, **about)
+        elif life.state == "waiting" and number % 4:
             subject = subject.format("assigned.w1")
             data = self._forged(subject, life, "assigned", offer=life.offer, lease_s=2.0, instance="x")
+        else:
+            subject, data = subject.format(f"assigned.{JUNK}"), b"\x92\xc0\xc0"
         self.witness.junk.add(len(self.broker.events) + 1)
         self.broker.store(subject, data, None)
 
