@@ -132,8 +132,7 @@ class Watcher:
         one is checked, nothing is kept of what it covers: somebody else may be waiting for this process too.
         """
         story = watched.story
-        if story is None or story.process is None:
-            watched.heard.clear()
+        if story is None or story.process is None:  # what was heard counts once there is one
             return None
         heard = [stored for stored in watched.heard if stored.sequence > story.guard]
         watched.heard.clear()
