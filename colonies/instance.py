@@ -24,7 +24,7 @@ from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.execution import NotHere
 from colonies.history import Story, judge_process
-from colonies.ids import new_token
+from colonies.ids import new_id, new_token
 from colonies.ledger import Delivery
 from colonies.liveness import Held, Liveness, lease_left_s
 from colonies.outcome import outcome_of
@@ -203,14 +203,15 @@ class Instance:
             event = Assigned(process.phase.offer.id, self.session.colony.lease_s, self.id)
             try:
                 # Once: whether its holder lives, should it have one by now, only `_may_take` asks.
-                story = await self.session.record(process.id, event, at=story, once=True)
+                id = new_id()
+                story = await self.session.record(process.id, event, at=story, id=id, once=True)
             except Conflict:
                 surely_free = False
                 story = await self.session.story(process.id)
                 continue
             if not surely_free:  # void: by the broker's clock the lease before it had not lapsed, for example
                 story = await self.session.story(process.id)
-            if self._holds(story):  # the answer may have taken so long that another has finished it by now
+            if _holds(story, id):  # the answer may have taken so long that another has finished it by now
                 return self._hold(delivery, story)
             surely_free = False
         raise Conflict(
@@ -247,13 +248,6 @@ class Instance:
             case _:
                 await delivery.ack()
                 return False
-
-    def _holds(self, story: Story) -> bool:
-        process = story.process
-        if process is None or not isinstance(process.phase, Running):
-            return False
-        last = process.attempts[-1]
-        return (last.worker, last.instance) == (self.session.name, self.id)
 
     def _hold(self, delivery: Delivery, story: Story) -> Held:
         assert story.process is not None
@@ -329,3 +323,9 @@ class Instance:
             log.info("stopped", reason=held.ended)
             await attempt.note("log.stopped", {"reason": held.ended})
             await held.delivery.ack()
+
+
+def _holds(story: Story, id: str) -> bool:
+    """Is the attempt whose `assigned` has this id the one that holds the process?"""
+    process = story.process
+    return process is not None and isinstance(process.phase, Running) and process.attempts[-1].id == id

@@ -209,11 +209,19 @@ class Session:
         ).data
 
     async def record(
-        self, process: str, event: ProcessEvent, *, at: Story, queue: str | None = None, once: bool = False
+        self,
+        process: str,
+        event: ProcessEvent,
+        *,
+        at: Story,
+        queue: str | None = None,
+        id: str | None = None,
+        once: bool = False,
     ) -> Story:
         """Record an event of a process, starting from what is known of it; read again on conflict.
 
-        `once`: not again after a conflict, for what depends on more than the ledger tells.
+        `id` is the event's, a new one by default. `once`: not again after a conflict, for what depends on
+        more than the ledger tells.
 
         Returns the process after it (its last time is our estimate; the ledger's is a moment later).
 
@@ -222,7 +230,7 @@ class Session:
             Refused: this member may not say it.
             Unavailable: the broker does not answer; Unknown: ... and what became of the event is not known.
         """
-        id = new_id()
+        id = id or new_id()
         for _ in range(MAX_TRIES):
             now = await self.ledger.now()
             wish = Wish(process, queue, self.name, self.role, id, now, event)

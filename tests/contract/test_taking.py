@@ -30,6 +30,17 @@ async def until(holds: Callable[[], Any], what: str) -> None:
     assert holds(), what
 
 
+async def forgetting(ledger: MemoryLedger) -> str:
+    """Make the one queue anew, as if nothing had ever been handed out; who waits there waits again."""
+    (queue,) = ledger.broker.queues
+    before = ledger.broker.queues.pop(queue)
+    await ledger.make_queue(queue, start=1, lease_s=2.0)
+    for offers in [pull.offers for pull in before._pulls]:
+        offers.put(PullEnded(queue, missing=True, number=10_000))
+        await offers.pull(queue, batch=1, wait_s=5.0)
+    return queue
+
+
 async def test_what_ended_before_the_answer_came_is_not_run(
     colony: MemoryClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +73,45 @@ async def test_what_ended_before_the_answer_came_is_not_run(
     assert ran == ["next"]
 
 
+async def test_an_attempt_is_run_once_though_its_instance_took_the_process_twice(
+    colony: MemoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the first `assigned` comes when the same instance holds the second."""
+    worker = colonies.Worker("python", concurrency=2)
+    ran: list[int] = []
+    done = asyncio.Event()
+
+    @worker.function
+    async def work() -> None:
+        ran.append(colonies.current().n)
+        await done.wait()
+
+    append, lost = MemoryLedger.append, asyncio.Event()
+
+    async def losing(ledger: MemoryLedger, draft: Draft) -> int:
+        sequence = await append(ledger, draft)
+        if ".assigned." in draft.subject and not lost.is_set():
+            lost.set()
+            running = (await colony.session.process(draft.subject.split(".")[2])).phase
+            assert isinstance(running, Running)
+            while await ledger.now() <= running.lapses_at():
+                await asyncio.sleep(0.05)
+            await forgetting(ledger)
+            await until(lambda: ran, "it was taken again")
+            raise Unknown("the broker gave no answer in time")
+        return sequence
+
+    monkeypatch.setattr(MemoryLedger, "append", losing)
+    await colony.work(worker)
+    process = await colony.submit(work.call())
+    await until(lambda: ran, "it runs")
+    await asyncio.sleep(0.2)
+    done.set()
+    await process.result(10)
+
+    assert ran == [2]
+
+
 async def test_a_queue_that_forgot_everything_takes_no_work_from_a_living_worker(
     colony: MemoryClient,
 ) -> None:
@@ -85,12 +135,7 @@ async def test_a_queue_that_forgot_everything_takes_no_work_from_a_living_worker
 
     while await ledger.now() <= running.lapses_at():  # on the ledger alone it looks dead from here on
         await asyncio.sleep(0.05)
-    (queue,) = ledger.broker.queues
-    before = ledger.broker.queues.pop(queue)
-    await ledger.make_queue(queue, start=1, lease_s=2.0)
-    for offers in [pull.offers for pull in before._pulls]:
-        offers.put(PullEnded(queue, missing=True, number=10_000))
-        await offers.pull(queue, batch=1, wait_s=5.0)
+    queue = await forgetting(ledger)
     await until(lambda: ledger.broker.queues[queue].state.delivered, "it was offered again")
     for _ in range(20):
         await asyncio.sleep(0.01)
