@@ -1,8 +1,8 @@
 """`python -m tests.simulator`: live the lifetimes of a range of seeds; see docs/simulator.md.
 
-    python -m tests.simulator --seeds 1000000 --from 0      many, each failure with the command that replays it
-    python -m tests.simulator --replay 4303                 one, with everything that happened in it
-    python -m tests.simulator --planted                     is each planted bug found?
+python -m tests.simulator --seeds 1000000 --from 0      many, each failure with the command that replays it
+python -m tests.simulator --replay 4303                 one, with everything that happened in it
+python -m tests.simulator --planted                     is each planted bug found?
 """
 
 from __future__ import annotations

@@ -45,6 +45,10 @@ class Host(Machine):
         self.heard_at = 0.0
         self.reconnected_at: float | None = None
 
+    def trouble(self, until: float) -> None:
+        """Something happens to it, until then."""
+        self.troubled_at = max(self.troubled_at, until)
+
 
 class Network:
     """What is between the machines and the broker. All chance comes from the seed."""
@@ -114,13 +118,13 @@ class Network:
     def disconnect(self, host: Host, *, noticed: bool) -> None:
         """`noticed`: the broker knows at once; else offers still go there for a while, and are lost."""
         host.up = False
-        host.troubled_at = self.loop.now
+        host.trouble(self.loop.now)
         for link in host.links:
             link.broke(noticed)
 
     def reconnect(self, host: Host) -> None:
         host.up = True
-        host.troubled_at = self.loop.now
+        host.trouble(self.loop.now)
         host.reconnected_at = self.loop.now
         if not host.dead:
             for link in host.links:
@@ -300,8 +304,8 @@ class SimLedger:
     ) -> None:
         """Lost or late, there or back."""
         network, host, now = self.network, self.host, self._loop.now
-        host.troubled_at = now
         kind, delay_s = int(network.random() * 4), 4.0 * network.random() ** 2
+        host.trouble(now + 0.2 + delay_s)
         network.note(host, ("loses", "gets no answer to", "is slow with", "waits for")[kind], doing)
         if kind == 1 or kind == 3:
             outcome = self._effect(doing, effect, *args)
@@ -330,7 +334,7 @@ class SimLedger:
         self._loop.call_at(self._loop.now + delay_s, self._settle_late, future, outcome)
 
     def _settle_late(self, future: asyncio.Future[Any], outcome: Any) -> None:
-        self.host.troubled_at = self._loop.now
+        self.host.trouble(self._loop.now)
         self._settle(future, outcome)
 
     def _settle(self, future: asyncio.Future[Any], outcome: Any) -> None:
@@ -359,7 +363,7 @@ class SimLedger:
         if not host.up and not host.dead:
             return
         if not network.calm and network.faults.lose_word and network.random() < network.faults.lose_word:
-            host.troubled_at = self._loop.now
+            host.trouble(self._loop.now)
             network.note(host, "loses", doing, *args)
             return
         self._effect(doing, effect, *args)
@@ -369,7 +373,7 @@ class SimLedger:
         network, faults = self.network, self.network.faults
         when = network._in_order(self.host)
         if not network.calm and faults.lose_word and network.random() < faults.lose_word:
-            self.host.troubled_at = self._loop.now
+            self.host.trouble(self._loop.now)
             if network.random() < 0.5:
                 network.note(self.host, "does not get", doing)
                 return

@@ -106,8 +106,9 @@ def draw(seed: int) -> Plan:
     plan.items = _items(random, random.choice([1, 1, 2, 2, 3, 4] if not long else [1, 2]))
     if long:  # work that outlasts its lease, and what may befall it meanwhile
         for item in plan.items:
-            item.actions = [(what, 1.0 + 4.0 * random.random(), later_s) for what, _, later_s in item.actions[-2:]]
-            item.spec.pop("maxwaittime", None)
+            item.actions = [
+                (what, 1.0 + 4.0 * random.random(), later_s) for what, _, later_s in item.actions[-2:]
+            ]
             item.spec.pop("maxexectime", None)
             item.actions = [("error" if what == "hang" else what, s, d) for what, s, d in item.actions]
     _misfortune(plan, random, long)

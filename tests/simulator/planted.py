@@ -201,7 +201,9 @@ def no_signs_of_life() -> list[Patch]:
 
 def runs_what_it_lost() -> list[Patch]:
     """Once assigned, always assigned: it does not look whose the last attempt is."""
-    return [(Instance, "_holds", lambda self, story: story.process is not None and bool(story.process.attempts))]
+    return [
+        (instance, "_holds", lambda story, id: story.process is not None and bool(story.process.attempts))
+    ]
 
 
 # --- the rules ----------------------------------------------------------------------------------------

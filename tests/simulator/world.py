@@ -184,7 +184,7 @@ class World(VirtualLoop):
                 await program(host)
                 return
             except Unavailable:
-                host.troubled_at = self.now
+                host.trouble(self.now)
                 await asyncio.sleep(RESTART_S)
             except Exception as error:
                 if not host.dead:
@@ -211,7 +211,7 @@ class World(VirtualLoop):
         if self._over:
             return
         host = Host(before.name, before.member)
-        host.troubled_at = self.now
+        host.trouble(self.now)
         self._start(index, host)
 
     # --- misfortune ----------------------------------------------------------------------------------
@@ -231,12 +231,12 @@ class World(VirtualLoop):
         elif mishap.what == "stop":
             if host.name in self._instances:
                 self.note(host.name, "is told to stop")
-                host.troubled_at = self.now
+                host.trouble(self.now)
                 self.network.later(host, self.now, self._instances[host.name].stop, mishap.lasts / 4)
         elif mishap.what == "pause":
             self.note(host.name, "is paused")
             self.pause(host)
-            host.troubled_at = self.now
+            host.trouble(self.now)
             self.broker.plan(self.now + mishap.lasts, self._wake_up, host)
         else:
             noticed = mishap.lasts < 1.0
@@ -247,7 +247,7 @@ class World(VirtualLoop):
     def _wake_up(self, host: Host) -> None:
         if host.paused:
             self.note(host.name, "wakes up")
-            host.troubled_at = self.now
+            host.trouble(self.now)
             self.resume(host)
 
     def _befall_queue(self, what: str, name: str) -> None:
