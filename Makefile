@@ -6,13 +6,14 @@ ARGS   :=
 # What another project's active environment says is not about us.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help demo test bench long lint lock clean setup
+.PHONY: help demo test bench long simulate lint lock clean setup
 
 help:
 	@echo 'make demo    run the main job end to end, show it, clean up'
 	@echo 'make test    run every test                (make test ARGS="-k ledger" for some)'
 	@echo 'make bench   measure: one JSON line per figure'
 	@echo 'make long    the proofs that take long: 100 random kills over 300 processes, slow waits'
+	@echo 'make simulate  a million simulated lifetimes   (make simulate SEEDS=5000 FROM=0 for some)'
 	@echo 'make lint    format, then lint, types and import direction'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
 	@echo 'make clean   remove what the others made'
@@ -30,6 +31,12 @@ bench: setup
 long: setup
 	@CHAOS_KILLS=100 CHAOS_PROCESSES=300 $(PYTHON) -m pytest -m 'long or not long' \
 	    tests/acceptance/test_chaos.py tests/acceptance/test_orchestrator.py $(ARGS)
+
+SEEDS := 1000000
+FROM  := 0
+
+simulate: setup
+	@$(PYTHON) -m tests.simulator --seeds $(SEEDS) --from $(FROM) $(ARGS)
 
 lint: setup
 	@$(PYTHON) -m ruff format .

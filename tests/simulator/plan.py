@@ -81,11 +81,11 @@ class Plan:
         for item in self.items:
             hang_s = item.spec.get("maxexectime", 0.0)
             work_s += sum(hang_s if what == "hang" else s + later_s for what, s, later_s in item.actions)
-            work_s += 5.0 * (len(item.actions) - 1)  # backoffs; a timer that is lost with its orchestrator
+            work_s += 2.5 * (len(item.actions) - 1)  # backoffs, and timers of whole seconds
             work_s += item.spec.get("maxwaittime", 0.0)
         longest_s = max(s for item in self.items for _, s, _ in item.actions)
-        crashes = len(self.crashes) + len(self.mishaps)
-        return 10.0 + work_s + crashes * (5.0 + 2 * self.lease_s + longest_s)
+        crashes = len(self.crashes) + sum(mishap.what != "junk" for mishap in self.mishaps)
+        return 8.0 + work_s + crashes * (7.0 + 2 * self.lease_s + longest_s)
 
 
 def draw(seed: int) -> Plan:
@@ -189,7 +189,7 @@ def _misfortune(plan: Plan, random: Random, long: bool) -> None:
     if random.random() < 0.45:  # at an effect
         for _ in range(random.choice([1, 1, 2, 3])):
             machine = random.randrange(machines) if random.random() < 0.4 else 0
-            call = 1 + int(60 * random.random() ** 2)
+            call = 12 + random.randrange(24) if random.random() < 0.6 else 1 + random.randrange(60)
             plan.crashes.append((machine, call, random.random() < 0.6, _down_s(random)))
     for what, chance in (
         ("crash", 0.12),

@@ -97,11 +97,11 @@ class World(VirtualLoop):
         self._seed = Random(plan.seed ^ 0x5EED)
         super().__init__(self._seed, self._on_error)
         self.began = self.now
-        GROUND.begin(self, self._seed, lambda text: self.witness.broken(text))
+        GROUND.begin(self, self._seed, lambda text: self.witness.broken(text))  # noqa: PLW0108
         self.founded: Founded = founded(plan.lease_s, plan.declared)
         self.broker = Broker(self, self.founded.colony, self.founded.events)
         self.network = Network(self, self.broker, plan.faults, self._seed)
-        self.witness = Witness(plan, self, self.founded.colony, {n: r for n, r in MEMBERS.items()})
+        self.witness = Witness(plan, self, self.founded.colony, MEMBERS)
         self.network.crash = self.crash
         self.broker.on_stored = self._stored
         self.witness.on_done = self._stop
@@ -186,7 +186,10 @@ class World(VirtualLoop):
             except Unavailable:
                 host.trouble(self.now)
                 await asyncio.sleep(RESTART_S)
-            except Exception as error:
+            except Exception as raised:
+                error: BaseException = raised
+                while isinstance(error, BaseExceptionGroup):
+                    error = error.exceptions[0]
                 if not host.dead:
                     self.witness.broken(f"{host.name} died of {type(error).__name__}: {error}")
                 return
