@@ -25,7 +25,7 @@ async def hopeless() -> None:
 
 
 async def test_all_who_wait_for_a_process_hear_of_its_end() -> None:
-    """After a retry what is heard does not fit together, so it is read; by one for all (found by the simulator)."""
+    """After a retry what is heard does not fit together, so it is read; found by the simulator."""
     async with colonies.memory() as colony:
         await colony.work(worker)
         process = await colony.submit(third_time.call("lucky"))

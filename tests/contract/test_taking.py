@@ -1,4 +1,4 @@
-"""How an instance takes what it is offered when answers are late and queues forget: found by the simulator."""
+"""How an instance takes offers when answers are late and queues forget: found by the simulator."""
 
 from __future__ import annotations
 

@@ -100,8 +100,8 @@ def _replay(seed: int) -> str:
 def replay(seed: int, plant: str | None) -> int:
     """One lifetime with all that happened in it."""
     _lay()
-    from tests.simulator.planted import planted
     from tests.simulator.plan import draw
+    from tests.simulator.planted import planted
     from tests.simulator.world import lifetime
 
     with planted(plant):

@@ -170,12 +170,12 @@ class Queue:
         if self.pulls and not self.deleted:
             when = min(pull.until for pull in self.pulls)
             if self.held:
-                when = min(when, min(held.due for held in self.held.values()))
+                when = min(when, *(held.due for held in self.held.values()))
             self._timer = self._broker.plan(when, self.serve)
 
 
 class Broker:
-    """Everything that outlives the machines. `redelivery_s` is how much a lease differs from what was asked."""
+    """Everything that outlives the machines. `redelivery_s`: how much a lease differs from what was asked."""
 
     def __init__(self, loop: VirtualLoop, colony: str, prelude: list[Stored]) -> None:
         self.loop = loop

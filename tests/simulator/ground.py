@@ -1,7 +1,7 @@
 """The one place where the code under test gets another world: clocks, ids, chance, keys, log, disk.
 
-`lay()` is called once, in a process that does nothing but simulate; `Ground.now` and the rest are set anew for
-every lifetime. Signatures are made by a fast hash: whether Ed25519 works is not asked here.
+`lay()` is called once, in a process that does nothing but simulate; what `Ground` holds is set anew for every
+lifetime. Signatures are made by a fast hash: whether Ed25519 works is not asked here.
 """
 
 from __future__ import annotations

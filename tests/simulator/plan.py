@@ -14,7 +14,7 @@ NOBODY = "w9"  # a worker that is named and never there
 
 @dataclass(slots=True)
 class Item:
-    """One process to be. `actions` says what each of its attempts does: (what, seconds, delay of a `later`)."""
+    """One process to be. `actions`: what each of its attempts does (what, seconds, delay of a `later`)."""
 
     number: int
     spec: dict[str, Any]
@@ -31,7 +31,7 @@ class Item:
 
 @dataclass(slots=True)
 class Faults:
-    """How likely it is that a call, a word without an answer, or a message of the feed goes astray (0 to 1)."""
+    """How likely a call, a word without an answer, or a message of the feed goes astray (0 to 1)."""
 
     trouble: float = 0.0
     lose_word: float = 0.0
@@ -69,7 +69,7 @@ class Plan:
     calm_at: float = 0.0
 
     def bound_s(self) -> float | None:
-        """When all must be done (s), if nothing befalls the lifetime but crashes and the like: redelivery, and
+        """When all must be done (s), if nothing befalls the lifetime but crashes and the like: redelivery,
         not the orchestrator's longer memory, must bring back what they took. None: it may take long.
         """
         faults = self.faults

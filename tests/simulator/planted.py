@@ -176,8 +176,9 @@ def old_offer_steals() -> list[Patch]:
 
     async def may_take(self: Instance, delivery: Any, story: Story) -> bool:
         process = story.process
-        if process is not None and isinstance(process.phase, Running | Waiting):
-            if process.phase.offer.sequence != delivery.stored.sequence:
+        offered = delivery.stored.sequence
+        match process.phase if process is not None else None:
+            case Running(offer=offer) | Waiting(offer=offer) if process and offer.sequence != offered:
                 return process.id not in self._held
         return await real(self, delivery, story)
 

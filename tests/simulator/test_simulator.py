@@ -1,4 +1,4 @@
-"""The simulator: the lifetimes that run with every `make test`, that seeds replay, that planted bugs are found.
+"""The simulator: the lifetimes of every `make test`, that seeds replay, that planted bugs are found.
 
 It runs in processes of its own, for it puts another world beneath the code.
 """

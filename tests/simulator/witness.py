@@ -1,4 +1,4 @@
-"""The oracle beside the ledger: what runs, what was acknowledged, what is believed, and when it must be so."""
+"""The oracle beside the ledger: what runs, was acknowledged and is believed, and when it must be so."""
 
 from __future__ import annotations
 
