@@ -42,6 +42,7 @@ class Host(Machine):
         self.troubled_at = -1e9
         self.lag_ns = 0
         self.links: list[SimLedger] = []
+        self.instance = ""  # the id of the worker's instance on it
         self.heard_at = 0.0
         self.reconnected_at: float | None = None
 
@@ -292,19 +293,25 @@ class SimLedger:
             raise asyncio.CancelledError
         future = self._loop.create_future()
         self._under_way[future] = None
-        if not network.calm and network.faults.trouble and network.random() < network.faults.trouble:
+        if not network.calm and self._is_troubled(doing, args):
             self._in_trouble(future, doing, effect, args)
         else:
             outcome = self._effect(doing, effect, *args)
             self._loop.call_at(self._loop.now + network.latency_s(), self._settle, future, outcome)
         return future
 
+    def _is_troubled(self, doing: str, args: tuple[Any, ...]) -> bool:
+        faults, random = self.network.faults, self.network.random
+        if faults.focus and doing == "append" and f".{faults.focus}." in args[0] and random() < 0.5:
+            return True
+        return bool(faults.trouble) and random() < faults.trouble
+
     def _in_trouble(
         self, future: asyncio.Future[Any], doing: str, effect: Callable[..., Any], args: tuple[Any, ...]
     ) -> None:
         """Lost or late, there or back."""
         network, host, now = self.network, self.host, self._loop.now
-        kind, delay_s = int(network.random() * 4), 4.0 * network.random() ** 2
+        kind, delay_s = int(network.random() * 4), 5.0 * network.random() ** 1.5
         host.trouble(now + 0.2 + delay_s)
         network.note(host, ("loses", "gets no answer to", "is slow with", "waits for")[kind], doing)
         if kind == 1 or kind == 3:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Action = Literal["ok", "error", "fail", "later", "hang"]
 
+INSTANCES = (*[["w1"]] * 5, *[["w1", "w1"]] * 2, *[["w1", "w2"]] * 2, ["w1", "w1", "w2"])  # of each member
 LEASES_S = (2.0, 3.0)
 NOBODY = "w9"  # a worker that is named and never there
 
@@ -34,6 +35,7 @@ class Faults:
     """How likely a call, a word without an answer, or a message of the feed goes astray (0 to 1)."""
 
     trouble: float = 0.0
+    focus: str = ""  # the event whose storing is in trouble every other time
     lose_word: float = 0.0
     lose_feed: float = 0.0
     redelivery: float = 0.0
@@ -73,7 +75,7 @@ class Plan:
         not the orchestrator's longer memory, must bring back what they took. None: it may take long.
         """
         faults = self.faults
-        if faults.trouble or faults.lose_word or faults.lose_feed:
+        if faults.trouble or faults.focus or faults.lose_word or faults.lose_feed:
             return None
         if any(mishap.what not in ("crash", "stop", "junk") for mishap in self.mishaps):
             return None
@@ -91,7 +93,7 @@ class Plan:
 def draw(seed: int) -> Plan:
     """The lifetime that a seed stands for."""
     random = Random(seed)
-    instances = random.choice([["w1"], ["w1"], ["w1", "w1"], ["w1", "w2"], ["w1", "w1", "w2"]])
+    instances = random.choice(INSTANCES)
     plan = Plan(
         seed=seed,
         lease_s=random.choice(LEASES_S),
@@ -103,8 +105,9 @@ def draw(seed: int) -> Plan:
         items=[],
     )
     long = random.random() < 0.1
-    plan.items = _items(random, random.choice([1, 1, 2, 2, 3, 4] if not long else [1, 2]))
+    plan.items = _items(random, random.choice([1, 1, 1, 2, 2, 3, 4] if not long else [1, 2]))
     if long:  # work that outlasts its lease, and what may befall it meanwhile
+        plan.instances = random.choice(INSTANCES[5:])
         for item in plan.items:
             item.actions = [
                 (what, 1.0 + 4.0 * random.random(), later_s) for what, _, later_s in item.actions[-2:]
@@ -173,8 +176,11 @@ def _misfortune(plan: Plan, random: Random, long: bool) -> None:
     faults = plan.faults
     if random.random() < 0.15:
         return
-    if random.random() < (0.4 if long else 0.22):
+    if random.random() < (0.5 if long else 0.22):
         faults.trouble = random.choice([0.02, 0.1])
+    if random.random() < 0.08:
+        faults.focus = random.choice(["assigned", "assigned", "completed", "failed", "queued", "cancelled"])
+        plan.instances = random.choice(INSTANCES[5:])
     if random.random() < 0.2:
         faults.lose_word = random.choice([0.02, 0.1])
     if random.random() < 0.1:

@@ -140,6 +140,8 @@ class Witness:
         known = [] if life is None else [a.id for a in life.attempts]
         if attempt not in known or known.index(attempt) + 1 != n:
             self.broken(f"{host.name} runs what is not assigned", process)
+        elif life is not None and life.attempts[n - 1].instance != host.instance:
+            self.broken(f"{host.name} runs what is assigned to another", process)
         if attempt in self.runs:
             self.broken("an attempt is run twice", process)
         run = Run(host, process, attempt, n, self.loop.now)

@@ -226,7 +226,7 @@ class World(VirtualLoop):
             if queues:
                 self._befall_queue(mishap.what, queues[mishap.target % len(queues)])
         elif mishap.what == "junk":
-            self._junk(mishap.target)
+            self._junk(mishap.target + int(mishap.lasts * 1_000))
         elif host.dead or host.paused or not host.up:
             return
         elif mishap.what == "crash":
@@ -269,7 +269,7 @@ class World(VirtualLoop):
         lives = sorted(self.witness.lives)
         if not lives:
             return
-        life = self.witness.lives[lives[number % len(lives)]]
+        life = self.witness.lives[lives[number // 4 % len(lives)]]
         subject = f"ledger.process.{life.id}.{{}}"
         if life.state == "running" and number % 4:
             last = life.attempts[-1]
@@ -325,7 +325,7 @@ class World(VirtualLoop):
             session, ledger = await self._session(host)
             ledger.subscribe = self._hearing(host, ledger.subscribe)  # type: ignore[method-assign]
             instance = Instance(_worker(self.plan.concurrency), session)
-            self._instances[host.name] = instance
+            self._instances[host.name], host.instance = instance, instance.id
             try:
                 await instance.run()
             finally:
