@@ -1,19 +1,21 @@
 # Works with GNU make 3.81 and any POSIX sh. `make help` lists what there is.
 
-PYTHON := .venv/bin/python
-ARGS   :=
+PYTHON  := .venv/bin/python
+ARGS    :=
+SECONDS := 120
 
 # What another project's active environment says is not about us.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help demo test bench long simulate lint lock clean setup
+.PHONY: help demo test bench fuzz long simulate lint lock clean setup
 
 help:
 	@echo 'make demo    run the main job end to end, show it, clean up'
 	@echo 'make test    run every test                (make test ARGS="-k ledger" for some)'
 	@echo 'make bench   measure: one JSON line per figure'
 	@echo 'make long    the proofs that take long: 100 random kills over 300 processes, slow waits'
-	@echo 'make simulate  a million simulated lifetimes   (make simulate SEEDS=5000 FROM=0 for some)'
+	@echo 'make fuzz    look for bytes that break a reader (make fuzz SECONDS=600; Linux only)'
+	@echo 'make simulate a million simulated lifetimes   (make simulate SEEDS=5000 FROM=0 for some)'
 	@echo 'make lint    format, then lint, types and import direction'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
 	@echo 'make clean   remove what the others made'
@@ -27,6 +29,10 @@ test: setup
 
 bench: setup
 	@$(PYTHON) -m tests.benchmarks $(ARGS)
+
+fuzz: setup
+	@sh deploy/setup-fuzz.sh
+	@$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 long: setup
 	@CHAOS_KILLS=100 CHAOS_PROCESSES=300 $(PYTHON) -m pytest -m 'long or not long' \

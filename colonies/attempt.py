@@ -30,6 +30,7 @@ FLUSH_S = 0.1
 FLUSH_AGAIN_S = 1.0
 FLUSH_CHARS = 32 * 1024
 MAX_MESSAGE_CHARS = 200
+MAX_STREAM_CHARS = 64
 MAX_BUFFER_CHARS = 4 * 1024 * 1024
 
 _log = structlog.get_logger("colonies.worker")
@@ -57,13 +58,19 @@ class Progress:
 
 
 class Attempt:
-    """A running attempt. `process` is its process's id, `n` its number from 1, `id` its event's id."""
+    """A running attempt. `process` is its process's id, `n` its number from 1, `id` its event's id.
 
-    def __init__(self, session: Session, process: str, n: int, id: str, spec: Spec) -> None:
+    `devices` are the graphics processors that are its own while it runs, as CUDA_VISIBLE_DEVICES names them.
+    """
+
+    def __init__(
+        self, session: Session, process: str, n: int, id: str, spec: Spec, devices: tuple[str, ...] = ()
+    ) -> None:
         self.process = process
         self.n = n
         self.id = id
         self.spec = spec
+        self.devices = devices
         self.last_progress: Progress | None = None
         self._session = session
         self._subject = subjects.log(process, session.name)
@@ -89,7 +96,7 @@ class Attempt:
     def log(self, text: str, stream: str = "log") -> None:
         """Add to the process's log: a line, or, with `stream` `stdout` or `stderr`, output as it came.
         Any thread."""
-        text = _plain(text)
+        text, stream = _plain(text), _plain(stream)[:MAX_STREAM_CHARS]
         if stream == "log" and not text.endswith("\n"):
             text += "\n"
         with self._lock:

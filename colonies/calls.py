@@ -77,7 +77,7 @@ class Function(Generic[P, R, T]):
         self.bind(args, kwargs)
         try:
             plain_args, plain_kwargs = to_jsonable_python([list(args), kwargs])
-        except PydanticSerializationError as error:
+        except (PydanticSerializationError, ValueError, RecursionError) as error:
             raise Invalid(f"{self.name}: an argument cannot be sent: {error}") from None
         data = {
             "func": self.name,

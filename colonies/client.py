@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from colonies import values
 from colonies.calls import Call
-from colonies.core.events import Cancelled, Declared, Queued, Record, Ref
+from colonies.core.events import MAX_TEXT_CHARS, Cancelled, Declared, Queued, Record, Ref, checked_reason
 from colonies.core.process import (
     CancelledForGood,
     FailedForGood,
@@ -21,7 +21,7 @@ from colonies.core.process import (
     Successful,
     keyed_id,
 )
-from colonies.core.spec import Spec, queue_of
+from colonies.core.spec import MAX_SECONDS, Spec, queue_of
 from colonies.errors import (
     ColoniesError,
     Conflict,
@@ -43,6 +43,7 @@ T = TypeVar("T")
 WINDOW = 512
 MAX_BATCH = 1_000
 ROOM_FOR_ENVELOPE_BYTES = 16 * 1024
+MAX_WAIT_S = MAX_SECONDS
 
 
 class PartlySubmitted(ColoniesError):
@@ -82,7 +83,7 @@ class Handle(Generic[T]):
             NotFound: nobody submitted it.
             TimeoutError: it is not final after `timeout_s` seconds.
         """
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(checked_wait(timeout_s)):
             return await self._client.wait(self.id)
 
     async def result(self, timeout_s: float | None = None) -> T:
@@ -113,7 +114,6 @@ class Client:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.ledger = session.ledger
-        self._declared: set[str] = set()
         self._watcher = Watcher(session)
 
     @property
@@ -154,7 +154,7 @@ class Client:
         async with self._watcher.watching(id) as watched:
             story = await self._submit(id, event, queue)
             if watched.story is None:
-                watched.story = story
+                watched.restart(story)
         return Handle(self, id, call)
 
     async def _submit(self, id: str, event: Queued, queue: str) -> Story:
@@ -176,8 +176,8 @@ class Client:
             raise Invalid("conditions.dependencies: a process on its own has none; they belong in a workflow")
         if spec.colony is not None and spec.colony not in (self.colony, self.ledger.colony):
             raise Invalid(f"colony: the spec is for {spec.colony!r}, this context is for {self.colony!r}")
-        if key is not None and not 1 <= len(key) <= 256:
-            raise Invalid(f"key: it has {len(key)} characters; 1 to 256 are allowed")
+        if key is not None and not 1 <= len(key) <= MAX_TEXT_CHARS:
+            raise Invalid(f"key: it has {len(key)} characters; 1 to {MAX_TEXT_CHARS} are allowed")
         arguments: Ref | None = None
         given = [spec.args, spec.kwargs]
         packed = values.pack(given, "the arguments") if any(given) else b""
@@ -199,7 +199,7 @@ class Client:
         return Queued(spec, key, arguments), queue
 
     async def _declare(self, queue: str, spec: Spec) -> None:
-        if queue in self._declared or queue in self.session.colony.queues:
+        if queue in self.session.colony.queues:
             return
         conditions = spec.conditions.model_copy(update={"dependencies": []})
         try:
@@ -208,7 +208,6 @@ class Client:
             await self.session.refresh()
             if queue not in self.session.colony.queues:
                 raise
-        self._declared.add(queue)
 
     async def submit_many(
         self, works: Iterable[Call[Any] | Spec | dict[str, Any]], *, atomic: bool = False
@@ -302,10 +301,11 @@ class Client:
         return story.guard if story.process is not None else error
 
     async def cancel(self, id: str, reason: str = "") -> Process:
+        reason = checked_reason(reason)
         story = await self.session.story(id)
         if story.process is None:
             raise NotFound(f"there is no process {id} in the colony {self.colony}")
-        story = await self.session.record(id, Cancelled(reason[:1_000]), at=story)
+        story = await self.session.record(id, Cancelled(reason), at=story)
         assert story.process is not None
         return story.process
 
@@ -337,6 +337,13 @@ class Client:
     def events(self, id: str) -> AsyncIterator[Judged]:
         """Every event of the process, live until it is final. Raises NotFound."""
         return self._watcher.events(id)
+
+
+def checked_wait(timeout_s: float | None) -> float | None:
+    """A time limit (s) that a clock can keep. Raises Invalid: for NaN too, with which no wait ends well."""
+    if timeout_s is not None and not 0 <= timeout_s <= MAX_WAIT_S:
+        raise Invalid(f"timeout: {timeout_s} s; 0 to {MAX_WAIT_S} are allowed, or none for no limit")
+    return timeout_s
 
 
 async def _raising(error: ColoniesError) -> int:

@@ -97,12 +97,19 @@ def seal(
     prev: bytes | None,
     data: dict[str, Any],
 ) -> Sealed:
-    """Sign an envelope for one subject of one colony."""
+    """Sign an envelope for one subject of one colony.
+
+    Raises:
+        Invalid: it would be larger than readers take.
+    """
     payload = msgpack.packb(
         {"v": VERSION, "id": id, "type": type, "time": time, "author": author, "prev": prev, "data": data}
     )
     signed = context(colony, subject) + payload
-    return Sealed(msgpack.packb([payload, keypair.sign(signed)]), hashlib.sha256(signed).digest())
+    sealed: bytes = msgpack.packb([payload, keypair.sign(signed)])
+    if len(sealed) > MAX_EVENT_BYTES:
+        raise Invalid(f"{type}: {len(sealed)} bytes; an event has at most {MAX_EVENT_BYTES}")
+    return Sealed(sealed, hashlib.sha256(signed).digest())
 
 
 def open_(colony: str, subject: str, data: bytes) -> Opened:

@@ -20,8 +20,11 @@ import platformdirs
 from colonies.core.names import name as checked_name
 from colonies.creds import Credential
 from colonies.errors import Invalid, NotFound
+from colonies.files import expanded, read_small
 
 SCHEMES = ("nats", "tls", "ws", "wss")
+MAX_CONTEXT_BYTES = 64 * 1024
+MAX_URL_CHARS = 2_048
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,13 @@ def load(name: str) -> Context:
     """A context by its name. Raises NotFound, or Invalid for a broken file."""
     path = path_of(name)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_small(path, MAX_CONTEXT_BYTES).decode())
     except FileNotFoundError:
         known = ", ".join(names()) or "none yet"
         raise NotFound(
             f"there is no context {name!r} (known: {known}); add it with `colonies context add`"
         ) from None
-    except (OSError, ValueError) as error:
+    except (Invalid, ValueError, RecursionError) as error:
         raise Invalid(f"{path}: {error}; remove it and add the context again") from None
     match data:
         case {"url": str() as url, "creds": str() as creds}:
@@ -106,13 +109,15 @@ def use(name: str) -> None:
 def in_use() -> str | None:
     """The context in use, or None."""
     try:
-        return (config_folder() / "current").read_text(encoding="utf-8").strip() or None
-    except (OSError, ValueError):
+        return read_small(config_folder() / "current", MAX_CONTEXT_BYTES).decode().strip() or None
+    except (OSError, Invalid, ValueError):
         return None
 
 
 def checked_url(url: str, where: str) -> str:
     """A broker's URL, if it is one. `where` opens the message. Raises Invalid."""
+    if len(url) > MAX_URL_CHARS:
+        raise Invalid(f"{where}: it has {len(url)} characters; at most {MAX_URL_CHARS} are allowed")
     try:
         parts = urlsplit(url)
         good = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
@@ -162,7 +167,7 @@ def resolve(
 
 def credential_of(context: Context) -> Credential:
     """The credential that a context names. Raises NotFound, Invalid."""
-    return Credential.read(Path(context.creds).expanduser())
+    return Credential.read(expanded(context.creds))
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from colonies import jwt
 from colonies.core.names import member_name
 from colonies.errors import Invalid, NotFound
+from colonies.files import read_small
 from colonies.nkeys import KeyPair
 from colonies.roles import INBOX
 
@@ -80,6 +81,8 @@ class Credential:
     @classmethod
     def parse(cls, text: str) -> Credential:
         """The credential in the text of a `.creds` file. Raises Invalid, saying what is missing or broken."""
+        if len(text) > MAX_FILE_BYTES:
+            raise Invalid(f"it has {len(text)} characters; at most {MAX_FILE_BYTES} are allowed")
         token, seed = _JWT_BLOCK.search(text), _SEED_BLOCK.search(text)
         if token is None or seed is None:
             lacking = "NATS USER JWT" if token is None else "USER NKEY SEED"
@@ -125,14 +128,11 @@ def read_secret(path: Path, what: str) -> str:
     Raises NotFound, or Invalid naming the file; `what` is what it should hold.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+        raw = read_small(path, MAX_FILE_BYTES)
     except FileNotFoundError:
         raise NotFound(f"there is no {what} at {path}") from None
-    except OSError as error:
-        raise Invalid(f"the {what} {path} cannot be read: {error.strerror}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise Invalid(f"{path} holds no {what}: it is larger than {MAX_FILE_BYTES} bytes")
+    except Invalid as error:
+        raise Invalid(f"{path} holds no {what}: {error}") from None
     try:
         return raw.decode("ascii")
     except UnicodeDecodeError:

@@ -1,16 +1,21 @@
-"""nats-py's client with a short way in: messages go to whoever listens as they are read.
+"""nats-py's client with a short way in and out: messages go to whoever listens as they are read, and to the
+socket without a task between.
 
 nats-py puts each message of each subscription through a queue and a task of its own and parses its headers
 before anybody asks for them; that was the largest part of a process's cost here (docs/performance.md). A
 listener is called at once, on the loop, and must return at once; what it raises goes to the error callback.
 It has no pending limit of its own: a reader that is too slow is the broker's to cut off.
 
-This leans on one inner method of nats-py. If a version of it has another shape, the ordinary way is taken.
+What is published is written at the end of the loop's round, together with what else was published in it; if
+the socket does not take it, nats-py's own way out waits until it does.
+
+This leans on two inner methods of nats-py. If a version of it has another shape, the ordinary way is taken.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +23,15 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 
 NO_HEADERS: dict[str, str] = {}
 
 _KNOWN = ["self", "sid", "subject", "reply", "data", "headers"]
 _SHORT = list(inspect.signature(Client._process_msg).parameters) == _KNOWN
+_KNOWN_OUT = ["self", "force_flush"]
+_SHORT_OUT = list(inspect.signature(Client._flush_pending).parameters) == _KNOWN_OUT
+MAX_UNSENT_BYTES = 256 * 1024  # in the socket's buffer; beyond that the ordinary way out waits
 
 
 class Message:
@@ -57,6 +66,8 @@ class _Direct(asyncio.Future[None]):
 class DirectClient(Client):
     """`listen` is `subscribe` the short way; all else is nats-py's."""
 
+    _will_write = False
+
     async def listen(self, subject: str, listener: Listener) -> Subscription:
         """Call `listener` with every message on `subject`, in order, from now on."""
         if not _SHORT:
@@ -70,6 +81,32 @@ class DirectClient(Client):
         direct = _Direct()
         direct.listener = listener
         return await self.subscribe(subject, future=direct)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        transport = self._transport
+        if (
+            force_flush
+            or not _SHORT_OUT
+            or not self.is_connected
+            or not isinstance(transport, TcpTransport)
+            or transport._io_writer is None
+            or transport._io_writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES
+        ):
+            return await super()._flush_pending(force_flush)
+        loop = asyncio.get_running_loop()
+        if not self._will_write:
+            self._will_write = True
+            loop.call_soon(self._write_pending)
+        flushed = loop.create_future()
+        flushed.set_result(None)
+        return flushed
+
+    def _write_pending(self) -> None:
+        self._will_write = False
+        if self.is_connected and self._pending and self._transport is not None:
+            pending, self._pending, self._pending_data_size = self._pending, [], 0
+            with contextlib.suppress(OSError, RuntimeError):  # the connection is breaking: the reader says so
+                self._transport.writelines(pending)
 
     async def _process_msg(self, sid: int, subject: Any, reply: Any, data: Any, headers: Any) -> None:
         subscription = self._subs.get(sid)

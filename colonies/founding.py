@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from colonies import streams
-from colonies.core.events import Approved, Configured, Genesis, Revoked, Role
+from colonies.core.events import Approved, Configured, Genesis, Revoked, Role, checked_reason
 from colonies.creds import Credential
 from colonies.errors import Conflict, Invalid, NotFound
 from colonies.jetstream import connect
@@ -123,6 +123,7 @@ def _first(path: Path, draft: Credential) -> Credential:
 
 async def revoke(session: Session, name: str, reason: str = "") -> int:
     """End a membership on the ledger; the operator voids the token. Returns the event's sequence."""
+    checked_reason(reason)
     if name not in session.colony.members:
         await session.refresh()
     if name not in session.colony.members:

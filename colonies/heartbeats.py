@@ -10,6 +10,7 @@ from typing import Any
 
 from colonies import codec
 from colonies.core.colony import Colony
+from colonies.core.events import MAX_CONCURRENCY
 from colonies.ledger import Stored
 
 
@@ -54,7 +55,7 @@ def read_heartbeat(colony: Colony, stored: Stored) -> Heartbeat | None:
             "runtimetype": str() as runtimetype,
             "concurrency": int() as concurrency,
             "attempts": dict() as attempts,
-        } if said == instance:
+        } if said == instance and 1 <= concurrency <= MAX_CONCURRENCY and len(attempts) <= MAX_CONCURRENCY:
             # Not later than its author says: an old heartbeat that is stored again is still an old one.
             time = min(stored.time or opened.time, opened.time)
             return Heartbeat(worker, instance, time, runtimetype, concurrency, attempts)

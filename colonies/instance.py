@@ -19,8 +19,10 @@ import structlog
 from colonies import subjects
 from colonies.attempt import Attempt, logging_to_attempts
 from colonies.core import events as facts
+from colonies.core.capacity import Candidate, Pool, Share, misses
 from colonies.core.events import MAX_REASON_CHARS, Assigned, Completed, Failed, Poisoned, Returned
 from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a_row
+from colonies.core.spec import Conditions
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.execution import NotHere
 from colonies.history import Story, judge_process
@@ -36,6 +38,9 @@ from colonies.worker import Worker
 EARLY_S = 0.05
 RETURN_WAIT_S = 1.0
 MAX_TRIES = 10
+BUSY_S = 0.5
+UNFIT_S = 1.0
+UNFIT_MAX_S = 30.0
 STOP_NOTE_S = 2.0
 
 _log = structlog.get_logger("colonies.worker")
@@ -53,6 +58,9 @@ class Instance:
         self._held: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._alive = Liveness(session, self.id, worker.runtimetype, worker.concurrency, self._held)
+        self._candidate = Candidate(session.name, worker.runtimetype, worker.find_capacity())
+        self._pool = Pool(self._candidate.has)
+        self._began = time.monotonic()
         self._puller: Puller | None = None
         self._stopping = asyncio.Event()
         self._grace_s = 0.0
@@ -84,7 +92,7 @@ class Instance:
             offers = await self.ledger.offers()
             stack.push_async_callback(offers.close)
             puller = self._puller = Puller(
-                self.session, self.worker.runtimetype, offers, free=self._free, take=self._start
+                self.session, self._candidate, offers, room=self._room, take=self._start
             )
             await self._say_started()
             stack.push_async_callback(self._say_stopped)
@@ -111,7 +119,8 @@ class Instance:
 
     async def _say_started(self) -> None:
         worker = self.worker
-        event = facts.WorkerStarted(self.id, worker.runtimetype, worker.concurrency, worker.describe())
+        has = self._candidate.has
+        event = facts.WorkerStarted(self.id, worker.runtimetype, worker.concurrency, worker.describe(), has)
         await self.session.record_entity("worker", self.session.name, event)
         await self._alive.beat()
 
@@ -142,8 +151,17 @@ class Instance:
 
     # --- taking --------------------------------------------------------------------------------------
 
-    def _free(self) -> int:
-        return self.worker.concurrency - len(self._tasks)
+    def _room(self, conditions: Conditions) -> int:
+        """How many more processes of a queue with these conditions fit now."""
+        slots = self.worker.concurrency - len(self._tasks)
+        if slots <= 0 or not self._here_for(conditions):
+            return 0
+        return self._pool.room(conditions, slots)
+
+    def _here_for(self, conditions: Conditions) -> bool:
+        """Will this instance be there for as long as such a process may take?"""
+        walltime = self._candidate.has.walltime
+        return walltime is None or (conditions.walltime or 0.0) <= walltime - (time.monotonic() - self._began)
 
     def _start(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._take_and_run(delivery))
@@ -156,8 +174,12 @@ class Instance:
             self._puller.wake()
 
     async def _take_and_run(self, delivery: Delivery) -> None:
+        with contextlib.ExitStack() as stack:
+            await self._take_what_it_needs_and_run(delivery, stack)
+
+    async def _take_what_it_needs_and_run(self, delivery: Delivery, stack: contextlib.ExitStack) -> None:
         try:
-            held = await self._assign(delivery)
+            held = await self._assign(delivery, stack)
         except Conflict:
             await delivery.nak(EARLY_S)
             return
@@ -184,8 +206,12 @@ class Instance:
             if self._held.get(process) is held:
                 del self._held[process]
 
-    async def _assign(self, delivery: Delivery) -> Held | None:
-        """Verify the offer and assign its process to us. None: not ours to take; the offer is dealt with."""
+    async def _assign(self, delivery: Delivery, stack: contextlib.ExitStack) -> Held | None:
+        """Verify the offer and assign its process to us. None: not ours to take; the offer is dealt with.
+
+        What the process needs of this worker is taken out of the pool until `stack` ends.
+        """
+        share: Share | None = None
         story = await self._untouched(delivery)
         surely_free = story is not None
         if story is None:
@@ -196,6 +222,11 @@ class Instance:
             process = story.process
             assert process is not None
             assert isinstance(process.phase, Waiting | Running)
+            if share is None:
+                share = await self._share(delivery, process.spec.conditions)
+                if share is None:
+                    return None
+                stack.callback(self._pool.give_back, share)
             if lost_in_a_row(process, await self.ledger.now()) >= MAX_LOST_IN_A_ROW:
                 await self.session.record(process.id, Poisoned(), at=story)
                 await delivery.ack()
@@ -212,7 +243,7 @@ class Instance:
             if not surely_free:  # void: by the broker's clock the lease before it had not lapsed, for example
                 story = await self.session.story(process.id)
             if _holds(story, id):  # the answer may have taken so long that another has finished it by now
-                return self._hold(delivery, story)
+                return self._hold(delivery, story, share)
             surely_free = False
         raise Conflict(
             f"process {subjects.process_of(delivery.stored.subject)}: others were faster, again and again"
@@ -249,10 +280,21 @@ class Instance:
                 await delivery.ack()
                 return False
 
-    def _hold(self, delivery: Delivery, story: Story) -> Held:
+    async def _share(self, delivery: Delivery, conditions: Conditions) -> Share | None:
+        """What such a process needs, taken out of the pool. None: it is not there; the offer goes back."""
+        missing = misses(conditions, self._candidate)
+        share = self._pool.take(conditions) if not missing else None
+        if share is None:
+            # Its queue holds what is up to an eighth larger than others of it: another worker may fit.
+            _log.debug("does not fit", missing=missing, deliveries=delivery.deliveries)
+            await delivery.nak(min(UNFIT_MAX_S, delivery.deliveries * UNFIT_S) if missing else BUSY_S)
+        return share
+
+    def _hold(self, delivery: Delivery, story: Story, share: Share) -> Held:
         assert story.process is not None
         last = story.process.attempts[-1]
-        attempt = Attempt(self.session, story.process.id, last.n, last.id, story.process.spec)
+        devices = tuple(device.id for device in share.devices)
+        attempt = Attempt(self.session, story.process.id, last.n, last.id, story.process.spec, devices)
         return Held(story, attempt, delivery, time.monotonic())
 
     # --- running -------------------------------------------------------------------------------------

@@ -182,7 +182,8 @@ def decode(token: str | bytes, verify: bool = True) -> Claims:
     if len(parts) != 3:
         raise Invalid(f"a JWT has three parts joined by dots, this one has {len(parts)}")
     header = _object(_bytes(parts[0], "header"), "header")
-    if str(header.get("typ")).upper() != "JWT" or header.get("alg") != _HEADER["alg"]:
+    kind = header.get("typ")
+    if not isinstance(kind, str) or kind.upper() != "JWT" or header.get("alg") != _HEADER["alg"]:
         raise Invalid(f"the header of a NATS JWT is {_json(_HEADER).decode()}, this one differs")
     claims = _object(_bytes(parts[1], "claims"), "claims")
     _check(claims)

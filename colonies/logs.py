@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from colonies import codec, subjects
 from colonies.core.colony import Colony, Member
-from colonies.core.events import LogDigest
+from colonies.core.events import MAX_COUNT, LogDigest
 from colonies.errors import Unavailable
 from colonies.ledger import Stored
 from colonies.session import Session
@@ -64,7 +65,9 @@ def read_log(colony: Colony, stored: Stored) -> LogEntry | None:
     if opened.author != worker or opened.type not in get_args(Type) or not opened.is_signed_by(member.key):
         return None
     match opened.data:
-        case {"attempt": str() as attempt, "n": int() as n, "index": int() as index, **data}:
+        case {"attempt": str() as attempt, "n": int() as n, "index": int() as index, **data} if (
+            _is_id(attempt) and 0 <= n <= MAX_COUNT and 0 <= index <= MAX_COUNT and _can_be_shown(data)
+        ):
             pass
         case _:
             return None
@@ -84,6 +87,15 @@ def read_log(colony: Colony, stored: Stored) -> LogEntry | None:
         data=data,
         sealed=stored.data,
     )
+
+
+def _is_id(text: str) -> bool:
+    return re.fullmatch(r"[0-9A-Z]{26}", text) is not None
+
+
+def _can_be_shown(data: dict[str, Any]) -> bool:
+    """What is printed of a note is text: a worker signs what it likes, bytes and deep lists too."""
+    return all(isinstance(data.get(word, ""), str | None) for word in ("event", "reason", "error"))
 
 
 def _was_worker(member: Member, time: int) -> bool:

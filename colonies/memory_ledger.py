@@ -276,6 +276,11 @@ class MemoryLedger:
         found = self.broker.queues.get(queue)
         return found.state if found is not None else None
 
+    async def delete_queue(self, queue: str) -> None:
+        await self._turn()
+        if (found := self.broker.queues.pop(queue, None)) is not None:
+            found.end()
+
     async def schedule(self, process: str, at: int) -> None:
         await self._turn()
         self.broker.schedule(process, at)
@@ -292,11 +297,11 @@ class MemoryLedger:
         self.broker.values[name] = data
         return name
 
-    async def get_value(self, name: str) -> bytes:
+    async def get_value(self, name: str, size_bytes: int) -> bytes:
         await self._turn()
         if name not in self.broker.values:
             raise NotFound(f"the stored value {name} is not in the colony's Object Store")
-        return self.broker.values[name]
+        return self.broker.values[name][:size_bytes]
 
     # --- the end -------------------------------------------------------------------------------------
 

@@ -92,6 +92,14 @@ class MemoryQueue:
                 self._pulls.append(pull)
         self._plan(now)
 
+    def end(self) -> None:
+        """The queue is deleted: whoever waits here hears it."""
+        for pull in self._pulls:
+            pull.offers.put(PullEnded(self.name, missing=True, number=pull.number))
+        self._pulls.clear()
+        self._held.clear()
+        self._plan(self._now())
+
     def ack(self, sequence: int) -> None:
         self._held.pop(sequence, None)
 
@@ -122,7 +130,8 @@ class MemoryQueue:
         held.due = now + int(self.lease_s * SECOND)
         held.deliveries += 1
         pull.left -= 1
-        pull.offers.put(MemoryDelivery(held.offer, self.name, held.deliveries, self, pull.offers))
+        waiting = len(self._fresh)
+        pull.offers.put(MemoryDelivery(held.offer, self.name, held.deliveries, waiting, self, pull.offers))
 
     def _plan(self, now: int) -> None:
         """Look again when the next parked pull ends or, if one waits, when the next offer is due again."""
@@ -143,6 +152,7 @@ class MemoryDelivery:
     stored: Stored
     queue: str
     deliveries: int
+    waiting: int
     of: MemoryQueue
     offers: MemoryOffers
 

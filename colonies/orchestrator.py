@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 
 from colonies import subjects
-from colonies.core.colony import Queue
 from colonies.core.events import Expired, Poisoned, ProcessEvent, Requeued
 from colonies.core.process import (
     MAX_LOST_IN_A_ROW,
@@ -30,6 +29,7 @@ from colonies.core.process import (
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
+from colonies.keeping import RETIRE_AFTER_S, QueueKeeper, apart
 from colonies.ledger import Machinery, Stored
 from colonies.reoffering import QueueWatch, offer_of
 from colonies.session import Session
@@ -55,7 +55,9 @@ _log = structlog.get_logger("colonies.orchestrator")
 class Orchestrator:
     """One orchestrator, on a session of a member with the role `service`."""
 
-    def __init__(self, session: Session, machinery: Machinery) -> None:
+    def __init__(
+        self, session: Session, machinery: Machinery, *, retire_after_s: float = RETIRE_AFTER_S
+    ) -> None:
         self.session = session
         self.ledger = session.ledger
         self.machinery = machinery
@@ -67,10 +69,9 @@ class Orchestrator:
         self._doubted: set[str] = set()
         self._wake = asyncio.Event()
         self._reading = asyncio.Lock()
-        self._made: dict[str, float] = {}
-        self._make_again_at: dict[str, float] = {}
         self._watched: dict[str, QueueWatch] = {}
         self._soon: set[asyncio.TimerHandle] = set()
+        self._keeper = QueueKeeper(session, machinery, self._history, retire_after_s)
         self._last_seen: Stored | None = None
         self._witnessed = HighWater()
 
@@ -94,6 +95,7 @@ class Orchestrator:
                     group.create_task(self._repeat(self._sweep, SWEEP_S), name="sweep")
                     group.create_task(self._repeat(self._due, 0.0), name="timers")
                     group.create_task(self._repeat(self._bear_witness, WITNESS_S), name="witness")
+                    group.create_task(self._repeat(self._retire, self._keeper.pause_s), name="retiring")
                     group.create_task(self.ledger.lost(), name="watch connection")
         finally:
             for timer in self._soon:
@@ -115,18 +117,6 @@ class Orchestrator:
                 await asyncio.sleep(UNEXPECTED_S)
             await asyncio.sleep(pause_s)
 
-    async def _apart(self, step: Awaitable[None], what: str, **about: str) -> bool:
-        """One step of many, so that its failure is its own. Did it succeed?"""
-        try:
-            await step
-        except ColoniesError as error:
-            _log.warning("failed, tried again", doing=what, error=str(error), **about)
-        except Exception:
-            _log.exception("failed, tried again", doing=what, **about)
-        else:
-            return True
-        return False
-
     # --- following -----------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
@@ -134,7 +124,7 @@ class Orchestrator:
             self._wake.clear()
             try:
                 await self._catch_up()
-                await self._make_queues()
+                await self._keeper.make()
                 await self._act_on_touched()
             except Unavailable as error:
                 _log.debug("ledger not read", error=str(error))
@@ -214,6 +204,10 @@ class Orchestrator:
         self._history.processes[process] = found
         return found
 
+    async def _retire(self) -> None:
+        for queue in await self._keeper.retire():
+            self._watched.pop(queue, None)
+
     async def _bear_witness(self) -> None:
         """Keep outside the ledger how far it went, so that a cut tail is noticed."""
         stored = self._last_seen
@@ -233,42 +227,21 @@ class Orchestrator:
         if digest_of(stored) != self._witnessed.digest:
             _log.error("not the event that was seen here: the ledger was cut", sequence=stored.sequence)
 
-    async def _make_queues(self) -> None:
-        colony = self._history.colony
-        for queue in list(colony.queues.values()):
-            wait = time.monotonic() < self._make_again_at.get(queue.id, 0.0)
-            if self._made.get(queue.id) == colony.lease_s or wait:
-                continue
-            making = self._make_queue(queue, colony.lease_s)
-            if not await self._apart(making, "making a queue", queue=queue.id):
-                self._make_again_at[queue.id] = time.monotonic() + AGAIN_S
-
-    async def _make_queue(self, queue: Queue, lease_s: float) -> None:
-        state = await self.machinery.queue_state(queue.id)
-        start = queue.declared
-        if state is None:
-            start = self._first_open_offer(queue)
-        await self.machinery.make_queue(queue.id, start=start, lease_s=lease_s)
-        self._made[queue.id] = lease_s
-        _log.debug("queue ready", queue=queue.id)
-
-    def _first_open_offer(self, queue: Queue) -> int:
-        """Where a consumer that is made anew must begin, so that no open offer is passed over."""
-        of_queue = [process for process in self._history.processes.values() if process.queue == queue.id]
-        offers = [offer for process in of_queue if (offer := offer_of(process))]
-        return min(offers, default=max(queue.declared, self._history.position))
-
     async def _act_on_touched(self) -> None:
         while self._doubted:
             process_id = self._doubted.pop()
-            await self._apart(self._checked(process_id), "checking a process", process=process_id)
+            await apart(self._checked(process_id), "checking a process", process=process_id)
         now = await self.ledger.now()
         while self._touched:
             process = self._history.processes.get(self._touched.pop())
+            if process is not None and process.queue not in self._history.colony.queues:
+                declaring = self._keeper.declare_again(process)
+                if not await apart(declaring, "declaring a queue", queue=process.queue):
+                    self._look_again_in(AGAIN_S, process.id)
             if process is None or not isinstance(process.phase, Blocked):
                 continue
             releasing = self._blocked(process, process.phase.until, now)
-            if not await self._apart(releasing, "releasing a process", process=process.id):
+            if not await apart(releasing, "releasing a process", process=process.id):
                 self._look_again_in(AGAIN_S, process.id)
 
     async def _checked(self, process: str) -> None:
@@ -303,7 +276,7 @@ class Orchestrator:
         """What no event brings about: consumers and offers that went missing, leases and waits that ended."""
         now = await self.ledger.now()
         for process_id in [id for id, seen in self._unchecked.items() if now > seen[0].time + 2 * SECOND]:
-            await self._apart(self._checked(process_id), "checking a process", process=process_id)
+            await apart(self._checked(process_id), "checking a process", process=process_id)
             await asyncio.sleep(0)
         open_: dict[str, list[str]] = {}  # by queue
         late: dict[str, list[str]] = {}
@@ -315,17 +288,17 @@ class Orchestrator:
             if isinstance(process.phase, Waiting | Running):
                 open_.setdefault(process.queue, []).append(process.id)
             if (event := self._over(process, now)) is not None:
-                await self._apart(self._say(process, event), "ending a wait", process=process.id)
+                await apart(self._say(process, event), "ending a wait", process=process.id)
                 continue
             match process.phase:
                 case Waiting() as waiting if now > waiting.reoffer_at() + SECOND:
                     late.setdefault(process.queue, []).append(process.id)
                 case Running() as running if now > running.silent_at():
                     lapsing = self._lapsed(process, running, now)
-                    await self._apart(lapsing, "ending a lease", process=process.id)
+                    await apart(lapsing, "ending a lease", process=process.id)
         for queue, waiting_ in late.items():
             offering = self._offer_again(queue, waiting_, open_[queue])
-            await self._apart(offering, "offering again", queue=queue)
+            await apart(offering, "offering again", queue=queue)
 
     def _over(self, process: Process, now: int) -> ProcessEvent | None:
         """What ends the process's wait, if it is over."""
@@ -339,12 +312,12 @@ class Orchestrator:
     async def _offer_again(self, queue: str, late: list[str], open_: list[str]) -> None:
         """Of those that wait for long, offer again those that will not be handed out by themselves."""
         state = await self.machinery.queue_state(queue)
-        if state is None:
-            self._watched.pop(queue, None)
-            await self._make_lost_queue(queue)
-            return
         now = await self.ledger.now()
         await self._catch_up()  # whatever was acknowledged by then has its end in here
+        if state is None or not state.sound or state.delivered > self._history.position:
+            self._watched.pop(queue, None)
+            await self._keeper.make_anew(queue)
+            return
         watch = self._watched.setdefault(queue, QueueWatch())
         lease_s = self._history.colony.lease_s
         last = not any(offer_of(process) > state.delivered for process in self._still(open_))
@@ -357,17 +330,11 @@ class Orchestrator:
         watch.look(state, self._still(open_), now)
         for process in lost:
             saying = self._say(process, Requeued(process.sequence))
-            await self._apart(saying, "offering again", process=process.id)
+            await apart(saying, "offering again", process=process.id)
 
     def _still(self, ids: Iterable[str]) -> Iterable[Process]:
         """Those processes as they are now, without those that have ended."""
         return (found for id in ids if (found := self._history.processes.get(id)) is not None)
-
-    async def _make_lost_queue(self, queue: str) -> None:
-        declared = self._history.colony.queues.get(queue)
-        if declared is not None:
-            _log.warning("a queue lost its consumer; made anew", queue=queue)
-            await self._make_queue(declared, self._history.colony.lease_s)
 
     async def _lapsed(self, process: Process, running: Running, now: int) -> None:
         last = process.attempts[-1]

@@ -28,9 +28,7 @@ from colonies.core.process import Process
 from colonies.errors import ColoniesError, Invalid, Unavailable
 from colonies.execution import Fail, Later, NotHere, Work
 from colonies.session import Session
-from colonies.worker import Worker
-
-MAX_BACKOFF_S = 300.0
+from colonies.worker import MAX_BACKOFF_S, Worker
 
 _log = structlog.get_logger("colonies.worker")
 _LIBRARY = os.path.dirname(__file__) + os.sep
@@ -67,7 +65,7 @@ async def _executed(worker: Worker, session: Session, process: Process, attempt:
     args, kwargs = process.spec.args, process.spec.kwargs
     if process.arguments is not None:
         try:
-            args, kwargs = await values.load(session.ledger, process.arguments)
+            args, kwargs = await values.load_arguments(session.ledger, process.arguments)
         except Unavailable as error:
             raise NotHere(str(error)) from error
     work = Work(process.spec, args, kwargs, attempt)

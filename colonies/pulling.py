@@ -1,11 +1,12 @@
 """How a worker gets its offers: one inbox, at most one parked pull per queue, the most urgent queue first.
 
 A queue is *parked* when a pull of ours waits in it, so it is known to be empty; any other queue that we serve
-may have offers and is swept, with as many as there are free slots, by priority; every tenth sweep takes the
-one that was swept longest ago, so that nothing starves. An offer that comes when no slot is free goes back
-at once. Pulls are numbered: an end that is not that of the pull we wait for is an old one's, and nothing is
-parked for it, else each break of the connection would leave one parked pull more. This module never looks
-into an offer.
+may have offers and is swept, for as many as there is room for, by priority; after ten starts the one that was
+swept longest ago has its turn, so that nothing starves. Each offer tells how many more wait behind it: after
+the last one the queue is parked without sweeping it in vain. An offer that comes when there is no room for it
+goes back at once. Pulls are numbered: an end that is not that of the pull we wait for is an old one's, and
+nothing is parked for it, else each break of the connection would leave one parked pull more. This module
+never looks into an offer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from colonies.core.spec import serves
+from colonies.core.capacity import Candidate, serves
+from colonies.core.colony import Queue
+from colonies.core.spec import Conditions
 from colonies.ledger import Delivery, Offers, PullEnded
 from colonies.session import Session
 
@@ -23,35 +26,40 @@ PARK_S = 30.0
 SILENT_S = 5.0
 MISSING_WAIT_S = 0.05
 REFUSED_WAIT_S = 1.0
-FAIR_SWEEP_EVERY = 10
+FAIR_AFTER = 10  # starts
 
 
 class Puller:
-    """Pulls for one instance. `free` says how many slots there are; `take` gets every offer that fits one."""
+    """Pulls for one instance, which is `worker` to the queues.
+
+    `room` says how many more processes of these conditions fit now; `take` gets every offer that does.
+    """
 
     def __init__(
         self,
         session: Session,
-        runtimetype: str,
+        worker: Candidate,
         offers: Offers,
         *,
-        free: Callable[[], int],
+        room: Callable[[Conditions], int],
         take: Callable[[Delivery], None],
     ) -> None:
         self._session = session
-        self._runtimetype = runtimetype
+        self._worker = worker
         self._offers = offers
-        self._free = free
+        self._room = room
         self._take = take
-        self._served: dict[str, int] = {}
+        self._served: dict[str, Queue] = {}
         self._pulls = 0
         self._parked: dict[str, tuple[int, float]] = {}  # the pull's number, since when (s)
         self._retry_at: dict[str, float] = {}
+        self._emptied: set[str] = set()  # by the last offer that came
         self._sweeping: str | None = None
         self._sweep_first = 0  # the number of the sweep's first pull
         self._sweep_left = 0
         self._sweep_since = 0.0
         self._sweeps = 0
+        self._starts = 0  # since the last sweep of the queue that waited longest
         self._last_sweep: dict[str, int] = {}
         self._stopped = False
         self._queues_changed = True
@@ -87,20 +95,32 @@ class Puller:
                     await self._wake.wait()
 
     async def _sweep_one(self, now: float) -> None:
-        """Fill the free slots from one queue; while half of what was asked for is still to come, wait."""
-        free = self._free()
+        """Fill what is free from one queue; while half of what was asked for is still to come, wait."""
         if self._sweeping is None:
-            queue, wanted = (self._next_queue(now) if free > 0 else None), free
+            queue, wanted = self._next_queue(now)
+            while queue in self._emptied:
+                self._emptied.discard(queue)
+                await self._pull(queue, 1, PARK_S)
+                queue, wanted = self._next_queue(now)
+            self._sweep_first, self._sweep_left = self._pulls + 1, 0
         else:
-            wanted = free - self._sweep_left
-            queue = self._sweeping if wanted >= max(1, self._sweep_left) else None
+            queue, wanted = self._sweeping, self._wanted(self._sweeping) - self._sweep_left
+            if wanted < max(1, self._sweep_left):
+                return
         if queue is None:
             return
-        if self._sweeping is None:
-            self._sweep_first = self._pulls + 1
-        self._sweep_left = free
+        self._sweep_left += wanted
         self._sweeping, self._sweep_since = queue, now
         await self._pull(queue, wanted, 0)
+
+    def _wanted(self, queue: str) -> int:
+        """How many offers of this queue to ask for; others that may have some do not wait long."""
+        served = self._served.get(queue)
+        if served is None:
+            return 0
+        wanted = self._room(served.conditions)
+        others = any(other not in self._parked for other in self._served if other != queue)
+        return min(wanted, max(1, FAIR_AFTER - self._starts)) if others else wanted
 
     async def _pull(self, queue: str, batch: int, wait_s: float) -> None:
         self._pulls += 1
@@ -117,26 +137,27 @@ class Puller:
 
     def _find_queues(self) -> None:
         self._queues_changed = False
-        self._served = {
-            queue.id: queue.priority
-            for queue in self._session.colony.queues.values()
-            if serves(queue.conditions, name=self._session.name, runtimetype=self._runtimetype)
-        }
+        queues = self._session.colony.queues.values()
+        self._served = {queue.id: queue for queue in queues if serves(queue.conditions, self._worker)}
 
-    def _next_queue(self, now: float) -> str | None:
+    def _next_queue(self, now: float) -> tuple[str, int] | tuple[None, int]:
+        """The queue to sweep, and how many offers to ask it for."""
         for queue in [queue for queue, at in self._retry_at.items() if at <= now]:
             del self._retry_at[queue]
         ready = [q for q in self._served if q not in self._parked and q not in self._retry_at]
-        if not ready:
-            return None
-        self._sweeps += 1
-        if self._sweeps % FAIR_SWEEP_EVERY == 0:
-            queue = min(ready, key=lambda queue: self._last_sweep.get(queue, 0))
+        if self._starts >= FAIR_AFTER:
+            ready.sort(key=lambda queue: self._last_sweep.get(queue, 0))
         else:
             # Among equals the one swept longest ago, so that they share.
-            queue = max(ready, key=lambda queue: (self._served[queue], -self._last_sweep.get(queue, 0)))
-        self._last_sweep[queue] = self._sweeps
-        return queue
+            ready.sort(key=lambda q: (-self._served[q].priority, self._last_sweep.get(q, 0)))
+        for queue in ready:
+            if (wanted := self._wanted(queue)) > 0:
+                if self._starts >= FAIR_AFTER:
+                    self._starts = 0
+                self._sweeps += 1
+                self._last_sweep[queue] = self._sweeps
+                return queue, wanted
+        return None, 0
 
     async def receive(self) -> None:
         """Hand out what comes, until cancelled."""
@@ -148,11 +169,17 @@ class Puller:
             self._parked.pop(arrival.queue, None)
             if self._sweeping == arrival.queue:
                 self._sweep_left -= 1
-                if self._sweep_left <= 0:
+                if self._sweep_left <= 0 or arrival.waiting == 0:
                     self._sweeping = None
-            if self._stopped or self._free() <= 0:
+            if arrival.waiting == 0:
+                self._emptied.add(arrival.queue)
+            else:
+                self._emptied.discard(arrival.queue)
+            served = self._served.get(arrival.queue)
+            if self._stopped or served is None or self._room(served.conditions) <= 0:
                 await arrival.nak()
                 continue
+            self._starts += 1
             self._take(arrival)
             self._wake.set()
 

@@ -12,6 +12,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -43,6 +44,7 @@ class _Delivery:
     stored: Stored
     queue: str
     deliveries: int
+    waiting: int
     nc: DirectClient
     reply: str
 
@@ -85,19 +87,16 @@ class JetStreamOffers:
         stamp = (meta.timestamp - _EPOCH) // _MICROSECOND * 1_000
         stored = Stored(msg.subject, meta.sequence.stream, stamp, msg.data, _came_alone(msg))
         queue = subject.queue if subject is not None and subject.queue else meta.consumer
-        self._arrivals.put_nowait(_Delivery(stored, queue, meta.num_delivered, self._nc, msg.reply))
+        self._arrivals.put_nowait(
+            _Delivery(stored, queue, meta.num_delivered, meta.num_pending, self._nc, msg.reply)
+        )
 
     async def pull(self, queue: str, *, batch: int, wait_s: float, number: int = 0) -> None:
         self._pulled[queue] = number
-        body: dict[str, object] = {"batch": batch}
-        if wait_s > 0:
-            body["expires"] = int(wait_s * 1e9)
-        else:
-            body["no_wait"] = True
         try:
             await self._nc.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{subjects.LEDGER}.{queue}",
-                json.dumps(body).encode(),
+                _request(batch, wait_s),
                 reply=f"{self._inbox}.{queue}.{number}",
             )
         except (NatsError, OSError):
@@ -117,6 +116,13 @@ class JetStreamOffers:
                 await self._subscription.unsubscribe()
 
 
+@lru_cache(maxsize=256)
+def _request(batch: int, wait_s: float) -> bytes:
+    """A pull, as the JetStream API takes it."""
+    how = {"expires": int(wait_s * 1e9)} if wait_s > 0 else {"no_wait": True}
+    return json.dumps({"batch": batch, **how}).encode()
+
+
 def _came_alone(msg: Message) -> bool:
     """Did the broker check that nothing of the entity stood before this message?
 
@@ -128,6 +134,29 @@ def _came_alone(msg: Message) -> bool:
     checks = f"{subjects.EXPECTED_SEQUENCE}: 0\r\n{subjects.EXPECTED_SUBJECT}: {guard}\r\n"
     begin, raw = f"NATS/1.0\r\n{checks}".encode(), msg._raw or b""
     return raw.startswith(begin) and _NO_BATCH_OR_FIRST.fullmatch(raw, len(begin)) is not None
+
+
+def _settings(queue: str) -> dict[str, Any]:
+    """What a queue's consumer must be, but for where it begins and for how long it waits."""
+    return {
+        "durable_name": queue,
+        "name": queue,
+        "filter_subject": subjects.offers_of(queue),
+        "deliver_policy": "by_start_sequence",
+        "ack_policy": "explicit",
+        "max_deliver": -1,
+        "replay_policy": "instant",
+        "max_ack_pending": MAX_ACK_PENDING,
+        "max_waiting": MAX_WAITING,
+    }
+
+
+_FREE_SETTINGS = {"opt_start_seq", "ack_wait", "num_replicas", "metadata"}
+
+
+def _is_sound(queue: str, config: dict[str, Any]) -> bool:
+    """Is this the consumer that we make? Paused, or with another filter, it would hold back offers."""
+    return {name: config[name] for name in config.keys() - _FREE_SETTINGS} == _settings(queue)
 
 
 class JetStreamMachinery:
@@ -144,21 +173,11 @@ class JetStreamMachinery:
 
     async def make_queue(self, queue: str, *, start: int, lease_s: float) -> None:
         info = await self._info(queue)
-        if info is not None:  # where a consumer began cannot be changed; it keeps its place
+        if info is not None and not _is_sound(queue, info["config"]):
+            await self.delete_queue(queue)  # not all of what is wrong could be changed
+        elif info is not None:  # where a consumer began cannot be changed; it keeps its place
             start = info["config"].get("opt_start_seq", start)
-        config = {
-            "durable_name": queue,
-            "name": queue,
-            "filter_subject": subjects.offers_of(queue),
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": max(1, start),
-            "ack_policy": "explicit",
-            "ack_wait": int(lease_s * 1e9),
-            "max_deliver": -1,
-            "replay_policy": "instant",
-            "max_ack_pending": MAX_ACK_PENDING,
-            "max_waiting": MAX_WAITING,
-        }
+        config = {**_settings(queue), "opt_start_seq": max(1, start), "ack_wait": int(lease_s * 1e9)}
         subject = f"$JS.API.CONSUMER.CREATE.{subjects.LEDGER}.{queue}.{subjects.offers_of(queue)}"
         await self._link.ask(subject, {"stream_name": subjects.LEDGER, "config": config})
 
@@ -171,6 +190,7 @@ class JetStreamMachinery:
             acknowledged=int(info["ack_floor"]["stream_seq"]),
             pending=int(info["num_ack_pending"]),
             pulls=int(info["num_waiting"]),
+            sound=_is_sound(queue, info["config"]),
         )
 
     async def _info(self, queue: str) -> dict[str, Any] | None:
@@ -180,8 +200,8 @@ class JetStreamMachinery:
             return None
 
     async def delete_queue(self, queue: str) -> None:
-        """Delete the queue's consumer; what it handed out is forgotten."""
-        await self._link.ask(f"$JS.API.CONSUMER.DELETE.{subjects.LEDGER}.{queue}", None)
+        with contextlib.suppress(NotFound):
+            await self._link.ask(f"$JS.API.CONSUMER.DELETE.{subjects.LEDGER}.{queue}", None)
 
     async def schedule(self, process: str, at: int) -> None:
         second = -(-at // 1_000_000_000)

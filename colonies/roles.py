@@ -7,8 +7,8 @@ nobody may publish to `feed.>`, and nobody but the service may create, change or
 
 These are broker permissions, the first fence. Whether an event is *true* is for the verifiers, who trust no
 fence. nats-server does not check the *reply* subject of a publish, and the answer goes out with the account's
-own rights. So a member can have the broker store its answer under another's name: no signature fits it, and
-nobody may be blamed for what is not signed by him.
+own rights. So a member can have the broker store bytes of its choice under any subject: what it signed
+itself, or what nobody signed, for which nobody may be blamed.
 
 It cannot have an answer taken for an order to delete a stream or a consumer. Within a colony's account the
 JetStream API answers behind GATE only, whose prefix the broker forbids in replies; mappings in the account's
@@ -138,16 +138,10 @@ _TABLE = (
             *_READ,
             "ledger.process.*.queued.*.{{name()}}",
             *_each("ledger.process.*.@.{{name()}}", "cancelled", "poisoned", "expired"),
-            *_each("$JS.API.CONSUMER.CREATE.@", "LEDGER", "LEDGER.>", "TIMERS", "TIMERS.>"),
-            *_each("$JS.API.CONSUMER.DURABLE.CREATE.@.*", "LEDGER", "TIMERS"),
-            *_each("$JS.API.CONSUMER.INFO.@.*", "LEDGER", "TIMERS"),
-            *_each("$JS.API.CONSUMER.LIST.@", "LEDGER", "TIMERS"),
-            *_each("$JS.API.CONSUMER.NAMES.@", "LEDGER", "TIMERS"),
-            *_each("$JS.API.CONSUMER.DELETE.@.*", "LEDGER", "TIMERS"),
-            *_each("$JS.API.CONSUMER.MSG.NEXT.@.*", "LEDGER", "TIMERS"),
-            *_each("$JS.API.STREAM.@.TIMERS", "INFO", "CREATE", "UPDATE", "MSG.GET"),
-            "$JS.API.DIRECT.GET.TIMERS",
-            "$JS.API.DIRECT.GET.TIMERS.>",
+            *_each("ledger.queue.*.@.{{name()}}", "declared", "retired"),
+            *_each("$JS.API.CONSUMER.CREATE.@.>", "LEDGER", "TIMERS"),
+            *_each("$JS.API.CONSUMER.@.LEDGER.*", "INFO", "DELETE"),
+            "$JS.API.CONSUMER.MSG.NEXT.TIMERS.*",
             "$JS.ACK.>",
             "timers.>",
         ),
@@ -167,8 +161,12 @@ def role_named(name: str) -> Role:
 
 
 def gate_mappings() -> dict[str, str]:
-    """The mappings of a colony's account: from the API's subjects to those behind the gate."""
-    return {f"{API}.{part}": f"{GATE}.{part}" for part in GATED}
+    """The mappings of a colony's account: from the API's subjects to those behind the gate.
+
+    And from the feed to nowhere: an observer may answer what it is asked, also by itself, with what it likes,
+    on whatever subject the question names.
+    """
+    return {f"{API}.{part}": f"{GATE}.{part}" for part in GATED} | {"feed.>": f"{CLOSED}.feed.>"}
 
 
 def gated(subject: str) -> str:

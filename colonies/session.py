@@ -18,10 +18,10 @@ import structlog
 from colonies import codec, subjects
 from colonies.core import colony as colonies_
 from colonies.core import process as processes_
-from colonies.core.colony import Colony
-from colonies.core.events import Event, Genesis, ProcessEvent, Queued, Record, Role
+from colonies.core.colony import MAX_MEMBERS, Colony
+from colonies.core.events import Approved, Event, Genesis, ProcessEvent, Queued, Record, Role
 from colonies.core.process import Process, Wish
-from colonies.errors import Conflict, NotFound, Refused, Unavailable, Unknown
+from colonies.errors import Conflict, Invalid, NotFound, Refused, Unavailable, Unknown
 from colonies.history import Judged, Story, examine, fold_process
 from colonies.ids import new_id
 from colonies.ledger import Draft, Ledger, Stored, Subscription
@@ -101,13 +101,13 @@ class Session:
                 # Complete up to what the leader has (see `scan`): whatever is left out is never read again.
                 async for batch in self.ledger.scan(self._position, pattern):
                     found += [stored for stored in batch if stored.sequence <= last]
-            queues = len(self.colony.queues)
+            queues = dict(self.colony.queues)
             for stored in sorted(found, key=lambda stored: stored.sequence):
                 self._fold(stored)
             self._position = max(self._position, last)
             if found:
                 self.changed.set()
-            if len(self.colony.queues) != queues:
+            if self.colony.queues != queues:
                 for heard in self.on_queues:
                     heard()
 
@@ -271,6 +271,11 @@ class Session:
                 if seen.record is not None and seen.record.id == id:
                     return stored.sequence
             codec.check(event)
+            if isinstance(event, Approved) and len(self.colony.members) >= MAX_MEMBERS:
+                raise Invalid(
+                    f"member {entity}: number {len(self.colony.members) + 1} of this colony, revoked ones "
+                    f"included; at most {MAX_MEMBERS} are allowed"
+                )
             now = await self.ledger.now()
             prev = colonies_.head(view, kind, entity)
             record = Record(0, now, kind, entity, None, self.name, self.role, id, prev, b"", event)

@@ -118,6 +118,11 @@ def process_of_feed(subject: str) -> str:
     return subject.split(".", 3)[2]
 
 
+def author_of(subject: str) -> str:
+    """The last token of a well-formed ledger subject; cheap, for comparing only."""
+    return subject[subject.rindex(".") + 1 :]
+
+
 def offers_of(queue: str) -> str:
     """The filter of a queue's consumer."""
     return f"ledger.process.*.queued.{queue}.*"

@@ -19,6 +19,7 @@ from colonies.ledger import Ledger
 
 MAX_INLINE_BYTES = 128 * 1024
 MAX_VALUE_BYTES = 64 * 1024 * 1024
+MAX_CONTAINERS = 2_000_000  # lists and objects in a value: about 0.5 GB of memory
 AGAIN_S = 0.5  # a replica that is behind has caught up by then
 
 
@@ -34,6 +35,11 @@ def pack(value: Any, what: str) -> bytes:
         raise Invalid(f"{what} cannot be stored: {error}; it must be what JSON can say") from None
     if len(data) > MAX_VALUE_BYTES:
         raise Invalid(f"{what} is {len(data)} bytes; at most {MAX_VALUE_BYTES} (64 MiB) can be stored")
+    if len(data) > MAX_CONTAINERS:  # else it cannot hold so many
+        try:
+            _unpacked(data)
+        except ValueError as error:
+            raise Invalid(f"{what} cannot be stored: {error}") from None
     return data
 
 
@@ -66,22 +72,52 @@ async def load(ledger: Ledger, ref: Ref) -> Any:
         ColoniesError: what is kept is not what the event says, or is not what JSON can say.
     """
     try:
-        data = await ledger.get_value(ref.object)
+        # Whoever may read can have the broker store an answer anywhere, so also behind a whole value.
+        data = await ledger.get_value(ref.object, ref.size_bytes)
     except NotFound:
         data = b""
     if not is_kept(data, ref):
         await asyncio.sleep(AGAIN_S)
-        data = await ledger.get_value(ref.object)
+        data = await ledger.get_value(ref.object, ref.size_bytes)
     if not is_kept(data, ref):
         raise ColoniesError(f"the stored value {ref.object} is not the one that the ledger names")
+    if len(data) > MAX_VALUE_BYTES:
+        raise ColoniesError(f"the stored value {ref.object} has {len(data)} bytes; at most {MAX_VALUE_BYTES}")
     try:
-        value = msgpack.unpackb(data, strict_map_key=True)
+        value = _unpacked(data)
         _check_plain(value)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError, MemoryError) as error:
         raise ColoniesError(
             f"the stored value {ref.object} is not what JSON can say: {error or error.__class__.__name__}"
         ) from None
     return value
+
+
+async def load_arguments(ledger: Ledger, ref: Ref) -> tuple[list[Any], dict[str, Any]]:
+    """Stored arguments. Raises as `load`, and ColoniesError if they are none."""
+    match await load(ledger, ref):
+        case [list() as args, dict() as kwargs]:
+            return args, kwargs
+    raise ColoniesError(f"the stored value {ref.object} is not a pair of arguments by place and by name")
+
+
+def _unpacked(data: bytes) -> Any:
+    """The value. Raises ValueError for more lists and objects than MAX_CONTAINERS, and as msgpack does.
+
+    An empty list takes one byte there and 64 here, so bytes alone bound no memory.
+    """
+    count = 0
+
+    def counted(found: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > MAX_CONTAINERS:
+            raise ValueError(
+                f"it holds more than {MAX_CONTAINERS} lists and objects; at most as many are allowed"
+            )
+        return found
+
+    return msgpack.unpackb(data, strict_map_key=True, list_hook=counted, object_hook=counted)
 
 
 def _check_plain(value: Any) -> None:

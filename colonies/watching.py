@@ -16,6 +16,7 @@ from dataclasses import replace
 import structlog
 
 from colonies import subjects
+from colonies.core.colony import Colony
 from colonies.core.events import Record
 from colonies.core.process import Process, evolve
 from colonies.errors import NotFound, Unavailable
@@ -37,20 +38,44 @@ _log = structlog.get_logger("colonies.watching")
 class Watched:
     """A process that is, or may soon be, waited for: its story so far and what was heard since.
 
-    `users` counts who waits, `followers` those of them who want to see every event; `done` says that its end
-    was heard, so no subscription is needed any more.
+    `ahead` is the process after events that are believed for now (`pending`): they count once an event of the
+    same author covers them by its `prev` and is checked. `users` counts who waits, `followers` those of them
+    who want to see every event; `done` says that its end was heard, so no subscription is needed any more.
     """
 
-    __slots__ = ("changed", "done", "followers", "heard", "story", "subscription", "users")
+    __slots__ = (
+        "ahead",
+        "changed",
+        "done",
+        "followers",
+        "heard",
+        "pending",
+        "story",
+        "subscription",
+        "users",
+    )
 
     def __init__(self, story: Story | None) -> None:
         self.story = story
         self.heard: list[Stored] = []
+        self.ahead: Process | None = None
+        self.pending: Stored | None = None
         self.changed = asyncio.Event()
         self.users = 0
         self.followers = 0
         self.done = False
         self.subscription: Subscription | None = None
+
+    @property
+    def believed(self) -> int:
+        """The sequence of the last event that `ahead`, or else the story, has."""
+        if self.pending is not None:
+            return self.pending.sequence
+        return 0 if self.story is None else self.story.guard
+
+    def restart(self, story: Story | None) -> None:
+        """Go on from this story; None: it must be read."""
+        self.story, self.ahead, self.pending = story, None, None
 
 
 class Watcher:
@@ -93,7 +118,7 @@ class Watcher:
         watched = self._watched.get(record.entity)
         if watched is not None and watched.story is None:
             process = evolve(None, replace(record, sequence=sequence))
-            watched.story = Story(process, [], sequence)
+            watched.restart(Story(process, [], sequence))
 
     # --- waiting -------------------------------------------------------------------------------------
 
@@ -104,11 +129,10 @@ class Watcher:
                 watched.changed.clear()
                 process = self._catch_up(watched)
                 if process is None:
-                    watched.story = None  # what was heard is gone, so whoever else waits must read as well
                     story = await self._story_of(id)
-                    if watched.story is None or watched.story.guard <= story.guard:
-                        watched.story = story
-                    process = watched.story.process
+                    if watched.story is None or watched.story.guard <= story.guard:  # others read as well
+                        watched.restart(story)
+                    process = watched.story.process if watched.story is not None else None
                 if process is not None and process.final:
                     return process
                 await watched.changed.wait()
@@ -131,22 +155,17 @@ class Watcher:
         A signature is checked unless the next event, of the same author, covers it by its `prev`. Until that
         one is checked, nothing is kept of what it covers: somebody else may be waiting for this process too.
         """
-        story = watched.story
-        if story is None or story.process is None:  # what was heard counts once there is one
+        if watched.story is None:  # what was heard counts once there is one
             return None
-        heard = [stored for stored in watched.heard if stored.sequence > story.guard]
-        watched.heard.clear()
-        process: Process = story.process
-        for index, stored in enumerate(heard):
-            author = stored.subject.rsplit(".", 1)[1]
-            covered = index + 1 < len(heard) and heard[index + 1].subject.rsplit(".", 1)[1] == author
-            seen = examine(self._session.colony, stored, trusted=covered)
-            after, seen = judge_process(self._session.colony, process, seen)
-            if not seen.verdict.valid or after is None:
-                return None
-            process = after
-            if not covered:
-                watched.story = Story(process, story.judged, stored.sequence)
+        heard, watched.heard = watched.heard, []
+        process = watched.ahead or watched.story.process
+        for stored in heard:
+            if process is None:
+                break
+            if stored.sequence > watched.believed:
+                process = _fold(self._session.colony, watched, process, stored)
+        if process is None:
+            watched.restart(None)
         return process
 
     async def events(self, id: str) -> AsyncIterator[Judged]:
@@ -157,7 +176,7 @@ class Watcher:
                 watched.changed.clear()
                 watched.heard.clear()
                 story = await self._story_of(id)
-                watched.story = story
+                watched.restart(story)
                 for seen in story.judged:
                     if seen.stored.sequence > shown:
                         shown = seen.stored.sequence
@@ -207,14 +226,12 @@ class Watcher:
             await self._watch_everything()
         if self._all is None:
             watched.subscription = await self._ledger.subscribe(subjects.process_events(id), self._on_event)
-        watched.story = None  # whoever read it meanwhile heard nothing yet
+        watched.restart(None)  # whoever read it meanwhile heard nothing yet
         watched.changed.set()
 
     def _has_ended(self, watched: Watched) -> bool:
         """Is it final by what was heard and holds? If something does not, its story is to be read."""
         process = self._catch_up(watched)
-        if process is None:
-            watched.story = None
         return process is not None and process.final
 
     def _forget_one(self) -> None:
@@ -259,6 +276,8 @@ class Watcher:
             return
         watched.heard.append(stored)
         event = stored.subject.split(".", 4)[3]
+        if watched.users > 0 and watched.story is not None and event not in _MAY_END:
+            self._catch_up(watched)  # there is time for it now
         if watched.followers or event in _MAY_END:
             watched.changed.set()
         if watched.users == 0 and (event in _ENDS or (event == "failed" and self._has_ended(watched))):
@@ -276,10 +295,26 @@ class Watcher:
     def _read_again(self) -> None:
         for watched in self._watched.values():
             if watched.users > 0:
-                watched.story = None
+                watched.restart(None)
                 watched.changed.set()
 
     def _wake_all(self) -> None:
         for watched in self._watched.values():
-            watched.story = None
+            watched.restart(None)
             watched.changed.set()
+
+
+def _fold(colony: Colony, watched: Watched, process: Process, stored: Stored) -> Process | None:
+    """The process after one more event; None if it, or one that was believed, is not sound."""
+    pending = watched.pending
+    covered = pending is None or subjects.author_of(pending.subject) == subjects.author_of(stored.subject)
+    if pending is not None and not covered and not examine(colony, pending).verdict.valid:
+        return None
+    ends = stored.subject.split(".", 4)[3] in _MAY_END
+    after, seen = judge_process(colony, process, examine(colony, stored, trusted=not ends))
+    if not seen.verdict.valid or after is None:
+        return None
+    watched.ahead, watched.pending = after, stored
+    if ends:
+        watched.restart(Story(after, [], stored.sequence))
+    return after

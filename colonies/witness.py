@@ -16,7 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colonies.contexts import data_folder
+from colonies.errors import Invalid
+from colonies.files import read_small
 from colonies.ledger import Stored
+
+MAX_WITNESS_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,12 @@ def digest_of(stored: Stored) -> str:
 def recall(colony: str) -> HighWater:
     """What was last seen of the colony with this account key; sequence 0 if nothing."""
     try:
-        data = json.loads(_path(colony).read_text(encoding="utf-8"))
-        return HighWater(int(data["sequence"]), str(data["digest"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return HighWater()
+        match json.loads(read_small(_path(colony), MAX_WITNESS_BYTES)):
+            case {"sequence": int() as sequence, "digest": str() as digest} if sequence >= 0:
+                return HighWater(sequence, digest)
+    except (OSError, Invalid, ValueError, RecursionError):
+        pass
+    return HighWater()
 
 
 def remember(colony: str, seen: HighWater) -> None:

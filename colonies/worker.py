@@ -20,9 +20,13 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from colonies import machine
 from colonies.calls import Function
 from colonies.core import events as facts
+from colonies.core.capacity import Capacity
+from colonies.core.events import MAX_CONCURRENCY
 from colonies.core.names import name as checked_name
+from colonies.core.names import shown
 from colonies.errors import Invalid
 from colonies.execution import Work, run_function
 
@@ -30,7 +34,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-MAX_CONCURRENCY = 10_000
+MAX_BACKOFF_S = 300.0
+MAX_GRACE_S = 86_400
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 ]  # `nohup` has SIGHUP ignored: then it stays
@@ -49,16 +54,25 @@ class Offering(Protocol):
 
 class Worker:
     """A worker of one runtime type. `concurrency`: how many processes it runs at a time, by default one for
-    each core."""
+    each core. `has` is what it has for them, as `Capacity` or its plain form; what that leaves out is looked
+    up on this machine when the worker starts."""
 
     def __init__(
-        self, runtimetype: str = "python", *, concurrency: int | None = None, backoff_s: float = 1.0
+        self,
+        runtimetype: str = "python",
+        *,
+        concurrency: int | None = None,
+        backoff_s: float = 1.0,
+        has: Capacity | dict[str, Any] | None = None,
     ) -> None:
         if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
             raise Invalid(f"concurrency: {concurrency}; 1 to {MAX_CONCURRENCY} are allowed")
+        if not 0 <= backoff_s <= MAX_BACKOFF_S:
+            raise Invalid(f"backoff_s: {backoff_s} s; 0 to {MAX_BACKOFF_S:g} are allowed")
         self.runtimetype = checked_name(runtimetype, "runtimetype")
         self.concurrency = concurrency or os.cpu_count() or 1
         self.backoff_s = backoff_s
+        self.has = has if isinstance(has, Capacity) else Capacity.parse(has or {}, where="has")
         self.functions: dict[str, Function[Any, Any, Any]] = {}
 
     @overload
@@ -76,12 +90,27 @@ class Worker:
 
         def offer(function: Callable[P, R]) -> Function[P, R, Any]:
             made: Function[P, R, Any] = Function(function, self.runtimetype, name, **options)
+            if len(made.name) > facts.MAX_TEXT_CHARS:
+                raise Invalid(
+                    f"{shown(made.name)}: a function's name of {len(made.name)} characters; at most "
+                    f"{facts.MAX_TEXT_CHARS} are allowed"
+                )
+            if len(self.functions) >= facts.MAX_FUNCTIONS:
+                raise Invalid(
+                    f"{made.name}: function number {len(self.functions) + 1} of this worker; at most "
+                    f"{facts.MAX_FUNCTIONS} are allowed"
+                )
             if made.name in self.functions:
                 raise Invalid(f"{made.name}: this worker has a function of that name already")
             self.functions[made.name] = made
             return made
 
         return offer(function) if function is not None else offer
+
+    def find_capacity(self) -> Capacity:
+        """What this worker has: as it was told, and for the rest what this machine has. It stays so."""
+        self.has = machine.complete(self.has, self.concurrency)
+        return self.has
 
     @contextlib.asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -94,7 +123,8 @@ class Worker:
 
     def describe(self) -> list[facts.Function]:
         """The functions as they are published on the ledger."""
-        return [facts.Function(f.name, f.description[:4_096], f.schema) for f in self.functions.values()]
+        most = facts.MAX_DESCRIPTION_CHARS
+        return [facts.Function(f.name, f.description[:most], f.schema) for f in self.functions.values()]
 
     async def run(
         self,
@@ -108,6 +138,8 @@ class Worker:
         from colonies.connection import open_session
         from colonies.instance import Instance
 
+        if not 0 <= grace_s <= MAX_GRACE_S:
+            raise Invalid(f"grace_s: {grace_s} s; 0 to {MAX_GRACE_S} are allowed")
         session = await open_session(context=context, url=url, creds=creds)
         instance = Instance(self, session)
         loop = asyncio.get_running_loop()

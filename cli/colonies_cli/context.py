@@ -36,12 +36,11 @@ def add(
 
     Example: colonies context add lab --url nats://lab:4222 --creds ann.creds
     """
-    from pathlib import Path
-
     from colonies import contexts
     from colonies.core.names import name as checked
     from colonies.creds import Credential
     from colonies.errors import Invalid
+    from colonies.files import expanded
     from colonies.operator import OwnerKeys
 
     checked(name, "NAME")
@@ -50,9 +49,9 @@ def add(
             option for option, value in (("--url", here.url), ("--creds", here.creds)) if value is None
         )
         raise Invalid(f"{lacking}: missing; a context needs the broker's URL and a credential's file")
-    creds = Path(here.creds).expanduser().absolute()
+    creds = expanded(here.creds, "--creds")
     Credential.read(creds)
-    folder = Path(keys).expanduser().absolute() if keys is not None else None
+    folder = expanded(keys, "--keys") if keys is not None else None
     if folder is not None:
         OwnerKeys.open(folder)
     context = contexts.Context(

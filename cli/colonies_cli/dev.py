@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -68,6 +69,7 @@ def dev(
     """
     from colonies import contexts
     from colonies.errors import Invalid
+    from colonies.files import expanded
     from colonies_cli import home
     from colonies_cli.services import run_until_stopped
 
@@ -79,7 +81,7 @@ def dev(
             folder = stack.enter_context(home.temporary())
             os.environ["COLONIES_DATA_DIR"] = str(folder)  # what the services remember goes with it
         else:
-            folder = (dir or contexts.data_folder() / "dev").expanduser().absolute()
+            folder = expanded(str(dir or contexts.data_folder() / "dev"), "--dir")
         advertised = home.Advertised(take_back=ephemeral)
         run_until_stopped(lambda: home.serve(folder, settings, advertised, lambda c: _ready(c, folder)))
 
@@ -93,18 +95,29 @@ def _ready(context: Context, folder: Path) -> None:
 
     in_use = contexts.in_use()
     if in_use != context.name:
-        print(
-            f"The context in use is {in_use!r}: say --context dev, or `colonies context use dev`.",
-            file=sys.stderr,
+        _put(
+            f"The context in use is {in_use!r}: say --context dev, or `colonies context use dev`.\n",
+            sys.stderr,
         )
-    print(
-        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))}", flush=True
+    _put(
+        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))}\n",
+        sys.stdout,
     )
     if in_use == context.name and sys.stderr.isatty():
-        print(
+        _put(
             "In other terminals:\n"
             "    colonies process submit --spec sayhello.json\n"
             "    colonies worker start --name testworker --runtimetype cli\n"
-            "Ctrl-C stops this one.",
-            file=sys.stderr,
+            "Ctrl-C stops this one.\n",
+            sys.stderr,
         )
+
+
+def _put(text: str, stream: TextIO) -> None:
+    """Write all of it at once. A terminal that was closed meanwhile is no error: SIGHUP is on its way."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise

@@ -6,12 +6,31 @@ the colony, the process and the attempt. Nothing here ever writes to stdout: tha
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class Unfailing(io.TextIOBase):
+    """A stream whose reader may leave, as a terminal does that is closed: what is said then is lost, and
+    whoever says it goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure(default: str) -> None:
@@ -19,6 +38,7 @@ def configure(default: str) -> None:
     import structlog
 
     level = _level(default)
+    stderr = cast(TextIO, Unfailing(sys.stderr))
     for_people = sys.stderr is not None and sys.stderr.isatty()
     renderer: Any
     if for_people:
@@ -37,10 +57,10 @@ def configure(default: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stderr),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_ours, renderer])
     )

@@ -48,6 +48,7 @@ async def add(
     """
     from colonies import founding
     from colonies.core.names import member_name
+    from colonies.files import expanded
     from colonies.roles import role_named
     from colonies_cli import owner
 
@@ -57,7 +58,7 @@ async def add(
         if out is None:
             path = await founding.enrol(found.session, found.keys, name, role, found.members)
         else:
-            path = await _add_into(found, name, role, owner.path_of(out))
+            path = await _add_into(found, name, role, expanded(out, "--out"))
         member = found.session.colony.members[name]
     if here.output == Output.json:
         output.json_line({**_object(member), "creds": str(path)})
@@ -145,15 +146,17 @@ def revoke(
 
     Example: colonies member revoke w1 --reason "laptop lost" --yes
     """
+    from colonies.core.events import checked_reason
     from colonies.core.names import member_name
     from colonies_cli import owner
 
     member_name(name, "NAME")
+    checked_reason(reason, "--reason")
     context = owner.context_of(here)
     credential = owner.owner_credential(context)
     if not yes:
         _confirm(name)
-    return _revoke(here, context, credential, name, reason[:1_000])
+    return _revoke(here, context, credential, name, reason)
 
 
 async def _revoke(here: Here, context: Context, credential: Credential, name: str, reason: str) -> None:

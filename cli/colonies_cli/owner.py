@@ -11,6 +11,7 @@ from colonies import contexts, jetstream
 from colonies.contexts import Context
 from colonies.creds import Credential
 from colonies.errors import ColoniesError, Refused
+from colonies.files import expanded
 from colonies.operator import OwnerKeys
 from colonies.session import Session
 from colonies_cli.command import Here
@@ -30,16 +31,11 @@ def context_of(here: Here) -> Context:
     return contexts.resolve(here.context, here.url, here.creds)
 
 
-def path_of(text: str) -> Path:
-    """A file that a person or a context names."""
-    return Path(text).expanduser().absolute()
-
-
 def members_of(context: Context) -> Path:
     """Where members' credentials are kept: the context's folder for them, else beside its own credential."""
     if context.members is not None:
-        return path_of(context.members)
-    return path_of(context.creds).parent
+        return expanded(context.members)
+    return expanded(context.creds).parent
 
 
 def owner_credential(context: Context) -> Credential:
@@ -68,7 +64,7 @@ def owner_keys(context: Context, doing: str) -> OwnerKeys:
             f"{doing} needs the owner's keys, and {place} names none; run it where they are kept, or add "
             "them with `colonies context add NAME --url URL --creds FILE --keys FOLDER`"
         )
-    return OwnerKeys.open(path_of(context.keys))
+    return OwnerKeys.open(expanded(context.keys))
 
 
 @asynccontextmanager

@@ -49,6 +49,10 @@ def submit(
 
     if timeout is not None and not wait:
         raise Invalid("--timeout: it limits how long --wait waits; give both")
+    if timeout is not None:
+        from colonies.client import checked_wait
+
+        checked_wait(timeout)
     return _submit(here, _read_spec(spec), key, wait, timeout)
 
 
@@ -308,7 +312,9 @@ def _read_spec(place: str) -> Spec:
     from colonies.errors import Invalid
 
     if place != "-":
-        return Spec.read_file(place)
+        from colonies.files import read_spec
+
+        return read_spec(place)
     if sys.stdin is None:
         raise Invalid("standard input: it is closed; give a file, or pipe the spec in")
     text = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1)

@@ -75,11 +75,12 @@ def _services(
     """The services to run. Raises Invalid if this context cannot run what is asked for."""
     from colonies import contexts
     from colonies.errors import Invalid
+    from colonies.files import expanded
     from colonies.operator import OwnerKeys
     from colonies_cli.services import Place
 
     credential = contexts.credential_of(context)
-    keys = None if context.keys is None else OwnerKeys.open(Path(context.keys).expanduser())
+    keys = None if context.keys is None else OwnerKeys.open(expanded(context.keys))
     operator = _operator(context, operator_keys)
     views = views or contexts.data_folder() / "views" / (context.name or credential.colony)
     try:
@@ -98,22 +99,24 @@ def _services(
 
 def _operator(context: Context, folder: Path | None) -> OperatorKeys | None:
     """The operator's keys: those named, else those beside the owner's, as `colonies dev` puts them."""
+    from colonies.files import expanded
     from colonies.operator import OperatorKeys
 
     if folder is None and context.keys is not None:
-        beside = Path(context.keys).expanduser().with_name("operator")
+        beside = expanded(context.keys).with_name("operator")
         folder = beside if beside.is_dir() else None
-    return None if folder is None else OperatorKeys.open(folder.expanduser())
+    return None if folder is None else OperatorKeys.open(expanded(str(folder), "--operator-keys"))
 
 
 def _enrolled(kind: Kind, context: Context, owner: Credential, place: Place) -> Service:
     """A service that the owner's keys make a member, named after this host."""
     from colonies import contexts
+    from colonies.files import expanded
     from colonies_cli.services import Service, enrolled, host_name
 
     folder = contexts.data_folder() / "members" / context.name
     if context.members is not None:
-        folder = Path(context.members).expanduser()
+        folder = expanded(context.members)
 
     async def credential() -> Credential:
         assert place.owner is not None

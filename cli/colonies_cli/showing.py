@@ -28,7 +28,7 @@ async def full_object(session: Session, process: Process) -> dict[str, Any]:
     result: Any = ...
     try:
         if process.arguments is not None:
-            args, _ = await values.load(session.ledger, process.arguments)
+            args, _ = await values.load_arguments(session.ledger, process.arguments)
         if isinstance(process.phase, Successful) and process.phase.stored is not None:
             result = await values.load(session.ledger, process.phase.stored)
     except NotFound as error:

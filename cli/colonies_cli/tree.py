@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import context, dev, ledger, member, process, server, worker
+from colonies_cli import context, dev, ledger, member, process, queue, server, worker
 from colonies_cli.command import group
 
 EPILOG = (
@@ -46,6 +46,7 @@ def build() -> typer.Typer:
     groups: tuple[tuple[str, typer.Typer], ...] = (
         ("process", process.app),
         ("worker", worker.app),
+        ("queue", queue.app),
         ("member", member.app),
         ("context", context.app),
         ("ledger", ledger.app),

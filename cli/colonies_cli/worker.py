@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import exits, output
+from colonies_cli import exits, having, output
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from colonies.worker import Worker
 
 app = group("Start workers, see them.\n\nExample: colonies worker start --name testworker --runtimetype cli")
@@ -41,16 +40,42 @@ def start(
         int | None,
         typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="How many at a time."),
     ] = None,
+    cpu: having.Cpu = None,
+    mem: having.Mem = None,
+    storage: having.Storage = None,
+    gpu: having.Gpu = None,
+    nodes: having.Nodes = None,
+    processes: having.Processes = None,
+    walltime: having.Walltime = None,
+    location: having.Location = None,
+    label: having.Label = None,
+    config: having.Config = None,
 ) -> Coroutine[Any, Any, None]:
     """Run a worker until Ctrl-C or SIGTERM.
 
     It runs Unix commands, or the functions of MODULE:WORKER. Where the context holds the owner's keys, as
     that of `colonies dev` does, the name is enrolled if it is new. Stopped, it finishes what runs within 10
-    seconds, or gives it back; stopped again, at once.
+    seconds, or gives it back; stopped again, at once. What it has to give is found on this machine unless
+    you say it.
 
-    Example: colonies worker start shop:worker --name shop1
+    Example: colonies worker start --name lab1 --mem 64GB --gpu 2xA100:40GB --label site=north
     """
-    return _start(here, _worker(place, runtimetype, concurrency), name)
+    given = having.Given(
+        name=name,
+        runtimetype=runtimetype,
+        concurrency=concurrency,
+        cpu=cpu,
+        mem=mem,
+        storage=storage,
+        gpus=gpu,
+        nodes=nodes,
+        processes=processes,
+        walltime=walltime,
+        location=location,
+        labels=label,
+    )
+    said = having.said(given, config)
+    return _start(here, _worker(place, said), said.name)
 
 
 async def _start(here: Here, worker: Worker, name: str | None) -> None:
@@ -105,15 +130,16 @@ async def ls(
 # --- which worker -----------------------------------------------------------------------------------
 
 
-def _worker(place: str | None, runtimetype: str | None, concurrency: int | None) -> Worker:
+def _worker(place: str | None, said: having.Said) -> Worker:
     """The worker to run. Raises Invalid."""
+    runtimetype, concurrency = said.runtimetype, said.concurrency
     if place is None:
         from colonies_workers.unix import UnixWorker
 
         from colonies.core.names import name as checked
 
         wanted = checked(runtimetype or DEFAULT_RUNTIMETYPE, "--runtimetype")
-        return UnixWorker(wanted, concurrency=concurrency)
+        return UnixWorker(wanted, concurrency=concurrency, has=said.has)
     worker = _imported(place)
     if runtimetype is not None and runtimetype != worker.runtimetype:
         from colonies.errors import Invalid
@@ -122,6 +148,9 @@ def _worker(place: str | None, runtimetype: str | None, concurrency: int | None)
             f"--runtimetype: {place} is for {worker.runtimetype}; its module says so, change it there"
         )
     worker.concurrency = concurrency or worker.concurrency
+    worker.has = worker.has.model_copy(
+        update={field: getattr(said.has, field) for field in said.has.model_fields_set}
+    )
     return worker
 
 
@@ -179,6 +208,7 @@ async def _identity(here: Here, name: str | None) -> tuple[str, Path]:
     from colonies import contexts, founding
     from colonies.core.names import member_name
     from colonies.errors import Invalid, Refused
+    from colonies.files import expanded
     from colonies_cli import owner
 
     if name is not None:
@@ -188,7 +218,7 @@ async def _identity(here: Here, name: str | None) -> tuple[str, Path]:
     if own.role == "worker":
         if name not in (None, own.name):
             raise Invalid(f"--name {name}: the credential is that of {own.name}; leave --name out")
-        return context.url, owner.path_of(context.creds)
+        return context.url, expanded(context.creds)
     wanted = name or _host_name()
     if context.keys is None:
         raise Refused(

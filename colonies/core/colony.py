@@ -18,6 +18,7 @@ from colonies.core.events import (
     Event,
     Genesis,
     Record,
+    Retired,
     Revoked,
     Role,
     Verdict,
@@ -29,6 +30,9 @@ from colonies.core.events import (
 from colonies.core.names import MEMBER
 from colonies.core.spec import Conditions, queue_of
 
+# Revoked ones included. Who approves more is refused; whoever reads takes them all. The broker is told of all
+# revoked keys in one message of at most 1 MB, which holds some 11,000.
+MAX_MEMBERS = 10_000
 MAX_QUEUES = 1_000  # a colony: each costs a consumer, and no other role than the service may tidy up
 
 
@@ -164,6 +168,18 @@ def _declared(colony: Colony, record: Record, event: Declared) -> Verdict:
     return VALID
 
 
+def _retired(colony: Colony, record: Record, event: Retired) -> Verdict:
+    # Nothing depends on its being empty: what waits in it has its queue declared again (see Orchestrator).
+    if record.role != "service":
+        return denied(f"a {record.role} retires no queues")
+    queue = colony.queues.get(record.entity)
+    if queue is None:
+        return quarantined("there is no such queue")
+    if event.floor < queue.declared:
+        return quarantined("its floor lies before the queue's declaration")
+    return VALID
+
+
 def _worker(colony: Colony, record: Record, event: Event) -> Verdict:
     if record.role != "worker" or record.author != record.entity:
         return denied("a worker speaks of itself only")
@@ -176,6 +192,7 @@ _RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
     Approved: _approved,
     Revoked: _revoked,
     Declared: _declared,
+    Retired: _retired,
     WorkerStarted: _worker,
     WorkerStopped: _worker,
 }
@@ -202,6 +219,8 @@ def evolve(colony: Colony, record: Record) -> None:
             # Whoever declared it may have said 10 GB; the queue is that of all sizes up to the next rung.
             widest = Conditions.parse(conditions.canonical())
             colony.queues[record.entity] = Queue(record.entity, widest, priority, record.sequence)
+        case Retired():
+            del colony.queues[record.entity]
         case _:
             pass
 

@@ -14,7 +14,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
 
+from colonies.core.capacity import Capacity
+from colonies.core.plain import at_most, encodable
 from colonies.core.spec import Conditions, Spec
+from colonies.errors import Invalid
 
 Role = Literal["owner", "user", "worker", "observer", "service"]
 
@@ -29,7 +32,8 @@ MAX_STORED_BYTES = 64 * 1024 * 1024
 MAX_COUNT = 2**53 - 1  # the largest whole number that JSON readers in every language keep exactly
 MAX_CONCURRENCY = 10_000
 MAX_FUNCTIONS = 1_000
-MAX_SCHEMA_KEYS = 1_000
+MAX_SCHEMA_KEYS = 1_000  # at its top
+MAX_ROLES = 5
 MAX_VALUE_LEVELS = 256  # of lists and objects in a value, so that no reader's stack ends before it
 
 
@@ -71,7 +75,7 @@ Int = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)]
 Seconds = Annotated[float, Field(strict=True, ge=0, le=MAX_DELAY_S, allow_inf_nan=False)]
 Lease = Annotated[float, Field(strict=True, ge=MIN_LEASE_S, le=MAX_LEASE_S, allow_inf_nan=False)]
 Value = Annotated[Any, AfterValidator(_plain)]
-Schema = Annotated[dict[str, Any], Field(max_length=MAX_SCHEMA_KEYS), AfterValidator(_plain)]
+Schema = Annotated[dict[str, Any], at_most(MAX_SCHEMA_KEYS), AfterValidator(_plain)]
 
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
@@ -116,7 +120,7 @@ class Genesis:
     name: Name
     owner: MemberName
     owner_key: Key
-    roles: dict[Role, Key]
+    roles: Annotated[dict[Role, Key], at_most(MAX_ROLES)]
     lease_s: Lease
     type: Literal["colony.genesis"] = "colony.genesis"
 
@@ -163,14 +167,27 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
+class Retired:
+    """A queue that nobody used is no more; whoever submits to it declares it again.
+
+    `floor` is a sequence up to which nothing in it is open.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    floor: Int
+    type: Literal["queue.retired"] = "queue.retired"
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted:
-    """An instance of a worker is up: what it runs and what it offers."""
+    """An instance of a worker is up: what it runs, what it offers, what it has for all that runs there."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
     instance: Name
     runtimetype: Name
     concurrency: Annotated[int, Field(strict=True, ge=1, le=MAX_CONCURRENCY)]
-    functions: Annotated[list[Function], Field(max_length=MAX_FUNCTIONS)]
+    functions: Annotated[list[Function], at_most(MAX_FUNCTIONS)]
+    has: Capacity | None = None
     type: Literal["worker.started"] = "worker.started"
 
 
@@ -302,7 +319,7 @@ ProcessEvent = (
     Queued | Requeued | Assigned | Renewed | Returned | Completed | Failed | Poisoned | Expired | Cancelled
 )
 ColonyEvent = Genesis | Configured | Approved | Revoked
-Event = ProcessEvent | ColonyEvent | Declared | WorkerStarted | WorkerStopped
+Event = ProcessEvent | ColonyEvent | Declared | Retired | WorkerStarted | WorkerStopped
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
 
@@ -344,6 +361,15 @@ class Verdict:
 
 
 VALID = Verdict("valid")
+
+
+def checked_reason(reason: str, where: str = "reason") -> str:
+    """A reason that an event can hold. Raises Invalid."""
+    if len(reason) > MAX_REASON_CHARS:
+        raise Invalid(f"{where}: it has {len(reason)} characters; at most {MAX_REASON_CHARS} are allowed")
+    if not encodable(reason):
+        raise Invalid(f"{where}: it holds half a surrogate pair; allowed: text that UTF-8 can hold")
+    return reason
 
 
 def quarantined(rule: str) -> Verdict:

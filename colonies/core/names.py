@@ -15,6 +15,8 @@ from colonies.errors import Invalid
 MEMBER = re.compile(r"\A[a-z0-9][a-z0-9_-]{0,31}\Z")
 NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
+MAX_MEMBER_CHARS = 32
+MAX_NAME_CHARS = 64
 MEMBER_ALLOWED = "1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit"
 NAME_ALLOWED = "1 to 64 of A-Z, a-z, 0-9, _ and -"
 
@@ -43,6 +45,9 @@ def _matching(pattern: re.Pattern[str], allowed: str, value: object, where: str)
     if not isinstance(value, str):
         raise Invalid(f"{where}: {shown(value)}, {kind(value)}, is not a name; allowed: {allowed}")
     if not pattern.fullmatch(value):
+        most = MAX_MEMBER_CHARS if pattern is MEMBER else MAX_NAME_CHARS
+        if len(value) > most:
+            raise Invalid(f"{where}: {shown(value)} has {len(value)} characters; allowed: {allowed}")
         raise Invalid(f"{where}: {shown(value)} is not allowed as a name; allowed: {allowed}")
     return value
 

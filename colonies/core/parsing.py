@@ -2,16 +2,15 @@
 
 Whatever is wrong is said in one `Invalid`: a line for each problem, with the field's path as it was given,
 the value and what is allowed. Values of `env` are never shown: they may be secrets, and refusals end up in
-logs. `file_text` opens the file that it is given and reads it; nothing else in the core reaches the world.
+logs.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -47,12 +46,6 @@ _SECRET: Final = "env"
 
 Model = TypeVar("Model", bound=Words)
 _Loc = tuple[int | str, ...]
-
-
-class PathLike(Protocol):
-    """`os.PathLike[str]`, without `os`: the core imports nothing that reaches the world."""
-
-    def __fspath__(self) -> str: ...
 
 
 def parsed(model: type[Model], data: object, where: str) -> Model:
@@ -123,6 +116,8 @@ def _problems(model: type[Words], error: ErrorDetails, given: dict[_Loc, str]) -
     at = f"{path}: " if path else ""
     if type_ == "said":
         return [f"{at}{error['ctx']['text']}"]
+    if type_ == "limit":
+        return [f"{at}{error['ctx']['given']} {error['ctx']['unit']}; allowed: {_allowed(model, loc)}"]
     if type_ == "values":
         return [f"{_shortened(path + below)}: {text}" for below, text in error["ctx"]["problems"]]
     if type_ == "missing":
@@ -187,7 +182,7 @@ def _aliases_of(model: type[Words]) -> Iterable[str]:
     return (alias for alias, word in ALIASES.items() if word in model.model_fields)
 
 
-# --- text and files ---------------------------------------------------------------------------------
+# --- text ------------------------------------------------------------------------------------------
 
 
 def json_value(text: str | bytes, where: str, example: str) -> object:
@@ -218,33 +213,3 @@ def json_value(text: str | bytes, where: str, example: str) -> object:
         raise Invalid(f"{where}: not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise Invalid(f"{where}: nested too deeply; allowed: at most {MAX_DEPTH_LEVELS} levels") from None
-
-
-def file_text(path: str | PathLike) -> tuple[bytes, str]:
-    """The bytes of a file of at most `MAX_SPEC_BYTES`, and its path for messages, or `Invalid` naming it."""
-    where = path if isinstance(path, str) else path.__fspath__()
-    where = where if where.isprintable() else shown(where)
-    try:
-        with open(path, "rb") as file:
-            text = file.read(MAX_SPEC_BYTES + 1)
-            size_bytes = file.seek(0, 2) if file.seekable() else 0
-    except (OSError, ValueError) as error:
-        raise Invalid(f"{where}: {_why_unreadable(error)}") from None
-    if len(text) > MAX_SPEC_BYTES:
-        has = str(size_bytes) if size_bytes >= len(text) else f"more than {MAX_SPEC_BYTES}"
-        raise Invalid(
-            f"{where}: the file has {has} bytes; allowed: at most {MAX_SPEC_BYTES} "
-            "(put large values into files of their own)"
-        )
-    return text, where
-
-
-def _why_unreadable(error: OSError | ValueError) -> str:
-    if not isinstance(error, OSError):
-        return "this cannot be a path; allowed: the path of a JSON file"
-    match error.errno:
-        case errno.ENOENT:
-            return "there is no such file; allowed: the path of a JSON file"
-        case errno.EISDIR:
-            return "this is a directory; allowed: the path of a JSON file"
-    return f"the file cannot be read: {error.strerror}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any, Final
 
-from pydantic import JsonValue
+from pydantic import BeforeValidator, JsonValue
 from pydantic_core import PydanticCustomError
 
 from colonies.core.names import NAME, kind, shown
@@ -24,6 +24,24 @@ _JSON: Final = "null, true, false, numbers, strings, lists, objects"
 def encodable(text: str) -> bool:
     """False for text with half a surrogate pair, which JSON can write and UTF-8 cannot."""
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def at_most(most: int) -> BeforeValidator:
+    """Of a list or an object: refused by its length, before anything in it is looked at."""
+
+    def check(value: object) -> object:
+        if isinstance(value, list | dict):
+            limited(len(value), most, "entries")
+        return value
+
+    return BeforeValidator(check)
+
+
+def limited(given: int, most: int, unit: str) -> None:
+    """Refuse, inside a validator, what there is too much of: with both numbers, and without the value."""
+    if given > most:
+        numbers = {"given": given, "most": most, "unit": unit}
+        raise PydanticCustomError("limit", "{given} {unit}; at most {most}", numbers)
 
 
 def step(part: int | str, *, first: bool = False) -> str:

@@ -16,11 +16,13 @@ The names of states and rules are found here as well: this is the door to all th
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from colonies.core.events import (
     Assigned,
     Cancelled,
     Completed,
+    Event,
     Expired,
     Failed,
     Poisoned,
@@ -91,39 +93,45 @@ def evolve(process: Process | None, record: Record) -> Process:
     if isinstance(event, Queued):
         return _born(record, event)
     assert process is not None
-    process = replace(process, head=record.digest, sequence=record.sequence, time=record.time)
+    return replace(
+        process,
+        head=record.digest,
+        sequence=record.sequence,
+        time=record.time,
+        **_changes(process, record, event),
+    )
+
+
+def _changes(process: Process, record: Record, event: Event) -> dict[str, Any]:
+    """What else a valid event changes of a process, by field."""
+    phase, time = process.phase, record.time
     match event:
         case Requeued():
-            offer = Offer(record.id, record.sequence, record.time)
-            since = process.phase.since if isinstance(process.phase, Waiting) else record.time
-            return replace(_without_a_lost_attempt(process, record.time), phase=Waiting(offer, since))
+            since = phase.since if isinstance(phase, Waiting) else time
+            offer = Offer(record.id, record.sequence, time)
+            return {**_lost_attempt(process, time), "phase": Waiting(offer, since)}
         case Assigned():
             return _taken(process, record, event)
         case Renewed():
-            assert isinstance(process.phase, Running)
-            return replace(process, phase=replace(process.phase, signed_at=record.time))
+            assert isinstance(phase, Running)
+            return {"phase": replace(phase, signed_at=time)}
         case Returned():
-            assert isinstance(process.phase, Running)
-            ended = _ended(process, record.time, "returned")
-            return replace(ended, phase=Waiting(process.phase.offer, record.time))
+            assert isinstance(phase, Running)
+            return {**_ended(process, time, "returned"), "phase": Waiting(phase.offer, time)}
         case Completed():
             logs = event.logs.count if event.logs else 0
-            ended = _ended(process, record.time, "successful", logs=logs)
-            return replace(ended, phase=Successful(event.output, event.stored))
+            ended = _ended(process, time, "successful", logs=logs)
+            return {**ended, "phase": Successful(event.output, event.stored)}
         case Failed():
-            return _attempt_failed(process, record.time, event)
+            return _attempt_failed(process, time, event)
         case Poisoned():
-            process = _without_a_lost_attempt(process, record.time)
             error = f"poison: {MAX_LOST_IN_A_ROW} attempts in a row lost their worker"
-            return replace(process, phase=FailedForGood(error))
+            return {**_lost_attempt(process, time), "phase": FailedForGood(error)}
         case Expired():
-            return replace(
-                process, phase=FailedForGood(f"nobody took it within {process.spec.maxwaittime:g} s")
-            )
+            return {"phase": FailedForGood(f"nobody took it within {process.spec.maxwaittime:g} s")}
         case Cancelled(reason=reason):
-            if isinstance(process.phase, Running):
-                process = _ended(process, record.time, "cancelled")
-            return replace(process, phase=CancelledForGood(record.author, reason))
+            ended = _ended(process, time, "cancelled") if isinstance(phase, Running) else {}
+            return {**ended, "phase": CancelledForGood(record.author, reason)}
         case _:
             raise AssertionError(f"not an event of a process: {event.type}")
 
@@ -144,42 +152,43 @@ def _born(record: Record, event: Queued) -> Process:
     )
 
 
-def _taken(process: Process, record: Record, event: Assigned) -> Process:
+def _taken(process: Process, record: Record, event: Assigned) -> dict[str, Any]:
     assert isinstance(process.phase, Waiting | Running)
-    offer = process.phase.offer
-    process = _without_a_lost_attempt(process, record.time)
-    before = process.attempts[1 - MAX_ATTEMPTS_KEPT :]
+    changes = _lost_attempt(process, record.time)
+    before = changes.get("attempts", process.attempts)[1 - MAX_ATTEMPTS_KEPT :]
     n = before[-1].n + 1 if before else 1
     attempt = Attempt(n, record.id, record.author, event.instance, started_at=record.time)
-    phase = Running(offer, event.lease_s, record.time)
-    return replace(process, attempts=(*before, attempt), phase=phase)
+    phase = Running(process.phase.offer, event.lease_s, record.time)
+    return {**changes, "attempts": (*before, attempt), "phase": phase}
 
 
-def _attempt_failed(process: Process, time: int, event: Failed) -> Process:
+def _attempt_failed(process: Process, time: int, event: Failed) -> dict[str, Any]:
     outcome: Outcome = event.kind if event.kind in ("timeout", "later") else "failed"
     logs = event.logs.count if event.logs else 0
     counts = event.kind in ("error", "timeout")
-    process = _ended(process, time, outcome, error=event.error, logs=logs)
-    process = replace(process, failures=process.failures + (1 if counts else 0))
+    failures = process.failures + counts
     retries = process.spec.maxretries
-    used_up = counts and retries != -1 and process.failures > retries
+    used_up = counts and retries != -1 and failures > retries
+    phase: Phase
     if event.kind == "final" or used_up:
-        return replace(process, phase=FailedForGood(event.error))
-    return replace(process, phase=Blocked(time + int(event.delay_s * SECOND)))
+        phase = FailedForGood(event.error)
+    else:
+        phase = Blocked(time + int(event.delay_s * SECOND))
+    ended = _ended(process, time, outcome, error=event.error, logs=logs)
+    return {**ended, "failures": failures, "phase": phase}
 
 
 def _ended(
     process: Process, time: int, outcome: Outcome, *, error: str | None = None, logs: int = 0
-) -> Process:
+) -> dict[str, Any]:
     last = replace(process.attempts[-1], ended_at=time, outcome=outcome, error=error, logs=logs)
-    return replace(process, attempts=(*process.attempts[:-1], last), lost_in_a_row=0)
+    return {"attempts": (*process.attempts[:-1], last), "lost_in_a_row": 0}
 
 
-def _without_a_lost_attempt(process: Process, time: int) -> Process:
+def _lost_attempt(process: Process, time: int) -> dict[str, Any]:
     """If an attempt still runs in the books, it is lost: its lease has lapsed."""
     if not isinstance(process.phase, Running):
-        return process
-    lost = process.lost_in_a_row + 1
+        return {}
     last = process.attempts[-1]
     error = f"lost: no sign of life from {last.worker} within its lease of {process.phase.lease_s:g} s"
-    return replace(_ended(process, time, "lost", error=error), lost_in_a_row=lost)
+    return {**_ended(process, time, "lost", error=error), "lost_in_a_row": process.lost_in_a_row + 1}

@@ -1,6 +1,6 @@
 """What is asked for: the spec of a process, and the conditions that a worker must meet to take it.
 
-People's input comes in here (`parse`, `parse_text`, `read_file`); how it is refused is in
+People's input comes in here (`parse`, `parse_text`); how it is refused is in
 `colonies.core.parsing`. The other way out is `wire`, the one plain form that the ledger holds. A spec is only
 judged for its own sense: whether its colony, workers or dependencies exist is never asked here.
 """
@@ -12,15 +12,16 @@ import hashlib
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, ClassVar, Final
+from math import ceil
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgpack
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from colonies.core import names, units
-from colonies.core.parsing import ALIASES, MAX_SPEC_BYTES, PathLike, file_text, json_value, parsed
-from colonies.core.plain import MAX_DEPTH_LEVELS, MAX_PROBLEMS, copied, encodable
+from colonies.core.parsing import ALIASES, MAX_SPEC_BYTES, json_value, parsed
+from colonies.core.plain import MAX_DEPTH_LEVELS, MAX_PROBLEMS, at_most, copied, encodable, limited
 from colonies.core.words import Words
 from colonies.errors import Invalid
 
@@ -35,7 +36,6 @@ __all__ = [
     "Gpu",
     "Spec",
     "queue_of",
-    "serves",
 ]
 
 MAX_FUNC_BYTES: Final = 65_536  # a script with its here-documents; what is longer belongs in a file
@@ -66,9 +66,17 @@ def _must(holds: Callable[[str], bool]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _holds(text: str, most_bytes: int) -> bool:
-    """Whether a Unix program could be given this text, of at most so many bytes."""
-    return "\0" not in text and encodable(text) and len(text.encode()) <= most_bytes
+def _short(most: int, unit: Literal["characters", "bytes"] = "characters") -> AfterValidator:
+    def check(value: str) -> str:
+        limited(len(value) if unit == "characters" else len(value.encode("utf-8", "replace")), most, unit)
+        return value
+
+    return AfterValidator(check)
+
+
+def _holds(text: str) -> bool:
+    """Whether a Unix program could be given this text."""
+    return "\0" not in text and encodable(text)
 
 
 def _bytes(value: object) -> int | None:
@@ -112,16 +120,19 @@ def _kwargs(value: object) -> dict[str, JsonValue]:
     return found
 
 
-Name = Annotated[str, _must(lambda text: bool(names.NAME.match(text)))]
+Name = Annotated[str, _short(names.MAX_NAME_CHARS), _must(lambda text: bool(names.NAME.match(text)))]
 Text = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_TEXT_CHARS),
+    Field(min_length=1),
+    _short(MAX_TEXT_CHARS),
     _must(lambda text: text.isprintable() and text == text.strip()),
 ]
-LabelValue = Annotated[str, Field(max_length=MAX_TEXT_CHARS), _must(str.isprintable)]
-EnvName = Annotated[str, Field(max_length=MAX_TEXT_CHARS), _must(lambda text: bool(_ENV_NAME.match(text)))]
-EnvValue = Annotated[str, _must(lambda text: _holds(text, MAX_ENV_VALUE_BYTES))]
-Func = Annotated[str, _must(lambda text: bool(text.strip()) and _holds(text, MAX_FUNC_BYTES))]
+LabelValue = Annotated[str, _short(MAX_TEXT_CHARS), _must(str.isprintable)]
+EnvName = Annotated[str, _short(MAX_TEXT_CHARS), _must(lambda text: bool(_ENV_NAME.match(text)))]
+EnvValue = Annotated[str, _short(MAX_ENV_VALUE_BYTES, "bytes"), _must(_holds)]
+Func = Annotated[
+    str, _short(MAX_FUNC_BYTES, "bytes"), _must(lambda text: bool(text.strip()) and _holds(text))
+]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Seconds = Annotated[Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None, BeforeValidator(_limit)]
 Size = Annotated[int | None, BeforeValidator(_bytes)]
@@ -144,11 +155,11 @@ class Conditions(Words):
     EXAMPLE: ClassVar[str] = _CONDITIONS_EXAMPLE
 
     runtimetype: Name = Field(description=names.NAME_ALLOWED)
-    workernames: Annotated[list[Name], Field(max_length=MAX_ENTRIES), AfterValidator(_once)] = Field(
+    workernames: Annotated[list[Name], at_most(MAX_ENTRIES), AfterValidator(_once)] = Field(
         default_factory=list, description=f"a list of at most {MAX_ENTRIES} names: each {names.NAME_ALLOWED}"
     )
     location: Text | None = Field(default=None, description=_TEXT)
-    labels: Annotated[dict[Text, LabelValue], Field(max_length=MAX_ENTRIES)] = Field(
+    labels: Annotated[dict[Text, LabelValue], at_most(MAX_ENTRIES)] = Field(
         default_factory=dict,
         description=f"an object of at most {MAX_ENTRIES} labels: each a name and a value, {_TEXT}; "
         "a value may be empty",
@@ -165,7 +176,7 @@ class Conditions(Words):
     nodes: Count = Field(default=1, description=_COUNT)
     processes: Count = Field(default=1, description=_COUNT)
     walltime: Seconds = Field(default=None, description=_SECONDS)
-    dependencies: Annotated[list[Name], Field(max_length=MAX_DEPENDENCIES), AfterValidator(_once)] = Field(
+    dependencies: Annotated[list[Name], at_most(MAX_DEPENDENCIES), AfterValidator(_once)] = Field(
         default_factory=list,
         description=f"a list of at most {MAX_DEPENDENCIES} names: each {names.NAME_ALLOWED}",
     )
@@ -178,8 +189,8 @@ class Conditions(Words):
     def canonical(self) -> dict[str, object]:
         """What tells queues apart, equal for conditions that mean the same.
 
-        Everything but the dependencies (they say when, not where), worker names sorted, sizes rounded up to
-        their rung, so that queues stay few. What a worker must really have is in the spec.
+        Everything but the dependencies (they say when, not where), worker names sorted, sizes and walltime
+        rounded up to their rung, so that queues stay few. What a worker must really have is in the spec.
         """
         found = self.wire()
         found.pop("dependencies", None)
@@ -188,6 +199,8 @@ class Conditions(Words):
         for field in ("mem", "storage"):
             if (size := getattr(self, field)) is not None:
                 found[field] = units.rung(size)
+        if self.walltime is not None:
+            found["walltime"] = units.rung(ceil(self.walltime))
         if self.gpu is not None and self.gpu.mem is not None:
             found["gpu"] = {**self.gpu.wire(), "mem": units.rung(self.gpu.mem)}
         return {field: _sorted(found[field]) for field in sorted(found)}
@@ -215,7 +228,7 @@ class Spec(Words):
     maxretries: Annotated[int, Field(ge=-1, le=MAX_COUNT)] = Field(
         default=0, description=f"a whole number from 0 to {MAX_COUNT}; -1: no limit"
     )
-    env: Annotated[dict[EnvName, EnvValue], Field(max_length=MAX_ENTRIES)] = Field(
+    env: Annotated[dict[EnvName, EnvValue], at_most(MAX_ENTRIES)] = Field(
         default_factory=dict,
         description=f"an object of at most {MAX_ENTRIES} variables: names of A-Z, a-z, 0-9 and _, not "
         f"beginning with a digit; values that are text without NUL, of at most {MAX_ENV_VALUE_BYTES} bytes",
@@ -234,11 +247,6 @@ class Spec(Words):
     def parse_text(cls, text: str | bytes, where: str = "spec") -> Spec:
         """The spec that a JSON text (bytes: UTF-8) means, or `Invalid`."""
         return cls.parse(json_value(text, where, cls.EXAMPLE), where=where)
-
-    @classmethod
-    def read_file(cls, path: str | PathLike) -> Spec:
-        """The spec in a JSON file of at most `MAX_SPEC_BYTES`, or `Invalid`, naming the path."""
-        return cls.parse_text(*file_text(path))
 
 
 # --- queues -----------------------------------------------------------------------------------------
@@ -263,20 +271,6 @@ def _plain_queue(runtimetype: str, priority: int) -> str:
 def _digest(conditions: Conditions, priority: int) -> str:
     told_apart = msgpack.packb([conditions.canonical(), priority])
     return base64.b32encode(hashlib.sha256(told_apart).digest()[:16]).decode().rstrip("=").lower()
-
-
-def serves(conditions: Conditions, *, name: str, runtimetype: str) -> bool:
-    """Whether the worker `name` meets the conditions.
-
-    A worker cannot yet say where it is or what it has, so it does not take what asks for that. `walltime`
-    limits the run and not the worker; one node and one process is what every worker is.
-    """
-    shown_by_worker = {"runtimetype", "workernames", "walltime"}
-    return (
-        conditions.runtimetype == runtimetype
-        and (not conditions.workernames or name in conditions.workernames)
-        and conditions.canonical().keys() <= shown_by_worker
-    )
 
 
 def _sorted(value: object) -> object:

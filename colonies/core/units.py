@@ -31,6 +31,7 @@ SIZES = (
     "(K is 1,000, Ki is 1,024), such as 10GB or 1.5Gi; at most 1024Pi"
 )
 
+_SHOWN = {unit: n for unit, n in UNITS.items() if re.fullmatch(r"[KMGTP](i|B)", unit)}
 _SIZE = re.compile(r"\A([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([A-Za-z]*)\Z")
 
 
@@ -45,6 +46,17 @@ def size(value: object, where: str = "size") -> int:
     wrong = found if isinstance(found, str) else "is negative" if found < 0 else "is too large"
     at = f"{where}: " if where else ""
     raise Invalid(f"{at}{shown(value)} {wrong}; allowed: {SIZES}")
+
+
+def text(size_bytes: int) -> str:
+    """A size as people read it: exact where a unit divides it, else with two digits after the point."""
+    for unit, bytes_ in sorted(_SHOWN.items(), key=lambda item: -item[1]):
+        if size_bytes >= bytes_ and size_bytes % bytes_ == 0:
+            return f"{size_bytes // bytes_}{unit}"
+    for unit, bytes_ in sorted(_SHOWN.items(), key=lambda item: -item[1]):
+        if bytes_ % 1_000 == 0 and size_bytes >= bytes_:
+            return f"{size_bytes / bytes_:.2f}{unit}"
+    return f"{size_bytes}B"
 
 
 def rung(size_bytes: int) -> int:

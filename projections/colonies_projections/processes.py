@@ -9,8 +9,8 @@ from typing import Any, ClassVar, get_args
 from pydantic_core import to_json
 
 from colonies.core.events import Queued
-from colonies.core.process import Process, State, Successful
-from colonies.show import process_object
+from colonies.core.process import Process, State, Successful, Waiting
+from colonies.show import process_object, rfc3339
 from colonies_projections.view import Asked, Batch, Snapshot, Write
 
 # In answers only; the tables hold everything that stands on the ledger.
@@ -25,10 +25,12 @@ CREATE TABLE processes (
     sequence INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL,
+    waiting_since TEXT,
     func TEXT NOT NULL,
     args TEXT,
     args_stored TEXT,
     runtimetype TEXT NOT NULL,
+    queue TEXT NOT NULL,
     label TEXT,
     priority INTEGER NOT NULL,
     submitter TEXT NOT NULL,
@@ -48,13 +50,14 @@ CREATE INDEX processes_runtimetype ON processes (runtimetype);
 
 _INSERT = """
 INSERT INTO processes (
-    state, worker, attempts, started_at, ended_at, output, output_stored, errors,
-    id, sequence, func, args, args_stored, runtimetype, label, priority, submitter, submitted_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    state, waiting_since, worker, attempts, started_at, ended_at, output, output_stored, errors,
+    id, sequence, func, args, args_stored, runtimetype, queue, label, priority, submitter,
+    submitted_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _UPDATE = """
-UPDATE processes SET state = ?, worker = ?, attempts = ?, started_at = ?, ended_at = ?, output = ?,
-    output_stored = ?, errors = ?
+UPDATE processes SET state = ?, waiting_since = ?, worker = ?, attempts = ?, started_at = ?, ended_at = ?,
+    output = ?, output_stored = ?, errors = ?
 WHERE id = ?
 """
 _SELECT = f"""
@@ -72,7 +75,7 @@ class Processes:
     """See `colonies_projections.view.View`."""
 
     name: ClassVar[str] = "processes"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tables: ClassVar[str] = _TABLES
     filters: ClassVar[Mapping[str, Sequence[str] | None]] = {
         "state": get_args(State),
@@ -110,6 +113,7 @@ def _moving(process: Process, shown: dict[str, Any]) -> Iterator[Any]:
     successful = isinstance(phase, Successful)
     stored = phase.stored if isinstance(phase, Successful) else None
     yield shown["state"]
+    yield rfc3339(phase.since) if isinstance(phase, Waiting) else None
     yield shown["worker"]
     yield _json(shown["attempts"])
     yield shown["started_at"]
@@ -126,6 +130,7 @@ def _fixed(process: Process, shown: dict[str, Any]) -> Iterator[Any]:
     yield _json(shown["args"]) if stored is None else None
     yield stored.object if stored is not None else None
     yield shown["runtimetype"]
+    yield process.queue
     yield shown["label"]
     yield shown["priority"]
     yield shown["submitter"]

@@ -26,6 +26,7 @@ from colonies.ledger import Stored
 from colonies.session import Session
 from colonies_projections.desk import open_desk
 from colonies_projections.processes import Processes
+from colonies_projections.queues import Queues
 from colonies_projections.store import Position, Store, Unusable, discard, locked
 from colonies_projections.view import Asked, Batch, Snapshot, View
 from colonies_projections.workers import Workers
@@ -37,7 +38,7 @@ MAX_OPEN = 50_000
 MAX_REBUILDS = 5
 EVENTS_IN_A_ROW = 64
 
-VIEWS: tuple[Callable[[], View], ...] = (Processes, Workers)
+VIEWS: tuple[Callable[[], View], ...] = (Processes, Workers, Queues)
 
 _log = structlog.get_logger("colonies.projector")
 

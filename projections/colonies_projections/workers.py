@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from colonies.core.colony import Colony
 from colonies.core.events import WorkerStarted, WorkerStopped
 from colonies.core.process import SECOND
-from colonies.heartbeats import Heartbeat, read_heartbeat
-from colonies.ledger import Ledger
+from colonies.heartbeats import Heartbeat
 from colonies.show import rfc3339
+from colonies_projections.beats import Beats
 from colonies_projections.view import Asked, Batch, Snapshot, Write
 
 LOST_AFTER_LEASES = 2
-BEATS_AGE_NS = 1 * SECOND
 MAX_RUNNING = 1_000
 MAX_FUNCTIONS = 200
 MAX_INTEGER = 2**63 - 1  # of SQLite; on the ledger it may be larger
@@ -34,6 +31,7 @@ CREATE TABLE workers (
     runtimetype TEXT NOT NULL,
     concurrency INTEGER NOT NULL,
     functions TEXT NOT NULL,
+    has TEXT,
     started_at TEXT NOT NULL,
     stopped_at TEXT,
     PRIMARY KEY (name, instance)
@@ -42,8 +40,8 @@ CREATE TABLE workers (
 
 _STARTED = """
 INSERT OR REPLACE INTO workers
-    (name, instance, sequence, runtimetype, concurrency, functions, started_at, stopped_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, NULL)
+    (name, instance, sequence, runtimetype, concurrency, functions, has, started_at, stopped_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)
 """
 _STOPPED = "UPDATE workers SET stopped_at = ? WHERE name = ? AND instance = ?"
 _SELECT = """
@@ -67,7 +65,7 @@ class Workers:
     """See `colonies_projections.view.View`."""
 
     name: ClassVar[str] = "workers"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tables: ClassVar[str] = _TABLES
     filters: ClassVar[Mapping[str, Sequence[str] | None]] = {
         "state": ("alive", "lost", "stopped"),
@@ -76,7 +74,7 @@ class Workers:
     }
 
     def __init__(self) -> None:
-        self._beats = _Beats()
+        self._beats = Beats()
 
     def fold(self, batch: Batch) -> Iterable[Write]:
         for judged in batch.judged:
@@ -87,40 +85,28 @@ class Workers:
                 case WorkerStarted() as event:
                     functions = json.dumps([function.name for function in event.functions])
                     concurrency = min(event.concurrency, MAX_INTEGER)
-                    said = (event.runtimetype, concurrency, functions, rfc3339(record.time))
+                    has = None if event.has is None else json.dumps(event.has.wire())
+                    said = (event.runtimetype, concurrency, functions, has, rfc3339(record.time))
                     yield _STARTED, [(record.entity, event.instance, record.sequence, *said)]
                 case WorkerStopped(instance=instance):
                     yield _STOPPED, [(rfc3339(record.time), record.entity, instance)]
 
     async def answer(self, asked: Asked, at: Snapshot) -> list[dict[str, Any]]:
-        now = await at.ledger.now()
-        beats = await self._beats.read(at.ledger, at.colony, now)
-        oldest = now - int(LOST_AFTER_LEASES * at.colony.lease_s * SECOND)
-        alive = json.dumps([key for key, beat in beats.items() if beat.time >= oldest])
-        wanted = "".join(_WHERE[name] for name in asked.filters)
-        rows = await at.select(
-            f"{_SELECT}{wanted} ORDER BY sequence DESC LIMIT ?",
-            (rfc3339(oldest), alive, *asked.filters.values(), asked.limit),
-        )
+        rows, beats = await instances(at, self._beats, asked.filters, asked.limit)
         return [_item(row, beats.get(f"{row['name']}.{row['instance']}")) for row in rows]
 
 
-@dataclass(slots=True)
-class _Beats:
-    """The last verified heartbeat of each instance, by `<worker>.<instance>`; read at most once a second."""
-
-    read_at: int = 0
-    verified: dict[int, Heartbeat] = field(default_factory=dict)
-
-    async def read(self, ledger: Ledger, colony: Colony, now: int) -> dict[str, Heartbeat]:
-        if now - self.read_at >= BEATS_AGE_NS:
-            verified: dict[int, Heartbeat] = {}
-            for stored in await ledger.emitted("heartbeat.*.*"):
-                beat = self.verified.get(stored.sequence) or read_heartbeat(colony, stored)
-                if beat is not None:
-                    verified[stored.sequence] = beat
-            self.verified, self.read_at = verified, now
-        return {f"{beat.worker}.{beat.instance}": beat for beat in self.verified.values()}
+async def instances(
+    at: Snapshot, beats: Beats, filters: Mapping[str, str], limit: int
+) -> tuple[list[Mapping[str, Any]], dict[str, Heartbeat]]:
+    """The rows of instances, newest first, each with its `state`, and their last heartbeats."""
+    now = await at.ledger.now()
+    heard = await beats.read(at.ledger, at.colony, now)
+    oldest = now - int(LOST_AFTER_LEASES * at.colony.lease_s * SECOND)
+    alive = json.dumps([key for key, beat in heard.items() if beat.time >= oldest])
+    wanted = "".join(_WHERE[name] for name in filters)
+    query = f"{_SELECT}{wanted} ORDER BY sequence DESC LIMIT ?"
+    return await at.select(query, (rfc3339(oldest), alive, *filters.values(), limit)), heard
 
 
 def _item(row: Mapping[str, Any], beat: Heartbeat | None) -> dict[str, Any]:
@@ -136,5 +122,6 @@ def _item(row: Mapping[str, Any], beat: Heartbeat | None) -> dict[str, Any]:
         "started_at": row["started_at"],
         "last_seen": max(time for time in seen if time is not None),
         "running": running[:MAX_RUNNING] if row["state"] == "alive" else [],
+        "has": row["has"] and json.loads(row["has"]),
         "functions": json.loads(row["functions"])[:MAX_FUNCTIONS],
     }

@@ -300,7 +300,7 @@ def test_a_missing_file_is_not_found_and_a_broken_one_is_named(tmp_path: Path, k
         path.write_bytes(content)
         with pytest.raises(Invalid, match=r"w1\.creds"):
             Credential.read(path)
-    with pytest.raises(Invalid, match="cannot be read"):
+    with pytest.raises(Invalid, match="is a directory"):
         Credential.read(tmp_path)
 
 
@@ -465,7 +465,7 @@ async def test_an_observer_answers_who_asks_and_nobody_else(keyring: Keyring, se
         await observer.client.flush()
         answers = await user.client.subscribe(f"{asker.inbox_prefix}.answers")
         await user.client.publish("query.x", b"", reply=f"{asker.inbox_prefix}.answers")
-        parts = [(await answers.next_msg(timeout=2)).data for _ in range(3)]
+        parts = [(await answers.next_msg(timeout=10)).data for _ in range(3)]
         assert parts == [b"0", b"1", b"2"]
         assert await observer.denied() == []
         await observer.client.publish(f"{asker.inbox_prefix}.unasked", b"")

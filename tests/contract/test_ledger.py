@@ -366,13 +366,14 @@ async def test_a_large_value_comes_back_as_it_was(place: Place, size_bytes: int)
     name = await place.ledger.put_value("ann", data)
 
     assert name.startswith("ann.")
-    assert await place.other.get_value(name) == data
+    assert await place.other.get_value(name, len(data)) == data
+    assert await place.other.get_value(name, 5) == data[:5]
     assert await place.ledger.put_value("ann", data) != name
 
 
 async def test_a_value_that_is_not_there_is_not_found(ledger: Ledger) -> None:
     with pytest.raises(NotFound, match=r"ann\.nothing"):
-        await ledger.get_value("ann.nothing")
+        await ledger.get_value("ann.nothing", 5)
 
 
 # --- queues -----------------------------------------------------------------------------------------
@@ -422,7 +423,7 @@ async def test_a_pull_that_does_not_wait_ends_when_the_queue_is_empty(offers: Of
 async def test_an_offer_is_handed_out_as_it_is_stored(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"one", 0))
 
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     found = await delivery(offers)
 
     (stored,) = await place.ledger.read(guard_of("process", "A"))
@@ -518,7 +519,7 @@ async def test_an_offer_comes_again_when_its_lease_has_passed_without_a_word(
     place: Place, offers: Offers
 ) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     first = await delivery(offers)
     assert await is_empty(offers)
 
@@ -533,7 +534,7 @@ async def test_an_offer_comes_again_when_its_lease_has_passed_without_a_word(
 async def test_an_offer_that_came_again_goes_before_a_new_one(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
     await place.ledger.append(Draft(offer("B"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     await delivery(offers)
     await asyncio.sleep(LEASE_S + 1)
 
@@ -544,7 +545,7 @@ async def test_an_offer_that_came_again_goes_before_a_new_one(place: Place, offe
 
 async def test_an_acknowledged_offer_never_comes_again(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     found = await delivery(offers)
 
     await found.ack()
@@ -558,7 +559,7 @@ async def test_an_acknowledged_offer_never_comes_again(place: Place, offers: Off
 
 async def test_an_offer_given_back_comes_at_once_to_whoever_waits(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     found = await delivery(offers)
     others = await place.ledger.offers()
     await others.pull("q", batch=1, wait_s=30)
@@ -586,7 +587,7 @@ async def test_an_offer_put_off_comes_after_the_delay_and_not_before(place: Plac
 
 async def test_who_is_still_at_it_keeps_the_offer(place: Place, offers: Offers) -> None:
     await place.ledger.append(Draft(offer("A"), b"", 0))
-    await offers.pull("q", batch=1, wait_s=0)
+    await offers.pull("q", batch=1, wait_s=30)
     found = await delivery(offers)
 
     for _ in range(10):
@@ -715,7 +716,7 @@ async def test_a_closed_ledger_says_so_at_once(place: Place) -> None:
 async def test_what_a_closed_ledger_held_goes_to_another(place: Place, offers: Offers) -> None:
     dying = await place.ledger.offers()
     await place.other.append(Draft(offer("A"), b"", 0))
-    await dying.pull("q", batch=1, wait_s=0)
+    await dying.pull("q", batch=1, wait_s=30)
     found = await delivery(dying)
     await place.ledger.close()
     await found.ack()

@@ -14,6 +14,7 @@ from ulid import ULID
 
 from colonies import codec, values
 from colonies.codec import MAX_EVENT_BYTES, Malformed, Opened, Sealed
+from colonies.core.capacity import Capacity
 from colonies.core.events import (
     MAX_COUNT,
     MAX_DELAY_S,
@@ -38,6 +39,7 @@ from colonies.core.events import (
     Ref,
     Renewed,
     Requeued,
+    Retired,
     Returned,
     Revoked,
     Role,
@@ -156,6 +158,16 @@ conditions = st.builds(
 functions = st.builds(
     Function, some_text, texts, st.none() | st.dictionaries(st.text("ab", max_size=3), json_values)
 )
+capacities = st.fixed_dictionaries(
+    {},
+    optional={
+        "cpu": st.sampled_from([0.5, 4.0]),
+        "mem": st.integers(1, 2**40),
+        "gpus": st.just([{"id": "0", "name": "A100", "mem": 2**30}]),
+        "labels": st.just({"zone": "north"}),
+        "walltime": st.just(60.0),
+    },
+).map(Capacity.parse)
 attempt_ends = {"attempt": ids, "stored": st.none() | refs, "logs": st.none() | log_digests}
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Genesis: st.builds(
@@ -165,8 +177,14 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Approved: st.builds(Approved, user_keys, roles),
     Revoked: st.builds(Revoked, reasons),
     Declared: st.builds(Declared, conditions, st.integers(-9, 9)),
+    Retired: st.builds(Retired, counts),
     WorkerStarted: st.builds(
-        WorkerStarted, names, names, st.integers(1, 10_000), st.lists(functions, max_size=3)
+        WorkerStarted,
+        names,
+        names,
+        st.integers(1, 10_000),
+        st.lists(functions, max_size=3),
+        st.none() | capacities,
     ),
     WorkerStopped: st.builds(WorkerStopped, names),
     Queued: st.builds(Queued, specs, st.none() | some_text, st.none() | refs),

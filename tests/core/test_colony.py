@@ -17,7 +17,7 @@ from colonies.core.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from colonies.core.spec import Conditions, queue_of, serves
+from colonies.core.spec import Conditions, queue_of
 from tests.core.telling import ACCOUNT, LEASE_S, MEMBERS, a_colony, key, record_of, tell_colony
 
 GENESIS = Genesis("lab", "olga", key(0), {}, LEASE_S)
@@ -200,7 +200,6 @@ def test_a_queue_asks_for_the_most_that_any_process_in_it_may_need() -> None:
     id, event = a_queue(mem="10GB", dependencies=["first"])
     assert told(colony, "ann", event, kind="queue", of=id).valid
     assert colony.queues[id].conditions == Conditions.parse({"runtimetype": "cli", "mem": "10GiB"})
-    assert not serves(colony.queues[id].conditions, name="w1", runtimetype="cli")
 
 
 def test_a_colony_has_at_most_a_thousand_queues() -> None:

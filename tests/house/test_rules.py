@@ -123,8 +123,8 @@ def pinned() -> dict[str, list[Requirement]]:
     return pins
 
 
-def logical_lines() -> list[str]:
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+def logical_lines(pins: Path = ROOT / "requirements.txt") -> list[str]:
+    text = pins.read_text(encoding="utf-8")
     joined = re.sub(r"\s*\\\n\s*", " ", text)
     return [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
@@ -217,12 +217,13 @@ def test_no_file_names_a_registry_or_a_folder_of_its_authors_machine() -> None:
     assert not found
 
 
-def test_every_pin_is_exact_and_hashed_and_names_no_place() -> None:
-    lines = logical_lines()
+@pytest.mark.parametrize("name", ["requirements.txt", "tests/fuzz/requirements.txt"])
+def test_every_pin_is_exact_and_hashed_and_names_no_place(name: str) -> None:
+    lines = logical_lines(ROOT / name)
     assert lines
     for line in lines:
         assert re.match(r"[A-Za-z0-9._-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", line), line[:100]
-    assert "://" not in (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert "://" not in (ROOT / name).read_text(encoding="utf-8")
 
 
 def test_the_pins_are_what_the_ranges_allow() -> None:

@@ -160,10 +160,10 @@ async def test_a_large_value_is_left_out_of_answers_and_said_to_be(
         items = (await ask(client.session, "processes"))["items"]
     assert [(item["args"], item["left_out"]) for item in items] == [(None, ["args"])] * 2
     kept = dump(path)["processes"]
-    assert len(kept[0][4]) > 5_000  # all that is on the ledger is in the tables ...
-    assert kept[0][5] is None
-    assert kept[1][4] is None  # ... and of what is not, the name of the object that holds it
-    assert kept[1][5].startswith("ann.")
+    assert len(kept[0][5]) > 5_000  # all that is on the ledger is in the tables ...
+    assert kept[0][6] is None
+    assert kept[1][5] is None  # ... and of what is not, the name of the object that holds it
+    assert kept[1][6].startswith("ann.")
 
 
 async def test_an_answer_that_would_be_too_large_is_cut_and_says_so(
@@ -205,7 +205,7 @@ async def test_a_worker_is_alive_then_stopped_or_lost(colony: RunningColony, tmp
     first = items[0]
     assert list(first) == [
         *("name", "instance", "runtimetype", "concurrency", "state", "started_at", "last_seen"),
-        *("running", "functions"),
+        *("running", "has", "functions"),
     ]
     assert first["instance"] == alive.instance
     assert first["concurrency"] == 3

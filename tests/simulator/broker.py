@@ -234,7 +234,8 @@ class Broker:
             queue.lease_s = lease_s
 
     def delete_queue(self, name: str) -> None:
-        self.queues.pop(name).delete()
+        if (queue := self.queues.pop(name, None)) is not None:
+            queue.delete()
 
     def beat(self, subject: str, data: bytes) -> None:
         kept = self.heartbeats.setdefault(subject, [])

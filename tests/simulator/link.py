@@ -169,6 +169,7 @@ class SimDelivery:
         self.stored = stored
         self.queue = of.name
         self.deliveries = deliveries
+        self.waiting = len(of.fresh)
         self._of = of
         self._link = link
 
@@ -522,16 +523,19 @@ class SimLedger:
         self.broker.values[name] = data
         return name
 
-    async def get_value(self, name: str) -> bytes:
+    async def get_value(self, name: str, size_bytes: int) -> bytes:
         found: bytes | None = await self._ask("get value", self.broker.values.get, name)
         if found is None:
             raise NotFound(f"the stored value {name} is not in the colony's Object Store")
-        return found
+        return found[:size_bytes]
 
     # --- the service's -------------------------------------------------------------------------------
 
     async def make_queue(self, queue: str, *, start: int, lease_s: float) -> None:
         await self._ask("make queue", self.broker.make_queue, queue, start, lease_s)
+
+    async def delete_queue(self, queue: str) -> None:
+        await self._ask("delete queue", self.broker.delete_queue, queue)
 
     async def queue_state(self, queue: str) -> QueueState | None:
         state: QueueState | None = await self._ask("queue state", self._state, queue)

@@ -351,7 +351,8 @@ class World(VirtualLoop):
         session, ledger = await self._session(host)
         orchestrator = Orchestrator(session, ledger)
         if not self.network.faults.trouble:
-            orchestrator._history = History(self.founded.view(), position=len(self.founded.events))
+            history = orchestrator._history
+            history.colony, history.position = self.founded.view(), len(self.founded.events)
         try:
             await orchestrator.run()
         finally:

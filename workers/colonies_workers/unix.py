@@ -15,12 +15,15 @@ from typing import Any
 
 import platformdirs
 
+from colonies.core.capacity import Capacity
 from colonies.errors import Unavailable
 from colonies.execution import NotHere, Work
 from colonies.reaper import Reaper
 from colonies.worker import Worker
 from colonies_workers.child import Stream
 from colonies_workers.command import OUTPUT_BYTES_MAX, run_unix
+
+DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 class UnixWorker(Worker):
@@ -35,8 +38,9 @@ class UnixWorker(Worker):
         max_output_bytes: int = OUTPUT_BYTES_MAX,
         show: bool = True,
         backoff_s: float = 1.0,
+        has: Capacity | dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(runtimetype, concurrency=concurrency, backoff_s=backoff_s)
+        super().__init__(runtimetype, concurrency=concurrency, backoff_s=backoff_s, has=has)
         self.folder = folder or Path(platformdirs.user_cache_dir("colonies")) / "work"
         self.max_output_bytes = max_output_bytes
         self.show = show
@@ -59,12 +63,15 @@ class UnixWorker(Worker):
                 terminal.write(text)
                 terminal.flush()
 
+        env = work.spec.env
+        if self.has.gpus:  # who asked for none sees none
+            env = {**env, DEVICES: ",".join(attempt.devices)}
         try:
             return await run_unix(
                 work.spec.func,
                 work.args,
                 work.kwargs,
-                work.spec.env,
+                env,
                 process=attempt.process,
                 attempt=attempt.n,
                 inputs={},

@@ -1,0 +1,75 @@
+"""`colonies queue`: what waits where, and who can take it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from colonies_cli import output
+from colonies_cli.command import Here, command, group
+from colonies_cli.output import Output
+
+app = group("See the queues: processes that need the same thing wait in one.\n\nExample: colonies queue ls")
+
+
+@command(app, "ls")
+async def ls(
+    here: Here,
+    runtimetype: Annotated[
+        str | None, typer.Option("--runtimetype", metavar="T", help="Only queues for this kind of worker.")
+    ] = None,
+    unserved: Annotated[
+        bool, typer.Option("--unserved", help="Only queues that no living worker can serve.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="At most N.")] = 50,
+) -> None:
+    """List the queues, as the projector has them: first those where something waits that nobody can take.
+
+    Example: colonies queue ls --unserved
+    """
+    asked = {"runtimetype": runtimetype, "served": "no" if unserved else None, "limit": limit}
+    items = await here.query(
+        "query.queues", {key: value for key, value in asked.items() if value is not None}
+    )
+    if here.output == Output.table:
+        output.table(
+            ("QUEUE", "PRIORITY", "WAITING", "RUNNING", "OLDEST", "WORKERS", "CONDITIONS"),
+            (
+                (
+                    item["id"],
+                    item["priority"],
+                    item["waiting"],
+                    item["running"],
+                    output.seconds(item["oldest"]),
+                    _workers(item),
+                    _conditions(item["conditions"]),
+                )
+                for item in items
+            ),
+            elastic=6,
+        )
+        return
+    for item in items:
+        output.line(item["id"]) if here.output == Output.name else output.json_line(item)
+
+
+def _workers(item: dict[str, Any]) -> str:
+    """Who can serve it. A queue in which something waits for nobody stands out."""
+    names = item["workers"]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return ", ".join(names[:3]) + more
+    if not item["lacking"]:
+        return "NONE: no worker is alive"
+    nearest = item["lacking"][0]
+    return f"NONE: {nearest['worker']}: {'; '.join(nearest['misses'][:2])}"
+
+
+def _conditions(conditions: dict[str, Any]) -> str:
+    from colonies.core import units
+
+    def shown(name: str, value: Any) -> str:
+        return units.text(value) if name in ("mem", "storage") else output.cell(value)
+
+    return " ".join(f"{name}={shown(name, value)}" for name, value in conditions.items())

@@ -1,0 +1,103 @@
+"""Where the fuzzer starts from: real events, tokens and specs, made by code. No file of bytes is kept."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Callable
+
+import msgpack
+
+from colonies import codec, jwt
+from colonies.creds import Credential
+from tests.fuzz import samples, world
+from tests.fuzz.targets import TARGETS, TYPES
+
+
+def _messages() -> list[tuple[str, bytes]]:
+    """(subject, message) of real events."""
+    found = [(stored.subject, stored.data) for stored in world.beginning()]
+    for number, (event, author, entity) in enumerate(samples.EVENTS, start=100):
+        subject, sealed = world.sealed(event, author, entity=entity, queue=world.QUEUE, number=number)
+        found.append((subject, sealed.data))
+    return found
+
+
+def _token() -> str:
+    claims = jwt.user_claims(
+        subject=world.KEYS["ann"].public, name="ann", issuer_account=world.ACCOUNT.public, tags=["role:user"]
+    )
+    full = {**claims, "iss": world.ACCOUNT.public, "iat": 1_750_000_000, "jti": "X"}
+    signed = f"{jwt._segment(jwt._json(jwt._HEADER))}.{jwt._segment(jwt._json(full))}"
+    return f"{signed}.{jwt._segment(world.ACCOUNT.sign(signed.encode()))}"
+
+
+def _claims() -> list[bytes]:
+    middle = _token().split(".")[1]
+    user = base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4))
+    account = jwt.account_claims(subject=world.ACCOUNT.public, name="lab", revocations={"*": 1})
+    return [
+        user,
+        json.dumps({**account, "iss": world.ACCOUNT.public, "iat": 1, "exp": 2, "jti": "x"}).encode(),
+    ]
+
+
+def _specs() -> list[dict[str, object]]:
+    return [*samples.SPECS, {"func": 1, "conditions": []}, {}]
+
+
+def _datas() -> list[bytes]:
+    return [
+        bytes([TYPES.index(event.type)]) + msgpack.packb(codec.data_of(event))
+        for event, _, _ in samples.EVENTS
+    ]
+
+
+def _notes() -> list[bytes]:
+    return [bytes([head]) + msgpack.packb(body) for head, body in samples.NOTES]
+
+
+def _examined() -> list[bytes]:
+    return [subject.encode() + b"\n" + msgpack.unpackb(data)[0] for subject, data in _messages()]
+
+
+def _questions() -> list[bytes]:
+    asked = [{}, {"limit": 10, "state": "failed", "func": "f"}, {"state": "alive", "runtimetype": "cli"}]
+    return [json.dumps(question).encode() for question in asked]
+
+
+def _contexts() -> list[bytes]:
+    context = {"url": "nats://127.0.0.1:4222", "creds": "~/ann.creds", "keys": "k", "members": "m"}
+    return [json.dumps(said).encode() for said in (context, {"sequence": 9, "digest": "00"})] + [b"x\n"]
+
+
+# Choices, the same each time.
+_LIVES = [random.Random(number).randbytes(700) for number in range(8)]
+
+_SEEDS: dict[str, Callable[[], list[bytes]]] = {
+    "envelope": lambda: [part for _, data in _messages() for part in (data, msgpack.unpackb(data)[0])],
+    "event": _datas,
+    "odd-event": lambda: _LIVES,
+    "examine": _examined,
+    "history": lambda: _LIVES,
+    "subject": lambda: [subject.encode() for subject, _ in _messages()],
+    "note": _notes,
+    "odd-note": lambda: _LIVES,
+    "spec-text": lambda: [json.dumps(spec).encode() for spec in _specs()],
+    "spec-msgpack": lambda: [msgpack.packb(spec) for spec in _specs()],
+    "odd-spec": lambda: _LIVES,
+    "size": lambda: [b"10GB", b"1.5Gi", b"512", b"2s", b"1m", b"nats://host:4222", b"wss://[::1]:1"],
+    "token": lambda: [_token().encode()],
+    "claims": _claims,
+    "credential": lambda: [Credential.of(_token(), world.KEYS["ann"]).text().encode()],
+    "nkey": lambda: [key.encode() for pair in world.KEYS.values() for key in (pair.public, pair.seed)],
+    "question": _questions,
+    "small-files": _contexts,
+}
+assert _SEEDS.keys() == TARGETS.keys()
+
+
+def seeds(target: str) -> list[bytes]:
+    """Inputs for a target to start from, the same each time."""
+    return _SEEDS[target]()
