@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import colonies
+from colonies.core.capacity import Candidate, Capacity
 from colonies.core.process import Running
 from colonies.errors import Unknown
 from colonies.ledger import Draft, PullEnded
@@ -179,7 +180,8 @@ async def test_a_worker_without_a_free_slot_does_not_spin_over_a_missing_queue(
         return free
 
     offers = Counted()
-    puller = Puller(colony.session, "nowhere", offers, free=slots, take=lambda _: None)
+    candidate = Candidate("worker", "nowhere", Capacity())
+    puller = Puller(colony.session, candidate, offers, room=lambda _: slots(), take=lambda _: None)
     loops = [asyncio.create_task(puller.receive()), asyncio.create_task(puller.sweep())]
     await until(lambda: looks >= 2, "it was asked once")
     free = 0
