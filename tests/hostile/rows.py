@@ -203,7 +203,11 @@ AUTHORITY = (
     ),
     Row("names", "Approve a used name, a known key, a name that is none", "owner", "readers", QUARANTINED),
     Row(
-        "genesis-again", "Begin the colony once more, with oneself as its owner", "owner", "readers", DAMAGED
+        "genesis-again",
+        "Begin the colony once more, with oneself as its owner",
+        "owner",
+        "readers",
+        QUARANTINED,
     ),
     Row(
         "after-revocation",
