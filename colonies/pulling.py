@@ -89,7 +89,8 @@ class Puller:
             self._give_up_what_is_silent(now)
             if not self._stopped:
                 await self._sweep_one(now)
-            soonest = min(self._retry_at.values(), default=now + SILENT_S)
+            # What is due already waits for a slot, or for a sweep's end; both wake us.
+            soonest = min((at for at in self._retry_at.values() if at > now), default=now + SILENT_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, min(soonest - now, SILENT_S))):
                     await self._wake.wait()
