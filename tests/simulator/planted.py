@@ -305,7 +305,7 @@ BUGS = [
     Bug("no guard on complete", no_guard_on_complete, 3_000),
     Bug("an unknown outcome taken for done", unknown_taken_for_done, 2_000),
     Bug("an unknown submission sent again as a new one", unknown_sent_again_as_new, 1_000),
-    Bug("ack before assigned", ack_before_assigned, 1_000),
+    Bug("ack before assigned", ack_before_assigned, 3_000),
     Bug("ack before the result is recorded", ack_before_result, 3_000),
     Bug("takeover without asking for heartbeats", no_heartbeats_asked, 4_000),
     Bug("takeover without the lease check", takeover_without_lease, 500),
