@@ -26,7 +26,7 @@ from colonies.core.process import (
     Running,
     Waiting,
 )
-from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
+from colonies.errors import ColoniesError, Conflict, Refused
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.keeping import RETIRE_AFTER_S, QueueKeeper, apart
@@ -126,8 +126,8 @@ class Orchestrator:
                 await self._catch_up()
                 await self._keeper.make()
                 await self._act_on_touched()
-            except Unavailable as error:
-                _log.debug("ledger not read", error=str(error))
+            except ColoniesError as error:  # Refused: who watches our membership ends us
+                _log.debug("ledger not followed, tried again", error=str(error))
                 await asyncio.sleep(0.2)
                 continue
             except Exception:
