@@ -82,7 +82,9 @@ class Instance:
             Refused: this member is no worker, or is revoked.
         """
         if self.session.role != "worker":
-            raise Refused(f"{self.session.name} is a {self.session.role}; only a worker takes processes")
+            raise Refused(
+                f"{self.session.name} has the role {self.session.role}; only a worker takes processes"
+            )
         log = _log.bind(colony=self.session.colony.name, worker=self.session.name, instance=self.id)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self.worker.lifespan())
@@ -97,6 +99,8 @@ class Instance:
             await self._say_started()
             stack.push_async_callback(self._say_stopped)
             stack.push_async_callback(self._abandon)
+            if type(self.worker) is Worker and not self.worker.functions:
+                log.warning("this worker has no functions: whatever it takes will fail")
             log.info("worker ready", runtimetype=self.worker.runtimetype, slots=self.worker.concurrency)
             self.ready.set()
             await self._work(puller, log)

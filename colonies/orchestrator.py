@@ -83,7 +83,8 @@ class Orchestrator:
         """
         if self.session.role != "service":
             raise Refused(
-                f"{self.session.name} is a {self.session.role}; an orchestrator needs the role service"
+                f"{self.session.name} has the role {self.session.role}; "
+                "an orchestrator needs the role service"
             )
         await self._look_for_a_cut()
         self.ledger.on_gap(self._wake.set)

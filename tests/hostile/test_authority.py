@@ -191,7 +191,7 @@ async def test_a_service_ends_nothing_that_has_not_ended(field: Field) -> None:
             await who.store(subject, b"")
         data = {"attempt": process.attempts[-1].id if process.attempts else ulid(), "output": "evil"}
         event = who.event("process.completed", subject, prev=process.head, data=data)
-        blamed[await field.smuggled(who, subject, event)] = "a service holds no attempts"
+        blamed[await field.smuggled(who, subject, event)] = "the role service holds no attempts"
     await field.agree(blamed)
     await waiting.serve()
     await running.finish()

@@ -150,7 +150,7 @@ async def test_a_worker_submits_nothing(field: Field) -> None:
         subject = f"ledger.process.{id}.queued.{queue}.{who.name}"
         spec = {"func": "job", "args": [f"child {id}"], "conditions": PYTHON}
         event = who.event("process.queued", subject, data={"spec": spec})
-        blamed[await field.smuggled(who, subject, event)] = "a worker submits no processes"
+        blamed[await field.smuggled(who, subject, event)] = "the role worker submits no processes"
     await give_back(job, who, attempt, head)
     await field.agree(blamed)
     await job.serve()
