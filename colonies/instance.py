@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ import structlog
 from colonies import subjects
 from colonies.attempt import Attempt, logging_to_attempts
 from colonies.core import events as facts
-from colonies.core.capacity import Candidate, Pool, Share, misses
+from colonies.core.capacity import Candidate, Pool, Share
 from colonies.core.events import MAX_REASON_CHARS, Assigned, Completed, Failed, Poisoned, Returned
 from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a_row
 from colonies.core.spec import Conditions
@@ -38,9 +39,6 @@ from colonies.worker import Worker
 EARLY_S = 0.05
 RETURN_WAIT_S = 1.0
 MAX_TRIES = 10
-BUSY_S = 0.5
-UNFIT_S = 1.0
-UNFIT_MAX_S = 30.0
 STOP_NOTE_S = 2.0
 
 _log = structlog.get_logger("colonies.worker")
@@ -167,23 +165,25 @@ class Instance:
         walltime = self._candidate.has.walltime
         return walltime is None or (conditions.walltime or 0.0) <= walltime - (time.monotonic() - self._began)
 
-    def _start(self, delivery: Delivery) -> None:
-        task = asyncio.create_task(self._take_and_run(delivery))
+    def _start(self, delivery: Delivery, conditions: Conditions) -> bool:
+        """Take an offer of a queue with these conditions. False: there is no room for it."""
+        share = self._pool.take(conditions) if self._room(conditions) > 0 else None
+        if share is None:
+            return False
+        task = asyncio.create_task(self._take_and_run(delivery, share))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, share))
+        return True
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, share: Share, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._pool.give_back(share)
         if self._puller is not None:
             self._puller.wake()
 
-    async def _take_and_run(self, delivery: Delivery) -> None:
-        with contextlib.ExitStack() as stack:
-            await self._take_what_it_needs_and_run(delivery, stack)
-
-    async def _take_what_it_needs_and_run(self, delivery: Delivery, stack: contextlib.ExitStack) -> None:
+    async def _take_and_run(self, delivery: Delivery, share: Share) -> None:
         try:
-            held = await self._assign(delivery, stack)
+            held = await self._assign(delivery, share)
         except Conflict:
             await delivery.nak(EARLY_S)
             return
@@ -210,12 +210,8 @@ class Instance:
             if self._held.get(process) is held:
                 del self._held[process]
 
-    async def _assign(self, delivery: Delivery, stack: contextlib.ExitStack) -> Held | None:
-        """Verify the offer and assign its process to us. None: not ours to take; the offer is dealt with.
-
-        What the process needs of this worker is taken out of the pool until `stack` ends.
-        """
-        share: Share | None = None
+    async def _assign(self, delivery: Delivery, share: Share) -> Held | None:
+        """Verify the offer and assign its process to us. None: not ours to take; the offer is dealt with."""
         story = await self._untouched(delivery)
         surely_free = story is not None
         if story is None:
@@ -226,11 +222,6 @@ class Instance:
             process = story.process
             assert process is not None
             assert isinstance(process.phase, Waiting | Running)
-            if share is None:
-                share = await self._share(delivery, process.spec.conditions)
-                if share is None:
-                    return None
-                stack.callback(self._pool.give_back, share)
             if lost_in_a_row(process, await self.ledger.now()) >= MAX_LOST_IN_A_ROW:
                 await self.session.record(process.id, Poisoned(), at=story)
                 await delivery.ack()
@@ -283,16 +274,6 @@ class Instance:
             case _:
                 await delivery.ack()
                 return False
-
-    async def _share(self, delivery: Delivery, conditions: Conditions) -> Share | None:
-        """What such a process needs, taken out of the pool. None: it is not there; the offer goes back."""
-        missing = misses(conditions, self._candidate)
-        share = self._pool.take(conditions) if not missing else None
-        if share is None:
-            # Its queue holds what is up to an eighth larger than others of it: another worker may fit.
-            _log.debug("does not fit", missing=missing, deliveries=delivery.deliveries)
-            await delivery.nak(min(UNFIT_MAX_S, delivery.deliveries * UNFIT_S) if missing else BUSY_S)
-        return share
 
     def _hold(self, delivery: Delivery, story: Story, share: Share) -> Held:
         assert story.process is not None

@@ -51,7 +51,7 @@ class QueueKeeper:
         self._machinery = machinery
         self._history = history
         self._after_s = after_s
-        self._made: dict[str, float] = {}
+        self._made: dict[str, tuple[int, float]] = {}  # where it was declared, its lease
         self._make_again_at: dict[str, float] = {}
         self._unused_since: dict[str, float] = {}
 
@@ -60,7 +60,7 @@ class QueueKeeper:
         colony = self._history.colony
         for queue in list(colony.queues.values()):
             wait = time.monotonic() < self._make_again_at.get(queue.id, 0.0)
-            if self._made.get(queue.id) == colony.lease_s or wait:
+            if self._made.get(queue.id) == (queue.declared, colony.lease_s) or wait:
                 continue
             if not await apart(self._make(queue, colony.lease_s), "making a queue", queue=queue.id):
                 self._make_again_at[queue.id] = time.monotonic() + AGAIN_S
@@ -77,7 +77,7 @@ class QueueKeeper:
         kept = state is not None and state.sound
         start = queue.declared if kept else self._first_open_offer(queue)
         await self._machinery.make_queue(queue.id, start=start, lease_s=lease_s)
-        self._made[queue.id] = lease_s
+        self._made[queue.id] = (queue.declared, lease_s)
         _log.debug("queue ready", queue=queue.id)
 
     def _first_open_offer(self, queue: Queue) -> int:

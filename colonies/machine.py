@@ -20,10 +20,11 @@ from pydantic import ValidationError
 from colonies.core.capacity import Capacity, Device
 
 CGROUP = Path("/sys/fs/cgroup")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 MIB = 1024 * 1024
 ASK_S = 10.0
 
-_NVIDIA = ("nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits")
+_NVIDIA = ("nvidia-smi", "--query-gpu=index,name,memory.total,uuid", "--format=csv,noheader,nounits")
 _log = structlog.get_logger("colonies.worker")
 
 
@@ -69,6 +70,30 @@ def storage_bytes() -> int:
 
 def devices() -> list[Device]:
     """The graphics processors that nvidia-smi tells of, if CUDA_VISIBLE_DEVICES does not hide them."""
+    found = _told_by_nvidia_smi()
+    shown = visible()
+    if shown is None:
+        return [device for _, device in found]
+    chosen: list[Device] = []
+    for word in shown:
+        one = next((d for uuid, d in found if word == d.id or (word and uuid.startswith(word))), None)
+        if one is not None:
+            chosen.append(one.model_copy(update={"id": word}))
+        elif word.startswith("MIG-"):  # a part of one: nvidia-smi does not say how large
+            chosen.append(Device(id=word, name="MIG"))
+        else:
+            break  # as CUDA does
+    return chosen
+
+
+def visible() -> list[str] | None:
+    """The words of CUDA_VISIBLE_DEVICES; None: it is not set, so all are visible."""
+    said = os.environ.get(VISIBLE)
+    return None if said is None else [word.strip() for word in said.split(",")]
+
+
+def _told_by_nvidia_smi() -> list[tuple[str, Device]]:
+    """(uuid, device) of each."""
     program = shutil.which(_NVIDIA[0])
     if program is None:
         return []
@@ -79,18 +104,15 @@ def devices() -> list[Device]:
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
         _log.warning("nvidia-smi does not tell what there is; this worker has no gpus", error=str(error))
         return []
-    found: list[Device] = []
+    found: list[tuple[str, Device]] = []
     for row in csv.reader(done.stdout.splitlines(), skipinitialspace=True):
         try:
-            index, name, mebibytes = (word.strip() for word in row)
-            found.append(Device(id=index, name=name, mem=int(mebibytes) * MIB))
+            index, name, mebibytes, uuid = (word.strip() for word in row)
+            mem = int(mebibytes) * MIB if mebibytes.isdigit() else None  # some share the machine's
+            found.append((uuid, Device(id=index, name=name, mem=mem)))
         except (ValueError, ValidationError):
             _log.warning("a line of nvidia-smi is not understood", line=", ".join(row)[:200])
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return found
-    shown = [word.strip() for word in visible.split(",")]
-    return [device for device in found if device.id in shown]
+    return found
 
 
 def _cgroup(name: str) -> str:

@@ -16,6 +16,8 @@ import contextlib
 import time
 from collections.abc import Callable
 
+import structlog
+
 from colonies.core.capacity import Candidate, serves
 from colonies.core.colony import Queue
 from colonies.core.spec import Conditions
@@ -29,10 +31,14 @@ REFUSED_WAIT_S = 1.0
 FAIR_AFTER = 10  # starts
 
 
+_log = structlog.get_logger("colonies.worker")
+
+
 class Puller:
     """Pulls for one instance, which is `worker` to the queues.
 
-    `room` says how many more processes of these conditions fit now; `take` gets every offer that does.
+    `room` says how many more processes of these conditions fit now; `take` gets every offer, and says whether
+    there was room for it.
     """
 
     def __init__(
@@ -42,7 +48,7 @@ class Puller:
         offers: Offers,
         *,
         room: Callable[[Conditions], int],
-        take: Callable[[Delivery], None],
+        take: Callable[[Delivery, Conditions], bool],
     ) -> None:
         self._session = session
         self._worker = worker
@@ -141,7 +147,13 @@ class Puller:
     def _find_queues(self) -> None:
         self._queues_changed = False
         queues = self._session.colony.queues.values()
-        self._served = {queue.id: queue for queue in queues if serves(queue.conditions, self._worker)}
+        self._served = {}
+        for queue in queues:
+            try:
+                if serves(queue.conditions, self._worker):
+                    self._served[queue.id] = queue
+            except Exception:  # what one user declared must not keep us from all others
+                _log.exception("a queue is passed over", queue=queue.id)
 
     def _next_queue(self, now: float) -> tuple[str, int] | tuple[None, int]:
         """The queue to sweep, and how many offers to ask it for."""
@@ -180,11 +192,10 @@ class Puller:
             else:
                 self._emptied.discard(arrival.queue)
             served = self._served.get(arrival.queue)
-            if self._stopped or served is None or self._room(served.conditions) <= 0:
+            if self._stopped or served is None or not self._take(arrival, served.conditions):
                 await arrival.nak()
                 continue
             self._starts += 1
-            self._take(arrival)
             self._wake.set()
 
     async def _ended(self, ended: PullEnded) -> None:

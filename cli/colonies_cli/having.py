@@ -24,8 +24,8 @@ Gpu = Annotated[
     typer.Option(
         "--gpu",
         metavar="GPU",
-        help="A graphics processor: A100, A100:40GB, or 2xA100:40GB for two; numbered as given. "
-        "Or none. Again for more.",
+        help="A graphics processor: A100, A100:40GB, 2xA100:40GB for two, or 3=A100 for the device 3; else "
+        "numbered as given. Or none. Again for more.",
     ),
 ]
 Nodes = Annotated[
@@ -53,8 +53,9 @@ Config = Annotated[
     ),
 ]
 
-_GPU = re.compile(r"(?:([1-9][0-9]{0,2})x)?([^:]+)(?::([^:]+))?")
-_GPU_ALLOWED = "A100, A100:40GB, 2xA100:40GB, or none"
+_GPU = re.compile(r"(?:([A-Za-z0-9_-]{1,64})=)?(?:([1-9][0-9]{0,2})x)?([^:=]+)(?::([^:=]+))?")
+_COUNTED = re.compile(r"[0-9]+x")
+_GPU_ALLOWED = "A100, A100:40GB, 2xA100:40GB (1 to 999), 3=A100:40GB for the device 3, or none"
 _OWN = ("name", "runtimetype", "concurrency")
 
 
@@ -119,12 +120,14 @@ def _plain(words: dict[str, Any], where: str) -> dict[str, Any]:
     plain = dict(words)
     if "gpus" in plain:
         plain["gpus"] = _devices(plain["gpus"], where)
-    if isinstance(labels := plain.get("labels"), list):
+    if where == "--" and isinstance(labels := plain.get("labels"), list):
         pairs = [label.partition("=") for label in labels]
         wrong = next((name for name, equals, _ in pairs if not equals), None)
         if wrong is not None:
             raise Invalid(f"--label: {wrong!r} has no value; allowed: NAME=VALUE")
         plain["labels"] = {name: value for name, _, value in pairs}
+        if len(plain["labels"]) < len(pairs):
+            raise Invalid("--label: a label is given twice; allowed: each name once")
     cores = plain.get("cpu")
     if isinstance(cores, str) and re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,3})?", cores):
         plain["cpu"] = float(cores)
@@ -144,12 +147,25 @@ def _devices(said: object, where: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for one in said:
         match = _GPU.fullmatch(one) if isinstance(one, str) else None
-        if match is None or one == "none":
+        if match is None or one == "none" or _COUNTED.match(match[3]) or (match[1] and match[2]):
             raise Invalid(f"{where}gpu: {one!r} is not one; allowed: {_GPU_ALLOWED}")
-        count, name, mem = match.groups()
+        id, count, name, mem = match.groups()
         about = {"name": name} | ({"mem": mem} if mem else {})
-        found += [{"id": str(len(found) + n), **about} for n in range(int(count or 1))]
+        place = len(found)
+        found += [{"id": id or _id_of(place + n), **about} for n in range(int(count or 1))]
+    ids = [device["id"] for device in found]
+    twice = next((id for id in ids if ids.count(id) > 1), None)
+    if twice is not None:
+        raise Invalid(f"{where}gpu: the device {twice} is given twice")
     return found
+
+
+def _id_of(place: int) -> str:
+    """What CUDA calls the device that is given in this place: the visible ones count, if some are hidden."""
+    from colonies.machine import visible
+
+    shown = visible() or []
+    return shown[place] if place < len(shown) else str(place)
 
 
 def _read(config: Path) -> dict[str, Any]:

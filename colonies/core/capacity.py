@@ -4,9 +4,8 @@
 in words for people; `serves` that it meets all. What runs is taken out of a `Pool`, so that processes that
 run together never have more than there is. Pure: what a machine really has is found elsewhere.
 
-Queues are told apart by rungs of a ladder (`units.rung`), so for a queue both sides are rounded up, and a
-worker may be offered a process that is a little too large for it (at most an eighth): the process itself is
-then compared to the byte.
+A process needs what its queue says: its sizes rounded up to the next step of a ladder (`units.rung`). So all
+of a queue need the same, and whoever serves a queue can run whatever waits in it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
+from functools import lru_cache
+from math import ceil, floor
 from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
@@ -22,6 +22,7 @@ from pydantic import Field
 from colonies.core import names, units
 from colonies.core.parsing import parsed
 from colonies.core.spec import (
+    COUNT,
     MAX_ENTRIES,
     Conditions,
     Cores,
@@ -64,8 +65,8 @@ class Capacity(Words):
     gpus: Annotated[list[Device], Field(max_length=MAX_DEVICES)] = Field(
         default_factory=list, description=f"a list of at most {MAX_DEVICES} devices, such as {Device.EXAMPLE}"
     )
-    nodes: Count = Field(default=1, description="a whole number from 1")
-    processes: Count = Field(default=1, description="a whole number from 1")
+    nodes: Count = Field(default=1, description=COUNT)
+    processes: Count = Field(default=1, description=COUNT)
     walltime: Seconds = Field(default=None, description="seconds; nothing: no limit")
     location: Text | None = Field(default=None, description="text, such as ice-lab")
     labels: Annotated[dict[Text, LabelValue], Field(max_length=MAX_ENTRIES)] = Field(
@@ -88,15 +89,12 @@ class Candidate:
 
 
 def serves(conditions: Conditions, worker: Candidate) -> bool:
-    """Whether the worker could take some process of a queue with these conditions when nothing else runs."""
-    return not misses(conditions, worker, rounded=True)
+    """Whether the worker can run what waits in a queue with these conditions when nothing else runs."""
+    return not misses(conditions, worker)
 
 
-def misses(conditions: Conditions, worker: Candidate, *, rounded: bool = False) -> list[str]:
-    """Which conditions the worker does not meet, each as `mem: 64GB needed, 16GB there`.
-
-    `rounded` compares sizes by their rungs, as for a queue.
-    """
+def misses(conditions: Conditions, worker: Candidate) -> list[str]:
+    """Which conditions of a queue the worker does not meet, each as `mem: 64GB needed, 16GB there`."""
     has = worker.has
     found: list[str] = []
 
@@ -112,18 +110,18 @@ def misses(conditions: Conditions, worker: Candidate, *, rounded: bool = False) 
     for label, value in conditions.labels.items():
         if has.labels.get(label) != value:
             compare(f"labels.{label}", value or '""', has.labels.get(label, "none"))
-    if _millicores(conditions.cpu) > _millicores(has.cpu):
+    if _needed(conditions.cpu) > _there(has.cpu):
         compare("cpu", f"{conditions.cpu:g}", f"{has.cpu or 0:g}")
     for field in ("mem", "storage"):
         needed, there = getattr(conditions, field), getattr(has, field)
-        if _size(needed, rounded) > _size(there, rounded):
+        if (needed or 0) > (there or 0):
             compare(field, units.text(needed), units.text(there or 0))
-    if (gpu := conditions.gpu) is not None and len(_matching(gpu, has.gpus, rounded)) < gpu.count:
-        compare("gpu", _said(gpu), len(_matching(gpu, has.gpus, rounded)))
+    if (gpu := conditions.gpu) is not None and len(matching := _matching(gpu, has.gpus)) < gpu.count:
+        compare("gpu", _said(gpu), len(matching))
     for field in ("nodes", "processes"):
         if getattr(conditions, field) > getattr(has, field):
             compare(field, getattr(conditions, field), getattr(has, field))
-    if has.walltime is not None and _time(conditions.walltime, rounded) > _time(has.walltime, rounded):
+    if has.walltime is not None and (conditions.walltime or 0.0) > has.walltime:
         compare("walltime", f"{conditions.walltime:g} s", f"{has.walltime:g} s")
     return found
 
@@ -143,37 +141,37 @@ class Pool:
     """What a worker has left while some of it is in use."""
 
     def __init__(self, has: Capacity) -> None:
-        self._cpu = _millicores(has.cpu)
+        self._cpu = _there(has.cpu)
         self._mem = has.mem or 0
         self._storage = has.storage or 0
         self._processes = has.processes
         self._devices = list(has.gpus)
 
     def room(self, conditions: Conditions, most: int) -> int:
-        """How many processes of a queue with these conditions may fit now, at most `most` (see `serves`)."""
+        """How many processes of a queue with these conditions fit now, at most `most`."""
         limits = [most, self._processes // conditions.processes]
         if conditions.cpu is not None:
-            limits.append(self._cpu // _millicores(conditions.cpu))
+            limits.append(self._cpu // _needed(conditions.cpu))
         for needed, left in ((conditions.mem, self._mem), (conditions.storage, self._storage)):
             if needed is not None:
-                limits.append(units.rung(left) // units.rung(needed))
+                limits.append(left // needed)
         if (gpu := conditions.gpu) is not None:
-            limits.append(len(_matching(gpu, self._devices, rounded=True)) // gpu.count)
+            limits.append(len(_matching(gpu, self._devices)) // gpu.count)
         return max(0, min(limits))
 
     def take(self, conditions: Conditions) -> Share | None:
-        """Take out what one process needs, to the byte; None, and nothing is taken, if it is not there.
+        """Take out what one process of such a queue needs; None, and nothing is taken, if it is not there.
 
         Of the devices that will do it takes the smallest, so that the large ones stay for who needs them.
         """
         devices: tuple[Device, ...] = ()
         if (gpu := conditions.gpu) is not None:
-            found = sorted(_matching(gpu, self._devices, rounded=False), key=lambda device: device.mem or 0)
+            found = sorted(_matching(gpu, self._devices), key=lambda device: device.mem or 0)
             if len(found) < gpu.count:
                 return None
             devices = tuple(found[: gpu.count])
         share = Share(
-            _millicores(conditions.cpu),
+            _needed(conditions.cpu),
             conditions.mem or 0,
             conditions.storage or 0,
             conditions.processes,
@@ -203,28 +201,25 @@ def _amounts(share: Share) -> tuple[int, int, int, int]:
     return share.cpu, share.mem, share.storage, share.processes
 
 
-def _millicores(cores: float | None) -> int:
-    return round((cores or 0.0) * 1_000)
+def _needed(cores: float | None) -> int:
+    """Millicores, rounded up: whoever asks for some gets one at least."""
+    return 0 if cores is None else max(1, ceil(round(cores * 1_000, 6)))
 
 
-def _size(size_bytes: int | None, rounded: bool) -> int:
-    return units.rung(size_bytes or 0) if rounded else size_bytes or 0
+def _there(cores: float | None) -> int:
+    return floor(round((cores or 0.0) * 1_000, 6))
 
 
-def _time(seconds: float | None, rounded: bool) -> float:
-    return units.rung(ceil(seconds or 0.0)) if rounded else seconds or 0.0
-
-
-def _matching(gpu: Gpu, devices: Iterable[Device], rounded: bool) -> list[Device]:
+def _matching(gpu: Gpu, devices: Iterable[Device]) -> list[Device]:
     """The devices that will do: a name is asked for as a whole or by some of its words in a row."""
     return [
         device
         for device in devices
-        if (gpu.name is None or _names(gpu.name, device.name))
-        and _size(gpu.mem, rounded) <= _size(device.mem, rounded)
+        if (gpu.name is None or _names(gpu.name, device.name)) and (gpu.mem or 0) <= (device.mem or 0)
     ]
 
 
+@lru_cache(maxsize=4_096)
 def _names(asked: str, name: str) -> bool:
     wanted, words = _WORD.findall(asked.lower()), _WORD.findall(name.lower())
     if asked.lower() == name.lower():

@@ -48,7 +48,7 @@ MAX_DEPENDENCIES: Final = 10_000
 
 _TEXT: Final = f"text of 1 to {MAX_TEXT_CHARS} printable characters, without white space at its ends"
 _SECONDS: Final = f"seconds, a number up to {MAX_SECONDS}; 0, -1 or nothing: no limit"
-_COUNT: Final = f"a whole number from 1 to {MAX_COUNT}"
+COUNT: Final = f"a whole number from 1 to {MAX_COUNT}"
 _CONDITIONS_EXAMPLE: Final = '{"runtimetype": "cli"}'
 _EXAMPLE: Final = f'{{"func": "resize", "conditions": {_CONDITIONS_EXAMPLE}}}'
 _ENV_NAME: Final = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -144,7 +144,7 @@ Kwargs = Annotated[dict[str, JsonValue], PlainValidator(_kwargs)]
 class Gpu(Words):
     """The graphics processors that a process needs: how many, and optionally which and how large."""
 
-    count: Count = Field(description=_COUNT)
+    count: Count = Field(description=COUNT)
     name: Text | None = Field(default=None, description=_TEXT)
     mem: Size = Field(default=None, description=units.SIZES)
 
@@ -173,8 +173,8 @@ class Conditions(Words):
     gpu: Gpu | None = Field(
         default=None, description='an object such as {"count": 1, "name": "A100", "mem": "40GB"}'
     )
-    nodes: Count = Field(default=1, description=_COUNT)
-    processes: Count = Field(default=1, description=_COUNT)
+    nodes: Count = Field(default=1, description=COUNT)
+    processes: Count = Field(default=1, description=COUNT)
     walltime: Seconds = Field(default=None, description=_SECONDS)
     dependencies: Annotated[list[Name], at_most(MAX_DEPENDENCIES), AfterValidator(_once)] = Field(
         default_factory=list,
@@ -190,12 +190,14 @@ class Conditions(Words):
         """What tells queues apart, equal for conditions that mean the same.
 
         Everything but the dependencies (they say when, not where), worker names sorted, sizes and walltime
-        rounded up to their rung, so that queues stay few. What a worker must really have is in the spec.
+        rounded up to their rung, so that queues stay few. A process needs what its queue says.
         """
         found = self.wire()
         found.pop("dependencies", None)
         if self.workernames:
             found["workernames"] = sorted(self.workernames)
+        if self.cpu is not None:
+            found["cpu"] = max(1, ceil(round(self.cpu * 1_000, 6))) / 1_000
         for field in ("mem", "storage"):
             if (size := getattr(self, field)) is not None:
                 found[field] = units.rung(size)

@@ -37,6 +37,7 @@ SECONDS: dict[str, int] = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _DURATION = re.compile(r"\A([0-9]{1,9})([smhd])\Z")
 _SHOWN = {unit: n for unit, n in UNITS.items() if re.fullmatch(r"[KMGTP](i|B)", unit)}
+_DECIMAL = tuple(UNITS[unit] for unit in ("KB", "MB", "GB", "TB", "PB"))
 _SIZE = re.compile(r"\A([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([A-Za-z]*)\Z")
 
 
@@ -73,14 +74,22 @@ def text(size_bytes: int) -> str:
     return f"{size_bytes}B"
 
 
-def rung(size_bytes: int) -> int:
-    """The next step of the ladder at or above `size_bytes`: eight steps for each doubling.
+def rung(number: int) -> int:
+    """The next step of the ladder at or above a size in bytes (or a time in seconds).
 
-    Queues are told apart by these steps, so that 10GB and 10.1GB wait in one queue (both 10 GiB). A step is
-    at most 12.5 % above the size. `rung` keeps order: what is not enough on the ladder is not enough.
+    Steps are what people say in round numbers: a number of two significant digits (16GB, 1.5TB); below
+    1,000 of a decimal unit a multiple of 64 (128GB, 384GB); eight for each doubling (15Gi, 16Gi, 18Gi). A
+    step is at most an eighth above the one before. Queues are told apart by them, and a process needs what
+    its queue says.
     """
-    low_bits = max(0, size_bytes.bit_length() - 4)
-    return -(-size_bytes >> low_bits) << low_bits
+    low_bits = max(0, number.bit_length() - 4)
+    low_digits = int(10 ** max(0, len(str(number)) - 2))
+    steps = [-(-number >> low_bits) << low_bits, -(-number // low_digits) * low_digits]
+    for unit in _DECIMAL:
+        step = -(-number // (64 * unit)) * 64 * unit
+        if 64 * unit < number <= step < 1_000 * unit:
+            steps.append(step)
+    return min(steps)
 
 
 def _bytes(value: object) -> int | str:

@@ -6,12 +6,16 @@ the numbers are those of the tables of processes and workers, so this view has n
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 from colonies.core.capacity import Candidate, Capacity, misses
 from colonies.core.colony import Queue
+from colonies.show import rfc3339
 from colonies_projections.beats import Beats
 from colonies_projections.view import Asked, Batch, Snapshot, Write
 from colonies_projections.workers import instances
@@ -19,6 +23,7 @@ from colonies_projections.workers import instances
 MAX_INSTANCES = 10_000
 MAX_NAMES = 100
 MAX_LACKING = 5
+BREATH_S = 0.02
 
 _COUNTS = """
 SELECT queue, state, count(*) AS number, min(waiting_since) AS oldest
@@ -46,7 +51,11 @@ class Queues:
             counts.setdefault(row["queue"], {})[row["state"]] = row
         workers = await self._candidates(at)
         found = []
+        started = time.monotonic()
         for queue in list(at.colony.queues.values()):
+            if time.monotonic() - started > BREATH_S:  # others are asking too
+                await asyncio.sleep(0)
+                started = time.monotonic()
             if asked.filters.get("runtimetype") not in (None, queue.conditions.runtimetype):
                 continue
             item = _item(queue, counts.get(queue.id, {}), workers)
@@ -58,15 +67,22 @@ class Queues:
 
     async def _candidates(self, at: Snapshot) -> list[Candidate]:
         rows, _ = await instances(at, self._beats, {"state": "alive"}, MAX_INSTANCES)
-        return [
-            Candidate(row["name"], row["runtimetype"], Capacity.parse(json.loads(row["has"] or "{}")))
-            for row in rows
-        ]
+        now = rfc3339(await at.ledger.now())
+        return [_candidate(row, now) for row in rows]
+
+
+def _candidate(row: Mapping[str, Any], now: str) -> Candidate:
+    """An instance as conditions see it; of its time, what is left."""
+    has = Capacity.parse(json.loads(row["has"] or "{}"))
+    if has.walltime is not None:
+        age = datetime.fromisoformat(now) - datetime.fromisoformat(row["started_at"])
+        has = has.model_copy(update={"walltime": max(0.001, has.walltime - age.total_seconds())})
+    return Candidate(row["name"], row["runtimetype"], has)
 
 
 def _item(queue: Queue, counts: Mapping[str, Mapping[str, Any]], workers: list[Candidate]) -> dict[str, Any]:
     """`workers` are those that could take from it; `lacking`, if there are none, what the nearest lack."""
-    lacking = [(misses(queue.conditions, worker, rounded=True), worker.name) for worker in workers]
+    lacking = [(misses(queue.conditions, worker), worker.name) for worker in workers]
     serving = sorted({name for missing, name in lacking if not missing})
     nearest = sorted(lacking, key=lambda found: len(found[0]))[:MAX_LACKING] if not serving else []
     waiting = counts.get("waiting")

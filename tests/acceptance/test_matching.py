@@ -41,7 +41,9 @@ def asks(**conditions: Any) -> dict[str, Any]:
     ("small", "large", "asked"),
     [
         ({"mem": "8GB"}, {"mem": "16GB"}, {"mem": "16GB"}),
-        ({"mem": "15.5GB"}, {"mem": "16GB"}, {"mem": "16GB"}),  # of one rung, and still too small
+        ({"mem": "15.5GB"}, {"mem": "16GB"}, {"mem": "16GB"}),
+        ({"cpu": 0.0004}, {"cpu": 1}, {"cpu": 0.0001}),
+        ({"walltime": 90}, {"walltime": 120}, {"walltime": 97}),
         ({"cpu": 2}, {"cpu": 4}, {"cpu": 3}),
         ({"storage": "1GB"}, {"storage": "1TB"}, {"storage": "10GB"}),
         ({"gpus": gpus("0")}, {"gpus": gpus("0", "1")}, {"gpu": {"count": 2, "name": "A100"}}),
@@ -92,6 +94,8 @@ class Busy:
         ({"mem": "16GB"}, {"mem": "5GB"}, 3),
         ({"cpu": 2}, {"cpu": "500m"}, 4),
         ({"storage": "10GB"}, {"storage": "10GB"}, 1),
+        ({"cpu": 1}, {"cpu": 0.3}, 3),
+        ({"mem": "20Gi"}, {"mem": "10.1Gi"}, 1),
         ({"processes": 8}, {"processes": 3}, 2),
         ({"gpus": gpus("0", "1", "3")}, {"gpu": {"count": 1}}, 3),
     ],
@@ -211,13 +215,26 @@ def nvidia_smi(folder: Path, says: str) -> None:
 
 
 def test_graphics_processors_are_found_by_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = "0, NVIDIA A100-SXM4-40GB, 40960\\n1, NVIDIA A100-SXM4-40GB, 40960\\n2, NVIDIA T4, [N/A]\\n"
+    lines = (
+        "0, NVIDIA A100-SXM4-40GB, 40960, GPU-aa11\\n1, NVIDIA A100-SXM4-40GB, 40960, GPU-bb22\\n"
+        "2, NVIDIA GB10, [N/A], GPU-cc33\\n"
+    )
     nvidia_smi(tmp_path, f"printf '{lines}'")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [(d.id, d.mem) for d in machine.devices()] == [("0", 40960 * 2**20), ("1", 40960 * 2**20)]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert [d.id for d in machine.devices()] == ["1"]
+    size = 40960 * 2**20
+    assert [(d.id, d.mem) for d in machine.devices()] == [("0", size), ("1", size), ("2", None)]
+    for said, ids in {
+        "1": ["1"],
+        "2,0": ["2", "0"],
+        "1,-1,0": ["1"],  # CUDA stops at the first that it does not know
+        "": [],
+        "GPU-bb22": ["GPU-bb22"],
+        "GPU-aa": ["GPU-aa"],
+        "MIG-7c": ["MIG-7c"],
+    }.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+        assert [d.id for d in machine.devices()] == ids, said
 
 
 @pytest.mark.parametrize("says", ["exit 9", "echo what", "kill -9 $$"])

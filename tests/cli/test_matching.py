@@ -52,7 +52,7 @@ def test_options_go_before_the_file_and_queue_ls_tells_who_can_serve(
         queues = cli.ok("queue", "ls", "--runtimetype", "lab", "-o", "json").lines
         assert [(queue["waiting"], queue["workers"]) for queue in queues] == [(1, []), (0, ["lab1"])]
         table = cli.ok("queue", "ls", "--runtimetype", "lab").out.splitlines()
-        assert "NONE: lab1: mem: 120Gi needed, 100GB there" in table[1]
+        assert "NONE: lab1: mem: 128GB needed, 100GB there" in table[1]
         assert "NONE" not in table[2]
         assert queues[0]["id"] in cli.ok("queue", "ls", "--unserved", "-o", "name").out.split()
     cli.ok("process", "cancel", unserved)
@@ -66,6 +66,13 @@ def test_options_go_before_the_file_and_queue_ls_tells_who_can_serve(
         (["--cpu", "-1"], "cpu: '-1'"),
         (["--gpu", ":"], "--gpu: ':' is not one; allowed: A100"),
         (["--gpu", "none", "--gpu", "A100"], "--gpu: 'none' is not one"),
+        (["--gpu", "0xA100"], "--gpu: '0xA100' is not one"),
+        (["--gpu", "1=A100", "--gpu", "1=T4"], "--gpu: the device 1 is given twice"),
+        (["--label", "a=1", "--label", "a=2"], "--label: a label is given twice"),
+        (
+            ["--processes", "2000000"],
+            "processes: 2000000 is not allowed; allowed: a whole number from 1 to 1000000",
+        ),
         (["--label", "site"], "--label: 'site' has no value; allowed: NAME=VALUE"),
         (["--location", " "], "location: ' '"),
         (["--config", "nowhere.toml"], "nowhere.toml: there is no such file"),

@@ -181,7 +181,7 @@ async def test_a_worker_without_a_free_slot_does_not_spin_over_a_missing_queue(
 
     offers = Counted()
     candidate = Candidate("worker", "nowhere", Capacity())
-    puller = Puller(colony.session, candidate, offers, room=lambda _: slots(), take=lambda _: None)
+    puller = Puller(colony.session, candidate, offers, room=lambda _: slots(), take=lambda *_: True)
     loops = [asyncio.create_task(puller.receive()), asyncio.create_task(puller.sweep())]
     await until(lambda: looks >= 2, "it was asked once")
     free = 0

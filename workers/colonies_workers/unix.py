@@ -18,12 +18,11 @@ import platformdirs
 from colonies.core.capacity import Capacity
 from colonies.errors import Unavailable
 from colonies.execution import NotHere, Work
+from colonies.machine import VISIBLE
 from colonies.reaper import Reaper
 from colonies.worker import Worker
 from colonies_workers.child import Stream
 from colonies_workers.command import OUTPUT_BYTES_MAX, run_unix
-
-DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 class UnixWorker(Worker):
@@ -63,9 +62,8 @@ class UnixWorker(Worker):
                 terminal.write(text)
                 terminal.flush()
 
-        env = work.spec.env
-        if self.has.gpus:  # who asked for none sees none
-            env = {**env, DEVICES: ",".join(attempt.devices)}
+        # Who asked for none sees none, and nobody chooses his own; nvidia-smi counts by the bus.
+        env = {**work.spec.env, VISIBLE: ",".join(attempt.devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         try:
             return await run_unix(
                 work.spec.func,
