@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.actor import quiet_logs, run
-from tests.benchmarks.figures import GROUPS, QUICK, Effort, measure
+from tests.benchmarks.effort import QUICK, Effort
+from tests.benchmarks.figures import GROUPS, measure
 
 
 async def _print(names: list[str], effort: Effort) -> None:

@@ -7,8 +7,6 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,35 +22,10 @@ from colonies.ids import new_id
 from colonies.ledger import Stored
 from colonies.nkeys import KeyPair
 from tests.benchmarks.actor import work_functions
+from tests.benchmarks.costs import costs, trip
+from tests.benchmarks.effort import BATCH, BROKER_CAN, CONCURRENCY, Effort, say
 from tests.benchmarks.figure import Figure, median, percentile
 from tests.benchmarks.ground import Ground, Part, cpu_s, resident_bytes
-
-BATCH = 500
-CONCURRENCY = 256
-BROKER_CAN = "the bare broker in the same run"
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How much is measured. `quick` is for a first look; its figures are less steady."""
-
-    processes: int = 2_000
-    round_trips: int = 200
-    submits: int = 1_000
-    rounds: int = 3
-    stored: int = 20_000
-    kills: int = 5
-    signatures: int = 5_000
-    profile: Path | None = None
-
-
-QUICK = Effort(processes=500, round_trips=50, submits=200, rounds=1, stored=4_000, kills=1, signatures=500)
-
-
-def say(text: str) -> None:
-    """Progress, to stderr."""
-    print(f"  {text}", file=sys.stderr, flush=True)
-
 
 # --- processes, end to end --------------------------------------------------------------------------
 
@@ -307,6 +280,8 @@ GROUPS: dict[str, Callable[[Effort], AsyncIterator[Figure]]] = {
     "processes": processes,
     "round_trip": round_trip,
     "submits": submits,
+    "costs": costs,
+    "trip": trip,
     "signatures": signatures,
     "storage": storage,
     "failover": failover,
