@@ -233,11 +233,11 @@ class Session:
                 if any(s.record is not None and s.record.id == id and s.verdict.valid for s in at.judged):
                     return at
                 continue
+            time = now if at.process is None else max(now, at.process.time)
+            role, digest = wish.role, sealed.digest
             record = Record(
-                sequence, now, "process", process, queue, self.name, wish.role, id, prev, sealed.digest, event
+                sequence, time, "process", process, queue, self.name, role, id, prev, digest, event
             )
-            if at.process is not None:
-                record = replace(record, time=max(now, at.process.time))
             return Story(processes_.evolve(at.process, record), at.judged, sequence)
         raise Conflict(f"process {process}: {MAX_TRIES} other events came first, each time")
 

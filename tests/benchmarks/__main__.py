@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.actor import quiet_logs, run
-from tests.benchmarks.effort import QUICK, Effort
+from tests.benchmarks.effort import LARGE, QUICK, Effort
 from tests.benchmarks.figures import GROUPS, measure
 
 
@@ -37,6 +37,9 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="less of everything, in about 20 s")
     parser.add_argument(
+        "--large", action="store_true", help=f"also a ledger of {LARGE:,} events, in some 10 minutes more"
+    )
+    parser.add_argument(
         "--profile", type=Path, metavar="DIR", help="leave cProfiles of the parts and of the client"
     )
     given = parser.parse_args()
@@ -48,6 +51,8 @@ def main() -> int:
         given.profile.mkdir(parents=True, exist_ok=True)
     quiet_logs()
     effort = replace(QUICK if given.quick else Effort(), profile=given.profile)
+    if given.large:
+        effort = replace(effort, sizes=(*effort.sizes, LARGE))
     try:
         run(_print(given.names or list(GROUPS), effort), given.profile and str(given.profile / "client.prof"))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from colonies_projections.projector import Projector
 
 from colonies import Worker, current, jetstream
 from colonies.creds import Credential
 from colonies.instance import Instance
 from colonies.orchestrator import Orchestrator
 from colonies.session import Session
-from colonies_projections.projector import Projector
 from tests.benchmarks import bare
 from tests.benchmarks.marks import WORKER, Marks
 from tests.benchmarks.meter import Meter

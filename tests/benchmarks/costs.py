@@ -1,14 +1,14 @@
-"""Where each microsecond of a process goes: processor time among many processes, and the time of a round trip.
+"""Where each microsecond of a process goes: processor time among many, and the time of one round trip.
 
-The first is what a meter found in each part (see `meter`), less than its whole processor time; the second is cut
-at marks, so that its legs add up to all of it (see `marks`). Whatever is not named is named `rest` or belongs to the
-leg that it falls into.
+The first is the whole processor time of each part, and what a meter found in it (see `meter`); the difference
+is named `rest`. The second is cut at marks, so that its legs add up to all of it (see `marks`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -100,8 +100,6 @@ def _costs(
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -129,7 +127,8 @@ async def trip(effort: Effort) -> AsyncIterator[Figure]:
                 times.append(time.perf_counter() - started)
                 marks.make("end")
                 if number == 20:
-                    bare.clear(), times.clear(), marks.made.clear()
+                    for found in (bare, times, marks.made):
+                        found.clear()
         await worker.stop()
         heard = [(name, ns) for name, ns in json.loads(ground.watched("worker").read_text())]
     trips = legs(marks.made, heard)

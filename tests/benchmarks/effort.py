@@ -22,10 +22,29 @@ class Effort:
     stored: int = 20_000
     kills: int = 5
     signatures: int = 5_000
+    sizes: tuple[int, ...] = (10_000, 100_000)  # events
+    queues: tuple[int, ...] = (1, 20, 200)
+    instances: tuple[int, ...] = (1, 4, 16)
+    cold_bytes: int = 192 * 1024 * 1024
+    ends: int = 600
     profile: Path | None = None
 
 
-QUICK = Effort(processes=500, round_trips=50, submits=200, rounds=1, stored=4_000, kills=1, signatures=500)
+LARGE = 1_000_000  # events
+QUICK = Effort(
+    processes=500,
+    round_trips=50,
+    submits=200,
+    rounds=1,
+    stored=4_000,
+    kills=1,
+    signatures=500,
+    sizes=(1_000, 3_000),
+    queues=(1, 5),
+    instances=(1, 2),
+    cold_bytes=16 * 1024 * 1024,
+    ends=60,
+)
 
 
 def say(text: str) -> None:

@@ -26,6 +26,7 @@ from tests.benchmarks.costs import costs, trip
 from tests.benchmarks.effort import BATCH, BROKER_CAN, CONCURRENCY, Effort, say
 from tests.benchmarks.figure import Figure, median, percentile
 from tests.benchmarks.ground import Ground, Part, cpu_s, resident_bytes
+from tests.benchmarks.scale import cold, instances, ledger_size, queues
 
 # --- processes, end to end --------------------------------------------------------------------------
 
@@ -285,6 +286,10 @@ GROUPS: dict[str, Callable[[Effort], AsyncIterator[Figure]]] = {
     "signatures": signatures,
     "storage": storage,
     "failover": failover,
+    "ledger_size": ledger_size,
+    "queues": queues,
+    "instances": instances,
+    "cold": cold,
 }
 
 

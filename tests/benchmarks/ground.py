@@ -125,6 +125,13 @@ class Ground:
         self._stack.push_async_callback(client.close)
         return client
 
+    async def session(self, name: str, role: str) -> Session:
+        """Any other member's session in this process, closed with the ground."""
+        session = await self._session(Credential.read(await self.member(name, role)))
+        self._stack.push_async_callback(session.ledger.close)
+        self._stack.push_async_callback(session.close)
+        return session
+
     async def bare(self) -> bare.Publisher:
         """The limit's two sides: its worker in a process of its own, its publisher here."""
         credential = self._unrestricted()

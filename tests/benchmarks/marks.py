@@ -1,8 +1,8 @@
 """When each step of a round trip began and ended, in both of its processes, by one clock.
 
-Marks are set from outside, in benchmarks only: a name and the time (ns, CLOCK_MONOTONIC, which all processes of
-a machine share) before or after a function of the library. A trip is the way of one process from `submit` to its
-verified result; `legs` cuts it at the marks, so that the legs add up to all of it.
+Marks are set from outside, in benchmarks only: a name and the time (ns, CLOCK_MONOTONIC, which all processes
+of a machine share) before or after a function of the library. A trip is the way of one process from `submit`
+to its verified result; `legs` cuts it at the marks, so that the legs add up to all of it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ WORKER = [
     ("run", instance, "outcome_of"),
 ]
 
-# The way there and back: the side, the mark that ends a leg, and what the leg is called. Of several marks of a name
-# the first after the leg before counts; of `read+` the last before the mark that follows it.
+# The way there and back: the side, the mark that ends a leg, and what the leg is called. Of several marks
+# of a name the first after the leg before counts; of `read+` the last before the mark that follows it.
 WAY: list[tuple[str, str, str]] = [
     ("client", "seal+", "client_prepare"),
     ("client", "seal-", "client_encode_sign"),
@@ -119,36 +119,36 @@ class Marks:
 
 
 def legs(client: list[Mark], worker: list[Mark]) -> list[dict[str, float]]:
-    """The trips cut into legs (us). A trip with a mark missing or out of order (something else came in between,
-    such as a heartbeat) is left out."""
-    sides = {"client": client, "worker": worker}
-    place = {"client": 0, "worker": 0}
+    """The trips, from `begin` to `end`, cut into legs (us). One with a mark missing or out of order is left
+    out: something else came in between, such as a heartbeat."""
     trips = []
-    for number, (name, started) in enumerate(client):
-        if name == "begin":
-            place["client"] = number
-            trip = _trip(sides, place, started)
-            if trip is not None:
-                trips.append(trip)
+    begins = [ns for name, ns in client if name == "begin"]
+    ends = [ns for name, ns in client if name == "end"]
+    for began, ended in zip(begins, ends, strict=True):
+        within = [[mark for mark in side if began <= mark[1] <= ended] for side in (client, worker)]
+        trip = _trip(dict(zip(("client", "worker"), within, strict=True)), began)
+        if trip is not None:
+            trips.append(trip)
     return trips
 
 
-def _trip(sides: dict[str, list[Mark]], place: dict[str, int], started: int) -> dict[str, float] | None:
+def _trip(sides: dict[str, list[Mark]], began: int) -> dict[str, float] | None:
     found: dict[str, float] = {}
-    at = started
+    at = began
     for number, (side, wanted, leg) in enumerate(WAY):
+        marks = sides[side]
         if wanted == "read+":
-            end = _next(sides[side], place[side], WAY[number + 1][1], at)
-            reached = next((i for i in range(end or 0, -1, -1) if sides[side][i][0] == "read+"), None)
+            end = _first(marks, WAY[number + 1][1], at)
+            read = [ns for name, ns in marks if name == "read+" and ns <= (end or 0)]
+            until = read[-1] if read else None
         else:
-            reached = _next(sides[side], place[side], wanted, at)
-        if reached is None or sides[side][reached][1] < at:
+            until = _first(marks, wanted, at)
+        if until is None or until < at:
             return None
-        place[side], until = reached, sides[side][reached][1]
         found[leg], at = (until - at) / 1e3, until
     return found
 
 
-def _next(marks: list[Mark], start: int, name: str, at: int) -> int | None:
-    """The index of the first mark of this name from `start` on that is not before `at`."""
-    return next((i for i in range(start, len(marks)) if marks[i][0] == name and marks[i][1] >= at), None)
+def _first(marks: list[Mark], wanted: str, at: int) -> int | None:
+    """The time of the first mark of this name that is not before `at`."""
+    return next((ns for name, ns in marks if name == wanted and ns >= at), None)

@@ -1,10 +1,10 @@
 """Where processor time goes inside a part: counts of calls, and what some of them took.
 
-A meter wraps functions of the library from outside, in benchmarks only. Every call is counted; one in SAMPLE is
-timed by the processor time of its thread, which costs too much for all (0.8 us a reading here), and with it the
-calls inside it, so that each function is charged only with what it did itself. Coroutines are timed step by step:
-what they wait for costs nothing. The numbers lie in a file that is mapped into memory, so that whoever measures
-can read them while the part works.
+A meter wraps functions of the library from outside, in benchmarks only. Every call is counted; one in SAMPLE
+is timed by the processor time of its thread, which costs too much for all (0.8 us a reading here), and with
+it the calls inside it, so that each function is charged only with what it did itself. Coroutines are timed step
+by step: what they wait for costs nothing. The numbers lie in a file that is mapped into memory, so that
+whoever measures can read them while the part works.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from colonies_projections.projector import Projector
 from nats.protocol.parser import Parser
 
 from colonies import (
@@ -38,7 +39,6 @@ from colonies.client import Client, Handle
 from colonies.core import process as processes
 from colonies.instance import Instance
 from colonies.pulling import Puller
-from colonies_projections.projector import Projector
 
 SAMPLE = 17  # a prime: what alternates must not hide behind it
 _BYTES = 24  # for each function: calls, timed calls, ns of these
@@ -151,7 +151,8 @@ class Meter:
 
         @types.coroutine
         def steps(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-            step, given = send, (coroutine, None)
+            step: Callable[..., tuple[bool, Any]] = send
+            given: tuple[Any, Any] = coroutine, None
             while True:
                 ended, value = step(*given)
                 if ended:
