@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(GROUPS)}; all if none is given"
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything, in about 20 s")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in about 30 s")
     parser.add_argument(
         "--large", action="store_true", help=f"also a ledger of {LARGE:,} events, in some 10 minutes more"
     )
