@@ -274,7 +274,11 @@ class JetStreamLedger:
             if live:
                 heard(Stored(msg.subject, 0, 0, msg.data))
             elif subjects.STORED_SEQUENCE in msg.headers:
-                heard(_from_headers(msg))
+                stored = _from_headers(msg)
+                # A consumer's delivery can be led onto the feed as well; it shows its own subject, and its
+                # headers are its author's.
+                if msg.subject == subjects.feed_of(stored.subject):
+                    heard(stored)
 
         return _Subscription(await self._link.nc.listen(pattern, on_message))
 
@@ -330,12 +334,17 @@ class JetStreamLedger:
         sequence_of(await (await self._link.start(place, json.dumps(meta).encode())), place)
         return name
 
-    async def get_value(self, name: str) -> bytes:
+    async def get_value(self, name: str, size_bytes: int) -> bytes:
         pattern = subjects.value_chunks(name)
-        chunks = [s.data async for b in self._batches(subjects.VALUES, 0, pattern) for s in b]
-        if not chunks:
+        found = bytearray()
+        async for batch in self._batches(subjects.VALUES, 0, pattern):
+            for stored in batch:
+                found += stored.data
+            if len(found) >= size_bytes:
+                break
+        if not found:
             raise NotFound(f"the stored value {name} is not in the colony's Object Store")
-        return b"".join(chunks)
+        return bytes(found[:size_bytes])
 
 
 class _Subscription:

@@ -69,12 +69,13 @@ class QueueKeeper:
         """Make the consumer of a queue that has lost it."""
         declared = self._history.colony.queues.get(queue)
         if declared is not None:
-            _log.warning("a queue lost its consumer; made anew", queue=queue)
+            _log.warning("a queue lost its consumer, or it was tampered with; made anew", queue=queue)
             await self._make(declared, self._history.colony.lease_s)
 
     async def _make(self, queue: Queue, lease_s: float) -> None:
         state = await self._machinery.queue_state(queue.id)
-        start = queue.declared if state is not None else self._first_open_offer(queue)
+        kept = state is not None and state.sound
+        start = queue.declared if kept else self._first_open_offer(queue)
         await self._machinery.make_queue(queue.id, start=start, lease_s=lease_s)
         self._made[queue.id] = lease_s
         _log.debug("queue ready", queue=queue.id)

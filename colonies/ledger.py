@@ -101,20 +101,25 @@ class Subscription(Protocol):
 class QueueState:
     """A queue's consumer: the last sequence it handed out, and the one up to which all is acknowledged.
 
-    `pending` offers were handed out and are not acknowledged; `pulls` are parked, waiting for one.
+    `pending` offers were handed out and are not acknowledged; `pulls` are parked, waiting for one. `sound`:
+    its settings are ours, so that it hands out every offer.
     """
 
     delivered: int
     acknowledged: int
     pending: int = 0
     pulls: int = 0
+    sound: bool = True
 
 
 class Machinery(Protocol):
     """What only the service may do: the queues' consumers, and timers. All of it can be made anew."""
 
     async def make_queue(self, queue: str, *, start: int, lease_s: float) -> None:
-        """Make the queue's consumer, or adjust it; it hands out offers from sequence `start` on."""
+        """Make the queue's consumer, or adjust it; it hands out offers from sequence `start` on.
+
+        One that is not sound is made anew.
+        """
 
     async def queue_state(self, queue: str) -> QueueState | None:
         """How far the queue's consumer is; None: it has none."""
@@ -182,8 +187,8 @@ class Ledger(Protocol):
     async def put_value(self, author: str, data: bytes) -> str:
         """Keep a large value; returns the name under which it is found."""
 
-    async def get_value(self, name: str) -> bytes:
-        """A large value. The caller checks its digest.
+    async def get_value(self, name: str, size_bytes: int) -> bytes:
+        """The first `size_bytes` of a large value; more may have come behind it. The caller checks them.
 
         Raises:
             NotFound: it is not there.

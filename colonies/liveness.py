@@ -57,13 +57,18 @@ async def lease_left_s(session: Session, process: Process, running: Running) -> 
     """How long the holder's lease still lasts: from its last sign on the ledger or its last heartbeat (s).
 
     While the broker was down nobody could give a sign, so after a reconnect everybody has a whole lease.
+
+    HEARTBEATS keeps the last of an instance, and any member can have the broker store something else in its
+    place, or push it out. Who takes offers has one there; if it is gone, or is not fresh, then what the
+    holder said is not known, and it must first be silent on the ledger.
     """
-    last = process.attempts[-1]
-    alive_until = running.lapses_at()
+    last, lease = process.attempts[-1], int(running.lease_s * SECOND)
+    alive_until = running.silent_at()
     for beat in await session.ledger.emitted(subjects.heartbeat(last.worker, last.instance)):
         found = read_heartbeat(session.colony, beat)
-        if found is not None and found.runs(process.id, last.id):
-            alive_until = max(alive_until, found.time + int(running.lease_s * SECOND))
+        if found is not None and beat.time <= found.time + lease:
+            runs = found.runs(process.id, last.id)
+            alive_until = max(running.lapses_at(), found.time + lease if runs else 0)
     left_s = (alive_until - await session.ledger.now()) / SECOND
     reconnected_at = session.ledger.reconnected_at
     if reconnected_at is not None:

@@ -297,11 +297,11 @@ class MemoryLedger:
         self.broker.values[name] = data
         return name
 
-    async def get_value(self, name: str) -> bytes:
+    async def get_value(self, name: str, size_bytes: int) -> bytes:
         await self._turn()
         if name not in self.broker.values:
             raise NotFound(f"the stored value {name} is not in the colony's Object Store")
-        return self.broker.values[name]
+        return self.broker.values[name][:size_bytes]
 
     # --- the end -------------------------------------------------------------------------------------
 

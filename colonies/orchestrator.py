@@ -26,7 +26,7 @@ from colonies.core.process import (
     Running,
     Waiting,
 )
-from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
+from colonies.errors import ColoniesError, Conflict, Refused
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.keeping import RETIRE_AFTER_S, QueueKeeper, apart
@@ -83,7 +83,8 @@ class Orchestrator:
         """
         if self.session.role != "service":
             raise Refused(
-                f"{self.session.name} is a {self.session.role}; an orchestrator needs the role service"
+                f"{self.session.name} has the role {self.session.role}; "
+                "an orchestrator needs the role service"
             )
         await self._look_for_a_cut()
         self.ledger.on_gap(self._wake.set)
@@ -126,8 +127,8 @@ class Orchestrator:
                 await self._catch_up()
                 await self._keeper.make()
                 await self._act_on_touched()
-            except Unavailable as error:
-                _log.debug("ledger not read", error=str(error))
+            except ColoniesError as error:  # Refused: who watches our membership ends us
+                _log.debug("ledger not followed, tried again", error=str(error))
                 await asyncio.sleep(0.2)
                 continue
             except Exception:
@@ -312,12 +313,12 @@ class Orchestrator:
     async def _offer_again(self, queue: str, late: list[str], open_: list[str]) -> None:
         """Of those that wait for long, offer again those that will not be handed out by themselves."""
         state = await self.machinery.queue_state(queue)
-        if state is None:
+        now = await self.ledger.now()
+        await self._catch_up()  # whatever was acknowledged by then has its end in here
+        if state is None or not state.sound or state.delivered > self._history.position:
             self._watched.pop(queue, None)
             await self._keeper.make_anew(queue)
             return
-        now = await self.ledger.now()
-        await self._catch_up()  # whatever was acknowledged by then has its end in here
         watch = self._watched.setdefault(queue, QueueWatch())
         lease_s = self._history.colony.lease_s
         last = not any(offer_of(process) > state.delivered for process in self._still(open_))

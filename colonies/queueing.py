@@ -136,6 +136,29 @@ def _came_alone(msg: Message) -> bool:
     return raw.startswith(begin) and _NO_BATCH_OR_FIRST.fullmatch(raw, len(begin)) is not None
 
 
+def _settings(queue: str) -> dict[str, Any]:
+    """What a queue's consumer must be, but for where it begins and for how long it waits."""
+    return {
+        "durable_name": queue,
+        "name": queue,
+        "filter_subject": subjects.offers_of(queue),
+        "deliver_policy": "by_start_sequence",
+        "ack_policy": "explicit",
+        "max_deliver": -1,
+        "replay_policy": "instant",
+        "max_ack_pending": MAX_ACK_PENDING,
+        "max_waiting": MAX_WAITING,
+    }
+
+
+_FREE_SETTINGS = {"opt_start_seq", "ack_wait", "num_replicas", "metadata"}
+
+
+def _is_sound(queue: str, config: dict[str, Any]) -> bool:
+    """Is this the consumer that we make? Paused, or with another filter, it would hold back offers."""
+    return {name: config[name] for name in config.keys() - _FREE_SETTINGS} == _settings(queue)
+
+
 class JetStreamMachinery:
     """See `colonies.ledger.Machinery`. Only a member with the role `service` has the rights for it."""
 
@@ -150,21 +173,11 @@ class JetStreamMachinery:
 
     async def make_queue(self, queue: str, *, start: int, lease_s: float) -> None:
         info = await self._info(queue)
-        if info is not None:  # where a consumer began cannot be changed; it keeps its place
+        if info is not None and not _is_sound(queue, info["config"]):
+            await self.delete_queue(queue)  # not all of what is wrong could be changed
+        elif info is not None:  # where a consumer began cannot be changed; it keeps its place
             start = info["config"].get("opt_start_seq", start)
-        config = {
-            "durable_name": queue,
-            "name": queue,
-            "filter_subject": subjects.offers_of(queue),
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": max(1, start),
-            "ack_policy": "explicit",
-            "ack_wait": int(lease_s * 1e9),
-            "max_deliver": -1,
-            "replay_policy": "instant",
-            "max_ack_pending": MAX_ACK_PENDING,
-            "max_waiting": MAX_WAITING,
-        }
+        config = {**_settings(queue), "opt_start_seq": max(1, start), "ack_wait": int(lease_s * 1e9)}
         subject = f"$JS.API.CONSUMER.CREATE.{subjects.LEDGER}.{queue}.{subjects.offers_of(queue)}"
         await self._link.ask(subject, {"stream_name": subjects.LEDGER, "config": config})
 
@@ -177,6 +190,7 @@ class JetStreamMachinery:
             acknowledged=int(info["ack_floor"]["stream_seq"]),
             pending=int(info["num_ack_pending"]),
             pulls=int(info["num_waiting"]),
+            sound=_is_sound(queue, info["config"]),
         )
 
     async def _info(self, queue: str) -> dict[str, Any] | None:

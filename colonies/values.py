@@ -72,12 +72,13 @@ async def load(ledger: Ledger, ref: Ref) -> Any:
         ColoniesError: what is kept is not what the event says, or is not what JSON can say.
     """
     try:
-        data = await ledger.get_value(ref.object)
+        # Whoever may read can have the broker store an answer anywhere, so also behind a whole value.
+        data = await ledger.get_value(ref.object, ref.size_bytes)
     except NotFound:
         data = b""
     if not is_kept(data, ref):
         await asyncio.sleep(AGAIN_S)
-        data = await ledger.get_value(ref.object)
+        data = await ledger.get_value(ref.object, ref.size_bytes)
     if not is_kept(data, ref):
         raise ColoniesError(f"the stored value {ref.object} is not the one that the ledger names")
     if len(data) > MAX_VALUE_BYTES:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -84,7 +85,7 @@ async def reply(view: View, question: bytes, answer: Answer) -> bytes:
         items, position = await answer(view, read_question(view, question))
     except (Invalid, Unavailable) as error:
         return to_json({"error": str(error)})
-    packed = [to_json(item) for item in items]
+    packed = [_packed(item) for item in items]
     size_bytes = 0
     for count, item in enumerate(packed):
         size_bytes += len(item) + 1
@@ -94,6 +95,11 @@ async def reply(view: View, question: bytes, answer: Answer) -> bytes:
     else:
         cut = b""
     return b'{"items":[%s],"position":%d%s}' % (b",".join(packed), position, cut)
+
+
+def _packed(item: dict[str, Any]) -> bytes:
+    """An item as JSON. What Pydantic can just hold by itself may be too deep for it within an item."""
+    return json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class _OnlyInboxes:

@@ -322,22 +322,26 @@ async def test_an_orchestrator_that_starts_derives_the_timers_from_the_ledger(
 # --- what it survives -------------------------------------------------------------------------------
 
 
-async def test_a_queue_whose_consumer_cannot_be_made_stops_no_other(quiet: RunningColony) -> None:
+async def test_a_queue_whose_consumer_cannot_be_made_stops_no_other(
+    quiet: RunningColony, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = await quiet.client()
     stuck = await client.submit(spec("put_off", priority=7))
     queue = (await stuck.get()).queue
-    machinery = await service(quiet)
-    # The broker refuses to make this one into what a queue needs.
-    config = {"durable_name": queue, "name": queue, "ack_policy": "explicit", "filter_subject": "ledger.none"}
-    await machinery._link.ask(
-        f"$JS.API.CONSUMER.CREATE.LEDGER.{queue}.ledger.none", {"stream_name": "LEDGER", "config": config}
-    )
-    with pytest.raises(Unavailable):
-        await machinery.make_queue(queue, start=1, lease_s=2.0)
-    await quiet.orchestrate()
-    await quiet.work(later_once(0.5))
-    assert await (await client.submit(spec("put_off"))).result(30) == 2
-    await machinery.delete_queue(queue)
+    make, refused = JetStreamMachinery.make_queue, [0]
+
+    async def refuses(self: JetStreamMachinery, name: str, *, start: int, lease_s: float) -> None:
+        if name == queue:
+            refused[0] += 1
+            raise Unavailable("the broker does not want it")
+        await make(self, name, start=start, lease_s=lease_s)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JetStreamMachinery, "make_queue", refuses)
+        await quiet.orchestrate()
+        await quiet.work(later_once(0.5))
+        assert await (await client.submit(spec("put_off"))).result(30) == 2
+        assert refused[0]
     assert await stuck.result(60) == 2
 
 

@@ -366,13 +366,14 @@ async def test_a_large_value_comes_back_as_it_was(place: Place, size_bytes: int)
     name = await place.ledger.put_value("ann", data)
 
     assert name.startswith("ann.")
-    assert await place.other.get_value(name) == data
+    assert await place.other.get_value(name, len(data)) == data
+    assert await place.other.get_value(name, 5) == data[:5]
     assert await place.ledger.put_value("ann", data) != name
 
 
 async def test_a_value_that_is_not_there_is_not_found(ledger: Ledger) -> None:
     with pytest.raises(NotFound, match=r"ann\.nothing"):
-        await ledger.get_value("ann.nothing")
+        await ledger.get_value("ann.nothing", 5)
 
 
 # --- queues -----------------------------------------------------------------------------------------

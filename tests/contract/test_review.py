@@ -393,9 +393,9 @@ async def test_a_stored_value_is_read_once_more_before_it_is_called_wrong(
         answers = [first]
         whole = colony.ledger.get_value
 
-        async def behind(name: str) -> bytes:
+        async def behind(name: str, size_bytes: int) -> bytes:
             if not answers:
-                return await whole(name)
+                return await whole(name, size_bytes)
             if (answer := answers.pop()) is None:
                 raise NotFound("not yet")
             return answer

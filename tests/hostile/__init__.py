@@ -1,0 +1,1 @@
+"""What hostile members try, with plain NATS clients and messages made by hand."""
