@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from colonies import codec, subjects
 from colonies.calls import Call
 from colonies.client import Client
-from colonies.core.colony import Colony, Member
+from colonies.core.colony import Colony
 from colonies.core.events import Assigned, Queued
+from colonies.core.members import Held, Member
 from colonies.core.spec import Spec, queue_of
 from colonies.history import examine
 from colonies.ids import new_id
@@ -167,7 +168,7 @@ async def signatures(effort: Effort) -> AsyncIterator[Figure]:
     """Sealing and examining one event, beside the bare arithmetic of `cryptography` on the same bytes."""
     account, key = KeyPair.new("account").public, KeyPair.new("user")
     colony = Colony(account, name="bench")
-    colony.members["ann"] = Member("ann", key.public, "user", 0, 0)
+    colony.members["ann"] = Member("ann", "user", (Held(key.public, 0, 0),))
     spec = Spec.parse({"func": "noop", "conditions": {"runtimetype": "bench"}})
     process, event = new_id(), Queued(spec)
     subject = subjects.subject_of(event, process, "ann", queue_of(spec.conditions, 0))

@@ -1,7 +1,7 @@
 """Where processor time goes inside a part: counts of calls, and what some of them took.
 
 A meter wraps functions of the library from outside, in benchmarks only. Every call is counted; one in SAMPLE
-is timed by the processor time of its thread, which costs too much for all (0.8 us a reading here). With it the
+is timed by the processor time of its thread, which costs too much for all (0.8 us a reading). With it the
 calls inside it are timed, so that each function is charged only with what it did itself. Coroutines are timed
 step by step: what they wait for costs nothing. The numbers lie in a file that is mapped into memory, so that
 whoever measures can read them while the part works.
