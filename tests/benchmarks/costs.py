@@ -21,7 +21,10 @@ from tests.benchmarks.marks import CLIENT, WAY, Marks, legs
 from tests.benchmarks.meter import FUNCTIONS, Meter, reading, spent_us
 
 METERED = ("client", "worker", "orchestrator", "projector")
-REST = "event loop, futures, sockets, garbage collection, other threads, and the meter's own counting"
+REST = (
+    "event loop, futures, sockets, garbage collection, other threads, what is called once for many "
+    "processes, and the meter's own counting"
+)
 
 
 async def costs(effort: Effort) -> AsyncIterator[Figure]:
@@ -86,8 +89,8 @@ def _costs(
         bare = least if part in ("client", "worker", "broker") else None
         figures.append(Figure(f"cost_{part}", median(found[part]), "us/process", bare, note=note))
         for kind in (*FUNCTIONS, "rest"):
-            if f"{part}_{kind}" in found:
-                value = median(found[f"{part}_{kind}"])
+            value = median(found.get(f"{part}_{kind}", [0.0]))
+            if value:
                 note = REST if kind == "rest" else ""
                 figures.append(Figure(f"cost_{part}_{kind}", value, "us/process", note=note))
     whole = median([sum(each) for each in zip(*(found[part] for part in parts), strict=True)])
