@@ -71,8 +71,6 @@ async def costs(effort: Effort) -> AsyncIterator[Figure]:
                         spent = spent_us(first[name], reading(ground.watched(name)))
                         for kind, us in spent.items():
                             found.setdefault(f"{name}_{kind}", []).append(us / count)
-                        rest = whole - sum(spent.values()) / count
-                        found.setdefault(f"{name}_rest", []).append(rest)
                 say(f"{sum(found[name][-1] for name in pids):.0f} us of processor time for each process")
     for figure in _costs(found, limits, walls, list(pids)):
         yield figure
@@ -81,18 +79,21 @@ async def costs(effort: Effort) -> AsyncIterator[Figure]:
 def _costs(
     found: dict[str, list[float]], limits: list[dict[str, float]], walls: list[float], parts: list[str]
 ) -> list[Figure]:
-    """The whole of each part beside what the bare broker's two sides and its broker need, then its pieces."""
+    """The whole of each part, beside that of its counterpart if the bare broker has one; then its pieces."""
     figures = []
     for part in parts:
         note = "all processor time of this part; limit: of its counterpart for one bare task"
         least = median([limit[part] for limit in limits])
         bare = least if part in ("client", "worker", "broker") else None
         figures.append(Figure(f"cost_{part}", median(found[part]), "us/process", bare, note=note))
-        for kind in (*FUNCTIONS, "rest"):
-            value = median(found.get(f"{part}_{kind}", [0.0]))
-            if value:
-                note = REST if kind == "rest" else ""
-                figures.append(Figure(f"cost_{part}_{kind}", value, "us/process", note=note))
+        if part in METERED:
+            pieces = {kind: median(found[f"{part}_{kind}"]) for kind in FUNCTIONS}
+            pieces["rest"] = median(found[part]) - sum(pieces.values())
+            figures += [
+                Figure(f"cost_{part}_{kind}", us, "us/process", note=REST if kind == "rest" else "")
+                for kind, us in pieces.items()
+                if us
+            ]
     whole = median([sum(each) for each in zip(*(found[part] for part in parts), strict=True)])
     least = median([limit["client"] + limit["worker"] + limit["broker"] for limit in limits])
     note = "all parts together; limit: client, worker and broker of one bare task"
