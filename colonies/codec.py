@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import msgpack
@@ -27,6 +28,7 @@ MAX_EVENT_BYTES = 1_000_000
 MAX_TYPE_CHARS = 64
 MAX_TIME_NS = 2**63 - 1
 
+_PLAIN = frozenset({str, int, float, bool, bytes, dict})
 _ID = re.compile(r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")  # a ULID
 
 
@@ -217,16 +219,25 @@ def check(event: Event) -> None:
 
 def data_of(event: Event) -> dict[str, Any]:
     """The data of an event as plain values; what is None is left out."""
-    return {name: value for name, value in _fields(event).items() if name != "type"}
+    found = _fields(event)
+    del found["type"]
+    return found
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    found = {field.name: getattr(value, field.name) for field in fields(value)}
+    found = {name: getattr(value, name) for name in _names(value.__class__)}
     return {name: plain(item) for name, item in found.items() if item is not None}
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def plain(value: Any) -> Any:
     """Dataclasses and models as maps, tuples as lists, all else as it is."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, BaseModel):
         return value.wire()  # type: ignore[attr-defined]
     if is_dataclass(value):

@@ -6,10 +6,10 @@ before anybody asks for them; that was the largest part of a process's cost here
 listener is called at once, on the loop, and must return at once; what it raises goes to the error callback.
 It has no pending limit of its own: a reader that is too slow is the broker's to cut off.
 
-What is published is written at the end of the loop's round, together with what else was published in it; if
-the socket does not take it, nats-py's own way out waits until it does.
+What is published is put together in one piece and written at the end of the loop's round, together with what
+else was published in it; if the socket does not take it, nats-py's own way out waits until it does.
 
-This leans on two inner methods of nats-py. If a version of it has another shape, the ordinary way is taken.
+This leans on three inner methods of nats-py. If a version of it has another shape, the ordinary way is taken.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _KNOWN = ["self", "sid", "subject", "reply", "data", "headers"]
 _SHORT = list(inspect.signature(Client._process_msg).parameters) == _KNOWN
 _KNOWN_OUT = ["self", "force_flush"]
 _SHORT_OUT = list(inspect.signature(Client._flush_pending).parameters) == _KNOWN_OUT
+_KNOWN_SEND = ["self", "subject", "reply", "payload", "payload_size", "headers"]
+_SHORT_SEND = list(inspect.signature(Client._send_publish).parameters) == _KNOWN_SEND
 MAX_UNSENT_BYTES = 256 * 1024  # in the socket's buffer; beyond that the ordinary way out waits
 
 
@@ -82,24 +84,48 @@ class DirectClient(Client):
         direct.listener = listener
         return await self.subscribe(subject, future=direct)
 
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, str] | None
+    ) -> None:
+        head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
+        lines = len(headers or ())
+        if not _SHORT_SEND or not head.count("\r") == head.count("\n") == lines:  # theirs to mend
+            await super()._send_publish(subject, reply, payload, payload_size, headers)
+            return
+        if head:
+            raw = f"NATS/1.0\r\n{head}\r\n".encode()
+            command = f"HPUB {subject} {reply} {len(raw)} {len(raw) + payload_size}\r\n".encode()
+        else:
+            raw, command = b"", f"PUB {subject} {reply} {payload_size}\r\n".encode()
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        await self._send_command(b"".join((command, raw, payload, b"\r\n")))
+        if not self._writes_soon() and self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
     async def _flush_pending(self, force_flush: bool = False) -> Any:
+        if force_flush or not self._writes_soon():
+            return await super()._flush_pending(force_flush)
+        flushed = asyncio.get_running_loop().create_future()
+        flushed.set_result(None)
+        return flushed
+
+    def _writes_soon(self) -> bool:
+        """Is what is pending written at the end of this round?"""
+        if self._will_write:
+            return True
         transport = self._transport
         if (
-            force_flush
-            or not _SHORT_OUT
+            not _SHORT_OUT
             or not self.is_connected
             or not isinstance(transport, TcpTransport)
             or transport._io_writer is None
             or transport._io_writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES
         ):
-            return await super()._flush_pending(force_flush)
-        loop = asyncio.get_running_loop()
-        if not self._will_write:
-            self._will_write = True
-            loop.call_soon(self._write_pending)
-        flushed = loop.create_future()
-        flushed.set_result(None)
-        return flushed
+            return False
+        self._will_write = True
+        asyncio.get_running_loop().call_soon(self._write_pending)
+        return True
 
     def _write_pending(self) -> None:
         self._will_write = False

@@ -263,11 +263,11 @@ class Session:
                 if once:
                     raise Conflict(f"process {process}: another event came first") from None
                 continue
+            time = now if at.process is None else max(now, at.process.time)
+            role, digest = wish.role, sealed.digest
             record = Record(
-                sequence, now, "process", process, queue, self.name, wish.role, id, prev, sealed.digest, event
+                sequence, time, "process", process, queue, self.name, role, id, prev, digest, event
             )
-            if at.process is not None:
-                record = replace(record, time=max(now, at.process.time))
             return Story(processes_.evolve(at.process, record), at.judged, sequence)
         raise Conflict(f"process {process}: {MAX_TRIES} other events came first, each time")
 

@@ -73,8 +73,9 @@ def matches(event: Event, subject: Subject) -> bool:
     return kind == subject.kind and ("queued" if name in _QUEUED else name) == subject.event
 
 
+@lru_cache(maxsize=1_024)
 def parse(subject: str) -> Subject | None:
-    """A ledger subject taken apart, or None when it is not of the grammar."""
+    """A ledger subject taken apart, or None when it is not of the grammar. Each is asked for again soon."""
     parts = subject.split(".")
     if parts[0] != "ledger":
         return None

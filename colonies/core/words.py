@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, model_serializer
 
 
 class Words(BaseModel):
@@ -18,20 +18,23 @@ class Words(BaseModel):
 
     EXAMPLE: ClassVar[str] = "{}"
 
+    @model_serializer
     def wire(self) -> dict[str, object]:
         """The plain form for the ledger: canonical words, sizes in bytes, times in seconds; no defaults."""
-        return self.model_dump()
-
-    @model_serializer(mode="wrap")
-    def _plain(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        defaults = _defaults(type(self))
-        dumped: dict[str, object] = dump(self)
         return {
-            # 60 and 60.0 are the same time, so they are written, and digested, the same way.
-            field: int(value) if isinstance(value, float) and value.is_integer() else value
-            for field, value in dumped.items()
-            if getattr(self, field) != defaults[field]
+            field: _plain(value)
+            for field, default in _defaults(type(self)).items()
+            if (value := getattr(self, field)) != default
         }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Words):
+        return value.wire()
+    if isinstance(value, list):
+        return [item.wire() if isinstance(item, Words) else item for item in value]
+    # 60 and 60.0 are the same time, so they are written, and digested, the same way.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @cache

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.actor import quiet_logs, run
-from tests.benchmarks.figures import GROUPS, QUICK, Effort, measure
+from tests.benchmarks.effort import LARGE, QUICK, Effort
+from tests.benchmarks.figures import GROUPS, measure
 
 
 async def _print(names: list[str], effort: Effort) -> None:
@@ -34,7 +35,10 @@ def main() -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(GROUPS)}; all if none is given"
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything, in about 20 s")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in about 30 s")
+    parser.add_argument(
+        "--large", action="store_true", help=f"also a ledger of {LARGE:,} events, in some 10 minutes more"
+    )
     parser.add_argument(
         "--profile", type=Path, metavar="DIR", help="leave cProfiles of the parts and of the client"
     )
@@ -47,6 +51,8 @@ def main() -> int:
         given.profile.mkdir(parents=True, exist_ok=True)
     quiet_logs()
     effort = replace(QUICK if given.quick else Effort(), profile=given.profile)
+    if given.large:
+        effort = replace(effort, sizes=(*effort.sizes, LARGE))
     try:
         run(_print(given.names or list(GROUPS), effort), given.profile and str(given.profile / "client.prof"))
     except (KeyboardInterrupt, asyncio.CancelledError):

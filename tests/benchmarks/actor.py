@@ -9,6 +9,7 @@ It prints `ready`, works until its stdin ends (so that it never outlives whoever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import cProfile
 import json
 import logging
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from colonies_projections.projector import Projector
 
 from colonies import Worker, current, jetstream
 from colonies.creds import Credential
@@ -26,6 +28,8 @@ from colonies.instance import Instance
 from colonies.orchestrator import Orchestrator
 from colonies.session import Session
 from tests.benchmarks import bare
+from tests.benchmarks.marks import WORKER, Marks
+from tests.benchmarks.meter import Meter
 
 STOP_S = 5.0
 
@@ -92,10 +96,35 @@ async def _bare(given: dict[str, Any], ready: asyncio.Event) -> None:
         await client.close()
 
 
-_PARTS: dict[str, Part] = {"worker": _worker, "orchestrator": _orchestrator, "bare": _bare}
+async def _projector(given: dict[str, Any], ready: asyncio.Event) -> None:
+    session = await _session(given)
+    projector = Projector(session, Path(given["creds"]).with_suffix(".sqlite"))
+    projector.ready = ready
+    try:
+        await projector.run()
+    finally:
+        await session.close()
+        await session.ledger.close()
+
+
+_PARTS: dict[str, Part] = {
+    "worker": _worker,
+    "orchestrator": _orchestrator,
+    "projector": _projector,
+    "bare": _bare,
+}
 
 
 async def _act(given: dict[str, Any]) -> None:
+    with contextlib.ExitStack() as stack:
+        if "meter" in given:
+            stack.enter_context(Meter(Path(given["meter"])).installed())
+        if "marks" in given:
+            stack.enter_context(Marks(WORKER).kept(Path(given["marks"])))
+        await _play(given)
+
+
+async def _play(given: dict[str, Any]) -> None:
     ready = asyncio.Event()
     stdin_ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     part = asyncio.create_task(_PARTS[given["part"]](given, ready))

@@ -7,8 +7,6 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,43 +14,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from colonies import codec, subjects
 from colonies.calls import Call
 from colonies.client import Client
-from colonies.core.colony import Colony, Member
+from colonies.core.colony import Colony
 from colonies.core.events import Assigned, Queued
+from colonies.core.members import Held, Member
 from colonies.core.spec import Spec, queue_of
 from colonies.history import examine
 from colonies.ids import new_id
 from colonies.ledger import Stored
 from colonies.nkeys import KeyPair
 from tests.benchmarks.actor import work_functions
+from tests.benchmarks.costs import costs, trip
+from tests.benchmarks.effort import BATCH, BROKER_CAN, CONCURRENCY, Effort, say
 from tests.benchmarks.figure import Figure, median, percentile
 from tests.benchmarks.ground import Ground, Part, cpu_s, resident_bytes
-
-BATCH = 500
-CONCURRENCY = 256
-BROKER_CAN = "the bare broker in the same run"
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How much is measured. `quick` is for a first look; its figures are less steady."""
-
-    processes: int = 2_000
-    round_trips: int = 200
-    submits: int = 1_000
-    rounds: int = 3
-    stored: int = 20_000
-    kills: int = 5
-    signatures: int = 5_000
-    profile: Path | None = None
-
-
-QUICK = Effort(processes=500, round_trips=50, submits=200, rounds=1, stored=4_000, kills=1, signatures=500)
-
-
-def say(text: str) -> None:
-    """Progress, to stderr."""
-    print(f"  {text}", file=sys.stderr, flush=True)
-
+from tests.benchmarks.scale import cold, instances, ledger_size, queues
 
 # --- processes, end to end --------------------------------------------------------------------------
 
@@ -193,7 +168,7 @@ async def signatures(effort: Effort) -> AsyncIterator[Figure]:
     """Sealing and examining one event, beside the bare arithmetic of `cryptography` on the same bytes."""
     account, key = KeyPair.new("account").public, KeyPair.new("user")
     colony = Colony(account, name="bench")
-    colony.members["ann"] = Member("ann", key.public, "user", 0, 0)
+    colony.members["ann"] = Member("ann", "user", (Held(key.public, 0, 0),))
     spec = Spec.parse({"func": "noop", "conditions": {"runtimetype": "bench"}})
     process, event = new_id(), Queued(spec)
     subject = subjects.subject_of(event, process, "ann", queue_of(spec.conditions, 0))
@@ -307,9 +282,15 @@ GROUPS: dict[str, Callable[[Effort], AsyncIterator[Figure]]] = {
     "processes": processes,
     "round_trip": round_trip,
     "submits": submits,
+    "costs": costs,
+    "trip": trip,
     "signatures": signatures,
     "storage": storage,
     "failover": failover,
+    "ledger_size": ledger_size,
+    "queues": queues,
+    "instances": instances,
+    "cold": cold,
 }
 
 

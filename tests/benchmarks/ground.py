@@ -56,10 +56,13 @@ class Part:
 class Ground:
     """A colony `bench`: its broker, its owner, a client, and whatever is started on it."""
 
-    def __init__(self, *, lease_s: float = 10.0, profile: Path | None = None) -> None:
+    def __init__(self, *, lease_s: float = 10.0, profile: Path | None = None, watch: str = "") -> None:
+        """`watch`: `meter` or `marks`, which every part then keeps in a file of the folder."""
         self.lease_s = lease_s
+        self.watch = watch
         self.server: EmbeddedServer
         self.folder: Path
+        self.parts: dict[str, Part] = {}  # the last one started of each kind
         self._profile = profile
         self._stack = AsyncExitStack()
 
@@ -122,6 +125,13 @@ class Ground:
         self._stack.push_async_callback(client.close)
         return client
 
+    async def session(self, name: str, role: str) -> Session:
+        """Any other member's session in this process, closed with the ground."""
+        session = await self._session(Credential.read(await self.member(name, role)))
+        self._stack.push_async_callback(session.ledger.close)
+        self._stack.push_async_callback(session.close)
+        return session
+
     async def bare(self) -> bare.Publisher:
         """The limit's two sides: its worker in a process of its own, its publisher here."""
         credential = self._unrestricted()
@@ -150,11 +160,20 @@ class Ground:
     async def orchestrator(self) -> Part:
         return await self.start("orchestrator", creds=await self.member("orchestrator", "service"))
 
+    def watched(self, part: str) -> Path:
+        """Where a part keeps its meter or marks."""
+        return self.folder / f"{part}.{self.watch}"
+
+    async def projector(self) -> Part:
+        return await self.start("projector", creds=await self.member("viewer", "observer"))
+
     async def start(self, part: str, *, creds: Path, **given: Any) -> Part:
         """Start a part and wait until it is ready."""
         given |= {"part": part, "url": self.url, "creds": str(creds)}
         if self._profile is not None:
             given["profile"] = str(self._profile / f"{part}.prof")
+        if self.watch:
+            given[self.watch] = str(self.watched(part))
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -165,7 +184,7 @@ class Ground:
             cwd=ROOT,
             start_new_session=True,
         )
-        started = Part(process)
+        started = self.parts[part] = Part(process)
         self._stack.push_async_callback(started.stop)
         assert process.stdout is not None
         async with asyncio.timeout(READY_S):
@@ -176,6 +195,11 @@ class Ground:
 
 def cpu_s(pid: int) -> float:
     """The processor time that a process has used so far, in seconds; nan where the system does not tell."""
+    tasks = Path(f"/proc/{pid}/task")
+    try:
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+    except OSError:
+        pass  # a thread ended at this moment, or a kernel without it: in ticks of 10 ms, then
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

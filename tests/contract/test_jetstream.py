@@ -157,6 +157,21 @@ async def test_no_header_hides_or_disguises_what_is_stored(ledger_of: Door, head
 # --- a broker that dies and returns -----------------------------------------------------------------
 
 
+async def test_a_headers_value_is_one_line_whatever_is_in_it(ledger_of: Door) -> None:
+    ann = await ledger_of("ann", "user")
+    heard: list[dict[str, str]] = []
+    await ann.client().listen("feed.process.>", lambda msg: heard.append(msg.headers))
+
+    headers = {"One": "a\r\nTwo: b", "Three": "c\nFour: d", "Five": "e\rf"}
+    for process, given in (("A", headers), ("B", {"Plain": "as it is"})):
+        await ann.client().publish(offer(process), b"x", headers=dict(given))
+    await until(lambda: len(heard) == 2, "both are heard")
+
+    assert headers.keys() <= heard[0].keys()
+    assert not {"Two", "Four"} & heard[0].keys()
+    assert heard[1]["Plain"] == "as it is"
+
+
 async def test_what_was_in_flight_when_the_broker_was_killed_is_of_unknown_fate_at_once(
     colony: RunningColony, ledger_of: Door
 ) -> None:
