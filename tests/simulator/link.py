@@ -63,7 +63,7 @@ class Network:
         self.calm = False
         self.crash: Callable[[Host], None] = lambda host: None
         self.trace: Callable[..., None] | None = None
-        self.subscribers: dict[str, list[SimSubscription]] = {}  # by the kind of entity
+        self.subscribers: dict[str, list[SimSubscription]] = {}  # by the kind of entity, or ">"
         broker.redelivery_s = self._redelivery_s
 
     def latency_s(self) -> float:
@@ -115,7 +115,7 @@ class Network:
         """To all who listen, in order, unless it gets lost."""
         feed = "feed" + stored.subject[6:]
         tokens = feed.split(".")
-        for subscriber in self.subscribers.get(tokens[1], ()):
+        for subscriber in (*self.subscribers.get(tokens[1], ()), *self.subscribers.get(">", ())):
             host = subscriber.host
             if host.up and not host.dead and subscriber.wants(tokens):
                 if not self.calm and self.faults.lose_feed and self.random() < self.faults.lose_feed:
