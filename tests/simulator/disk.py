@@ -66,9 +66,7 @@ class Connection:
         await self._do(_said(script), lambda: self._db.executescript(script).close())
 
     async def execute_fetchall(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        rows: list[Any] = await self._do(
-            _said(query), lambda: self._db.execute(query, parameters).fetchall()
-        )
+        rows: list[Any] = await self._do(_said(query), lambda: self._db.execute(query, parameters).fetchall())
         return rows
 
 

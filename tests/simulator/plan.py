@@ -10,7 +10,7 @@ Action = Literal["ok", "error", "fail", "later", "hang"]
 
 INSTANCES = (*[["w1"]] * 5, *[["w1", "w1"]] * 2, *[["w1", "w2"]] * 2, ["w1", "w1", "w2"])  # of each member
 LEASES_S = (2.0, 3.0)
-PROJECTED = 1 / 8  # of all lifetimes
+PROJECTED = 1 / 12  # of all lifetimes
 NOBODY = "w9"  # a worker that is named and never there
 
 

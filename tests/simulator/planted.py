@@ -368,7 +368,7 @@ BUGS = [
     Bug("a result believed unverified", believes_what_it_hears, 3_000),
     Bug("the feed is trusted to lose nothing", trusts_the_feed_to_lose_nothing, 1_000),
     Bug("position saved before view", position_before_view, 500),
-    Bug("view saved before position", view_before_position, 500),
+    Bug("view saved before position", view_before_position, 1_000),
     Bug("the fold is not saved with its rows", folded_in_memory_only, 500),
     Bug("the projector trusts the feed to lose nothing", feed_wakes_alone, 2_000),
 ]

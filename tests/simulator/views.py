@@ -1,6 +1,7 @@
 """What must hold of the projector: every event is folded once, and its rows are those of the whole ledger.
 
-The file of its views lies in a folder of the lifetime's own and outlives the machine. It is read from outside.
+The file of its views lies in a folder of the lifetime's own and outlives the machine,
+and is read from outside.
 """
 
 from __future__ import annotations
