@@ -1,12 +1,12 @@
 """What must hold of the projector: every event is folded once, and its rows are those of the whole ledger.
 
-The file of its views lies in a folder of the lifetime's own and outlives the machine,
-and is read from outside.
+The file of its views lies in a folder of the lifetime's own, outlives the machine, and is read from outside.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,8 @@ from colonies_projections.view import Asked, Batch, Snapshot, Write
 from colonies.history import History, Judged
 from tests.simulator.oracle import Life
 
-MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
+_SHM = "/dev/shm"  # a file system in memory, where there is one
+FOLDERS = _SHM if os.access(_SHM, os.W_OK) else None
 
 
 class Folded:
@@ -47,9 +48,7 @@ class Views:
     """The views of one lifetime."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="colonies-simulator-", dir=MEMORY if MEMORY.is_dir() else None
-        )
+        self._folder = tempfile.TemporaryDirectory(prefix="colonies-simulator-", dir=FOLDERS)
         self.path = Path(self._folder.name) / "views.sqlite3"
         self._db = sqlite3.connect(self.path, isolation_level=None)
 
