@@ -28,6 +28,7 @@ MEMBERS: dict[str, str] = {
     "w1": "worker",
     "w2": "worker",
     "orch": "service",
+    "obs": "observer",
 }
 PRIORITIES = (0,)  # what is declared; others the clients declare
 

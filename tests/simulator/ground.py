@@ -13,12 +13,15 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import structlog
+from colonies_projections import projector, store
 
 from colonies import codec, ids, nkeys, orchestrator, outcome, pulling, subjects
 from colonies.witness import HighWater
+from tests.simulator.link import Network
 from tests.simulator.loop import Task, VirtualLoop
 
 MEMO = 65_536
@@ -30,6 +33,7 @@ class Ground:
 
     def __init__(self) -> None:
         self.loop: VirtualLoop | None = None
+        self.network: Network | None = None
         self.random = random.Random(0)
         self.count = 0
         self.marks: dict[str, HighWater] = {}
@@ -117,6 +121,12 @@ def _remember(colony: str, seen: HighWater) -> None:
         GROUND.marks[colony] = seen
 
 
+def _discard(path: Path) -> None:
+    """Nothing in this world makes a file unusable."""
+    GROUND.complain(f"the views are built anew: {sys.exc_info()[1]}")
+    store.discard(path)
+
+
 def lay() -> Ground:
     """Put it beneath the code. Once in a process."""
     time.monotonic = time.time = _now
@@ -131,9 +141,14 @@ def lay() -> Ground:
     orchestrator.recall = lambda colony: GROUND.marks.get(colony, HighWater())
     orchestrator.remember = _remember
     orchestrator.LOOK_S = LOOK_S
+    from tests.simulator import disk
+
+    store.aiosqlite = disk  # type: ignore[assignment]
+    projector.discard = _discard
     orchestrator.set = ShuffledSet  # type: ignore[attr-defined]
     # What is pure and asked again for the same bytes by every reader is worked out once.
     subjects.parse = functools.lru_cache(MEMO)(subjects.parse)
+    store.version = functools.lru_cache(store.version)
     codec.open_ = functools.lru_cache(MEMO)(codec.open_)
     codec.Opened.event = _event_once(codec.Opened.event)  # type: ignore[method-assign]
     codec.Opened.is_signed_by = _signed_once(codec.Opened.is_signed_by)  # type: ignore[method-assign]

@@ -45,6 +45,7 @@ class Host(Machine):
         self.instance = ""  # the id of the worker's instance on it
         self.heard_at = 0.0
         self.reconnected_at: float | None = None
+        self.on_crash: list[Callable[[], object]] = []  # what its operating system closes
 
     def trouble(self, until: float) -> None:
         """Something happens to it, until then."""
@@ -62,7 +63,7 @@ class Network:
         self.calm = False
         self.crash: Callable[[Host], None] = lambda host: None
         self.trace: Callable[..., None] | None = None
-        self.subscribers: dict[str, list[SimSubscription]] = {}  # by the kind of entity
+        self.subscribers: dict[str, list[SimSubscription]] = {}  # by the kind of entity, or ">"
         broker.redelivery_s = self._redelivery_s
 
     def latency_s(self) -> float:
@@ -77,6 +78,30 @@ class Network:
     def stale_s(self) -> float:
         return self.faults.stale_s * self.random() if self.faults.stale_s else 0.0
 
+    def effect(self, host: Host, doing: str, effect: Callable[..., Any], *args: Any) -> Any:
+        """What a call brings about at the broker or on the disk, if its machine lives so long."""
+        if host.dead:
+            raise asyncio.CancelledError
+        host.calls += 1
+        crash = host.calls == host.crash_at and not self.calm
+        if crash and not host.crash_after:
+            self.crash(host)
+            raise asyncio.CancelledError
+        loop = self.loop
+        loop.machine = loop.nobody  # what it plans there outlives the machine that asked
+        try:
+            outcome = effect(*args)
+        except ColoniesError as error:
+            outcome = error
+        finally:
+            loop.machine = host
+        if self.trace is not None:
+            self.note(host, doing, *args, "->", outcome)
+        if crash:
+            self.crash(host)
+            raise asyncio.CancelledError
+        return outcome
+
     def at_broker(self, effect: Callable[..., Any], *args: Any) -> Any:
         """What happens at the broker is nobody's: its timers outlive the machine that asked."""
         loop, machine = self.loop, self.loop.machine
@@ -90,7 +115,7 @@ class Network:
         """To all who listen, in order, unless it gets lost."""
         feed = "feed" + stored.subject[6:]
         tokens = feed.split(".")
-        for subscriber in self.subscribers.get(tokens[1], ()):
+        for subscriber in (*self.subscribers.get(tokens[1], ()), *self.subscribers.get(">", ())):
             host = subscriber.host
             if host.up and not host.dead and subscriber.wants(tokens):
                 if not self.calm and self.faults.lose_feed and self.random() < self.faults.lose_feed:
@@ -258,31 +283,6 @@ class SimLedger:
 
     # --- on the way ----------------------------------------------------------------------------------
 
-    def _effect(self, doing: str, effect: Callable[..., Any], *args: Any) -> Any:
-        """What a request brings about at the broker, if its machine lives so long."""
-        host = self.host
-        if host.dead:
-            raise asyncio.CancelledError
-        host.calls += 1
-        crash = host.calls == host.crash_at and not self.network.calm
-        if crash and not host.crash_after:
-            self.network.crash(host)
-            raise asyncio.CancelledError
-        loop = self._loop
-        loop.machine = loop.nobody  # what it plans there outlives the machine that asked
-        try:
-            outcome = effect(*args)
-        except ColoniesError as error:
-            outcome = error
-        finally:
-            loop.machine = host
-        if self.network.trace is not None:
-            self.network.note(host, doing, *args, "->", outcome)
-        if crash:
-            self.network.crash(host)
-            raise asyncio.CancelledError
-        return outcome
-
     async def _ask(self, doing: str, effect: Callable[..., Any], *args: Any) -> Any:
         if not self.host.up or self._closed:
             await self._wait_connected()
@@ -297,7 +297,7 @@ class SimLedger:
         if not network.calm and self._is_troubled(doing, args):
             self._in_trouble(future, doing, effect, args)
         else:
-            outcome = self._effect(doing, effect, *args)
+            outcome = network.effect(host, doing, effect, *args)
             self._loop.call_at(self._loop.now + network.latency_s(), self._settle, future, outcome)
         return future
 
@@ -316,7 +316,7 @@ class SimLedger:
         host.trouble(now + 0.2 + delay_s)
         network.note(host, ("loses", "gets no answer to", "is slow with", "waits for")[kind], doing)
         if kind == 1 or kind == 3:
-            outcome = self._effect(doing, effect, *args)
+            outcome = network.effect(host, doing, effect, *args)
             if kind == 3:
                 network.later(host, now + delay_s, self._settle_late, future, outcome)
         elif kind == 2:
@@ -336,7 +336,7 @@ class SimLedger:
         if self.host.dead or future.done() or not self.host.up:
             return
         try:
-            outcome = self._effect(doing, effect, *args)
+            outcome = self.network.effect(self.host, doing, effect, *args)
         except asyncio.CancelledError:
             return
         self._loop.call_at(self._loop.now + delay_s, self._settle_late, future, outcome)
@@ -374,7 +374,7 @@ class SimLedger:
             host.trouble(self._loop.now)
             network.note(host, "loses", doing, *args)
             return
-        self._effect(doing, effect, *args)
+        network.effect(host, doing, effect, *args)
 
     def to_here(self, callback: Callable[..., object], *args: Any, doing: str = "end") -> None:
         """From the broker, in order with all else that comes; an offer may get lost or be late."""

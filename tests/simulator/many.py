@@ -31,7 +31,7 @@ def lay() -> None:
     lay()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(5_000, 10, 10)
 
 
 def _live(seeds: range) -> tuple[int, list[Failure], float]:

@@ -10,6 +10,7 @@ Action = Literal["ok", "error", "fail", "later", "hang"]
 
 INSTANCES = (*[["w1"]] * 5, *[["w1", "w1"]] * 2, *[["w1", "w2"]] * 2, ["w1", "w1", "w2"])  # of each member
 LEASES_S = (2.0, 3.0)
+PROJECTED = 1 / 12  # of all lifetimes
 NOBODY = "w9"  # a worker that is named and never there
 
 
@@ -68,6 +69,7 @@ class Plan:
     faults: Faults = field(default_factory=Faults)
     mishaps: list[Mishap] = field(default_factory=list)
     crashes: list[tuple[int, int, bool, float]] = field(default_factory=list)
+    projector: list[tuple[int, bool]] | None = None  # is there one, and at which calls it crashes in turn
     calm_at: float = 0.0
 
     def bound_s(self) -> float | None:
@@ -115,6 +117,9 @@ def draw(seed: int) -> Plan:
             item.spec.pop("maxexectime", None)
             item.actions = [("error" if what == "hang" else what, s, d) for what, s, d in item.actions]
     _misfortune(plan, random, long)
+    if random.random() < PROJECTED:
+        crashes = range(random.choice([0, 1, 1, 2, 3]))
+        plan.projector = [(1 + int(80 * random.random() ** 1.5), random.random() < 0.5) for _ in crashes]
     return plan
 
 

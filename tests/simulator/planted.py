@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from colonies_projections import projector
+from colonies_projections.projector import Projector
+from colonies_projections.store import Position, Store
+
 from colonies import instance, session
 from colonies.client import Client
 from colonies.core import process as processes
@@ -301,6 +305,46 @@ def trusts_the_feed_to_lose_nothing() -> list[Patch]:
     return [(Watcher, "_read_again", lambda self: None)]
 
 
+# --- the projector ------------------------------------------------------------------------------------
+
+
+def position_before_view() -> list[Patch]:
+    """How far it is is committed before the rows that came of it: a crash in between loses them."""
+    real = Store.commit
+
+    async def commit(self: Store, position: Position, *rows: Any) -> None:
+        await real(self, position, (), None, ())
+        await real(self, position, *rows)
+
+    return [(Store, "commit", commit)]
+
+
+def view_before_position() -> list[Patch]:
+    """The rows are committed before how far they go: after a crash in between, a batch is folded again."""
+    real = Store.commit
+
+    async def commit(self: Store, position: Position, *rows: Any) -> None:
+        await real(self, self.position, *rows)
+        await real(self, position, (), None, ())
+
+    return [(Store, "commit", commit)]
+
+
+def folded_in_memory_only() -> list[Patch]:
+    """Only the rows are kept: a projector that starts again does not know the processes any more."""
+    real = Store.commit
+
+    async def commit(self: Store, position: Position, processes: Any, *rows: Any) -> None:
+        await real(self, position, (), *rows)
+
+    return [(Store, "commit", commit)]
+
+
+def feed_wakes_alone() -> list[Patch]:
+    """The projector reads when it hears something, and only then."""
+    return [(projector, "POLL_S", 1e6), (Projector, "_on_gap", lambda self: None)]
+
+
 BUGS = [
     Bug("no guard on complete", no_guard_on_complete, 3_000),
     Bug("an unknown outcome taken for done", unknown_taken_for_done, 2_000),
@@ -323,4 +367,8 @@ BUGS = [
     Bug("a backoff that nobody ends", forgets_timers, 200),
     Bug("a result believed unverified", believes_what_it_hears, 3_000),
     Bug("the feed is trusted to lose nothing", trusts_the_feed_to_lose_nothing, 1_000),
+    Bug("position saved before view", position_before_view, 500),
+    Bug("view saved before position", view_before_position, 1_000),
+    Bug("the fold is not saved with its rows", folded_in_memory_only, 500),
+    Bug("the projector trusts the feed to lose nothing", feed_wakes_alone, 2_000),
 ]

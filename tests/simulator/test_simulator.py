@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.simulator.plan import draw
 from tests.simulator.planted import BUGS
 
 ROOT = Path(__file__).parents[2]
@@ -44,11 +45,12 @@ def test_twenty_thousand_lifetimes_keep_every_promise() -> None:
 
 
 def test_a_seed_replays_exactly_whatever_the_process_and_its_hashes() -> None:
-    runs = [simulator("--digests", "--seeds", "60", "--from", "500", PYTHONHASHSEED=h) for h in ("1", "2")]
+    runs = [simulator("--digests", "--seeds", "120", "--from", "500", PYTHONHASHSEED=h) for h in ("1", "2")]
 
     assert [run.returncode for run in runs] == [0, 0], runs[0].stdout + runs[0].stderr
-    assert len(runs[0].stdout.splitlines()) == 60
+    assert len(runs[0].stdout.splitlines()) == 120
     assert runs[0].stdout == runs[1].stdout
+    assert any(draw(seed).projector is not None for seed in range(500, 620))
 
 
 def test_a_seed_tells_its_lifetime_in_full() -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from colonies_projections.projector import Projector
+
 from colonies import codec, current
 from colonies.client import Client, PartlySubmitted
 from colonies.core.capacity import Capacity
@@ -28,9 +30,12 @@ from tests.simulator.link import Host, Network, SimLedger, SimSubscription
 from tests.simulator.loop import VirtualLoop
 from tests.simulator.oracle import Life
 from tests.simulator.plan import Mishap, Plan, draw
+from tests.simulator.views import ALL, Views
 from tests.simulator.witness import Seen, Witness
 
 JUNK = "mallory"
+LOOK_S = 0.1
+FOLLOW_S = 30.0  # from then on until the projector has read it all, at most
 QUIET_S = 400.0  # from the last misfortune to the end of all work, at most
 RESTART_S = 0.05
 BACKOFF_S = 0.2
@@ -102,7 +107,8 @@ class World(VirtualLoop):
         GROUND.begin(self, self._seed, lambda text: self.witness.broken(text))  # noqa: PLW0108
         self.founded: Founded = founded(plan.lease_s, plan.declared)
         self.broker = Broker(self, self.founded.colony, self.founded.events)
-        self.network = Network(self, self.broker, plan.faults, self._seed)
+        self.network = GROUND.network = Network(self, self.broker, plan.faults, self._seed)
+        self.views = Views() if plan.projector is not None else None
         self.witness = Witness(plan, self, self.founded.colony, MEMBERS)
         self.network.crash = self.crash
         self.broker.on_stored = self._stored
@@ -112,7 +118,7 @@ class World(VirtualLoop):
         self._over = False
         self._programs: list[tuple[Host, Callable[[Host], Coroutine[Any, Any, None]]]] = []
         self._instances: dict[str, Instance] = {}
-        self._crashes = {machine: (call, after, down) for machine, call, after, down in plan.crashes}
+        self._crashes = {machine: [(call, after)] for machine, call, after, _ in plan.crashes}
         if tracing:
             self.network.trace = self._note
 
@@ -154,6 +160,9 @@ class World(VirtualLoop):
                 await self._be_client(host, mine)
 
             self._add(f"u1.{number}", "u1", be_client)
+        if plan.projector is not None:
+            self._crashes[len(self._programs)] = list(plan.projector)
+            self._add("obs.0", "obs", self._be_projector)
         for mishap in plan.mishaps:
             self.broker.plan(self.began + mishap.at, self._befall, mishap)
         if plan.calm_at:
@@ -166,9 +175,9 @@ class World(VirtualLoop):
         self._start(index, host)
 
     def _start(self, index: int, host: Host) -> None:
-        crash = self._crashes.pop(index, None)
-        if crash is not None:
-            host.crash_at, host.crash_after = crash[0], crash[1]
+        crashes = self._crashes.get(index)
+        if crashes:
+            host.crash_at, host.crash_after = crashes.pop(0)
         host.lag_ns = int(self.plan.faults.lag_s * self._seed.random() * 1e6) * 1_000
         self._programs[index] = (host, self._programs[index][1])
         self.network.later(host, self.now, self._boot, index, host)
@@ -204,12 +213,15 @@ class World(VirtualLoop):
         host.dead = True
         for link in host.links:
             link.broke(self._seed.random() < 0.5)
+        for close in host.on_crash:
+            close()
         self.witness.crashed(host)
         index = next(i for i, (found, _) in enumerate(self._programs) if found is host)
         if host.paused:
             self.resume(host)
         self.network.later(host, self.now, _end_all, host)
-        down = self._seed.random() * 2.0 if down_s is None else down_s
+        soon = 4 if host.member == "obs" else 1  # where its last event may be too new for a stale read
+        down = 2.0 * self._seed.random() ** soon if down_s is None else down_s
         self.broker.plan(self.now + down, self._start_anew, index, host)
 
     def _start_anew(self, index: int, before: Host) -> None:
@@ -361,6 +373,15 @@ class World(VirtualLoop):
             await session.close()
             await ledger.close()
 
+    async def _be_projector(self, host: Host) -> None:
+        assert self.views is not None
+        session, ledger = await self._session(host)
+        try:
+            await Projector(session, self.views.path, ALL).run()
+        finally:
+            await session.close()
+            await ledger.close()
+
     async def _be_client(self, host: Host, mine: list[Seen]) -> None:
         session, _ = await self._session(host)
         client = Client(session)
@@ -452,8 +473,8 @@ class World(VirtualLoop):
         self.build()
         bound_s = self.plan.bound_s()
         until = self.began + (QUIET_S + self.plan.calm_at if bound_s is None else bound_s)
-        while not self.witness.failures and not self.witness.done() and self.now < until:
-            self.run(until)
+        self._work(until)
+        self._let_views_follow(until)
         if not self.witness.failures:
             self.witness.at_the_end()
             self._verify()
@@ -468,17 +489,38 @@ class World(VirtualLoop):
         self._power_off()
         return result
 
+    def _work(self, until: float) -> None:
+        while not self.witness.failures and not self.witness.done() and self.now < until:
+            self.run(until)
+
+    def _let_views_follow(self, until: float) -> None:
+        """The projector has some time to read the end of it. What comes late meanwhile may be new work."""
+        if self.views is None:
+            return
+        followed_by = max(self.now, self.began + self.plan.calm_at) + FOLLOW_S
+        while not self.witness.failures and self.now < followed_by:
+            if self.views.position() == len(self.broker.events):
+                return
+            self.run(self.now + LOOK_S)
+            if not self.witness.done():
+                self._work(until)
+                followed_by = max(self.now, followed_by) + FOLLOW_S
+
     def _verify(self) -> None:
         """The real fold finds nothing wrong either, and agrees with ours on every process."""
-        history = History(self.founded.view())
+        history, fold = History(self.founded.view()), []
         for stored in self.broker.events[len(self.founded.events) :]:
             judged = history.add(stored)
+            fold.append(judged)
             if judged.verdict.valid == (stored.sequence in self.witness.junk):
                 self.witness.broken(f"verify: {judged.verdict.rule}", stored.subject)
         for id, life in self.witness.lives.items():
             found = history.processes.get(id)
             if found is None or found.state != life.state or found.failures != life.failures:
                 self.witness.broken(f"verify says {found.state if found else None}, it is {life.state}", id)
+        if self.views is not None:
+            last = len(self.broker.events)
+            self.views.check(last, fold, history, self.witness.lives, self.witness.broken)
 
     def _power_off(self) -> None:
         self._over = True
@@ -498,6 +540,11 @@ class World(VirtualLoop):
         else:
             left = [task for host, _ in self._programs for task in host.tasks if not task.done()]
             failures.append(f"{left[0]} does not end")
+        for host, _ in self._programs:
+            for close in host.on_crash:
+                close()
+        if self.views is not None:
+            self.views.close()
         self.witness.failures[:] = failures
 
 
@@ -516,6 +563,8 @@ def _shown(one: object) -> str:
         return f"<{len(one)} bytes>"
     if isinstance(one, Stored):
         return f"#{one.sequence}"
+    if isinstance(one, tuple):
+        return "(" + " ".join(_shown(item) for item in one) + ")"
     if isinstance(one, list):
         return "[" + " ".join(_shown(item) for item in one) + "]"
     if callable(one):

@@ -1,0 +1,131 @@
+"""What must hold of the projector: every event is folded once, and its rows are those of the whole ledger.
+
+The file of its views lies in a folder of the lifetime's own, outlives the machine, and is read from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from colonies_projections import store
+from colonies_projections.projector import VIEWS
+from colonies_projections.view import Asked, Batch, Snapshot, Write
+
+from colonies.history import History, Judged
+from tests.simulator.oracle import Life
+
+_SHM = "/dev/shm"  # a file system in memory, where there is one
+FOLDERS = _SHM if os.access(_SHM, os.W_OK) else None
+
+
+class Folded:
+    """A view of our own: each event that was folded, as often as it was."""
+
+    name: ClassVar[str] = "folded_events"
+    version: ClassVar[int] = 1
+    tables: ClassVar[str] = "CREATE TABLE folded_events (sequence INTEGER, verdict TEXT);"
+    filters: ClassVar[Mapping[str, Sequence[str] | None]] = {}
+
+    def fold(self, batch: Batch) -> Iterable[Write]:
+        rows = [(judged.stored.sequence, judged.verdict.kind) for judged in batch.judged]
+        yield "INSERT INTO folded_events VALUES (?, ?)", rows
+
+    async def answer(self, asked: Asked, at: Snapshot) -> list[dict[str, Any]]:
+        return []
+
+
+ALL = (*VIEWS, Folded)
+
+
+class Views:
+    """The views of one lifetime."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="colonies-simulator-", dir=FOLDERS)
+        self.path = Path(self._folder.name) / "views.sqlite3"
+        self._db = sqlite3.connect(self.path, isolation_level=None)
+
+    def position(self) -> int:
+        """What was committed of it; 0 if there is no file yet."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            for (position,) in self._db.execute("SELECT position FROM projector"):
+                return int(position)
+        return 0
+
+    def close(self) -> None:
+        self._db.close()
+        self._folder.cleanup()
+
+    def check(
+        self,
+        last: int,
+        judged: list[Judged],
+        history: History,
+        lives: Mapping[str, Life],
+        broken: Callable[..., None],
+    ) -> None:
+        """`last` is the ledger's end; `judged` and `history` are a fold of all that is not its founding."""
+        if self.position() != last:
+            broken(f"the views stay at {self.position()}, and the ledger ends at {last}")
+            return
+        folded = [row[0] for row in self._db.execute("SELECT sequence FROM folded_events ORDER BY sequence")]
+        if folded != list(range(1, last + 1)):
+            twice = sorted({n for n in folded if folded.count(n) > 1})
+            never = sorted(set(range(1, last + 1)) - set(folded))
+            broken(f"the projector folded {twice} more than once, and {never} never")
+        told = {id: (state, n) for id, state, n in self._db.execute(_TOLD)}
+        for id in told.keys() | lives.keys():
+            life = lives.get(id)
+            truth = (life.state, len(life.attempts)) if life is not None else None
+            if told.get(id) != truth:
+                broken(f"the views tell {told.get(id)}, it is {truth}", id)
+        anew = _rebuilt(judged, history)
+        for table, order in _TABLES:
+            query = f"SELECT * FROM {table} ORDER BY {order}"
+            ours, theirs = self._db.execute(query).fetchall(), anew.execute(query).fetchall()
+            if ours != theirs:
+                broken(f"the rows of {table} are not those of a rebuild", _difference(ours, theirs))
+        self._check_fold(history, broken)
+
+    def _check_fold(self, history: History, broken: Callable[..., None]) -> None:
+        """What the projector would go on with is the fold itself."""
+        packed = {id: store._packed(process) for id, process in history.processes.items()}
+        if dict(self._db.execute("SELECT id, process FROM folded")) != packed:
+            broken("the folded processes are not those of a rebuild")
+        for (colony,) in self._db.execute("SELECT folded FROM projector"):
+            if store._unpacked(store._COLONY, colony) != history.colony:
+                broken("the folded colony is not that of a rebuild")
+
+
+_TOLD = "SELECT id, state, json_array_length(attempts) FROM processes"
+_TABLES = (("processes", "sequence"), ("workers", "sequence"))
+
+
+@lru_cache(1)
+def _empty() -> sqlite3.Connection:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.executescript("".join(view.tables for view in VIEWS))
+    return db
+
+
+def _rebuilt(judged: list[Judged], history: History) -> sqlite3.Connection:
+    """The rows of the whole ledger in one batch."""
+    db = _empty()
+    for table, _ in _TABLES:
+        db.execute(f"DELETE FROM {table}")
+    batch = Batch(judged, history.processes)
+    for make in VIEWS:
+        for statement, rows in make().fold(batch):
+            db.executemany(statement, rows)
+    return db
+
+
+def _difference(ours: list[Any], theirs: list[Any]) -> str:
+    return f"{[row for row in ours if row not in theirs]} for {[row for row in theirs if row not in ours]}"
