@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 from pydantic import BaseModel, ValidationError
 
-from colonies.core.events import EVENT, Approved, Event, Genesis
+from colonies.core.events import EVENT, Approved, Event, Genesis, Rotated
 from colonies.core.names import shown
 from colonies.errors import Invalid
 from colonies.nkeys import KeyPair, Kind, kind_of, verify
@@ -83,6 +83,22 @@ class Opened:
 def context(colony: str, subject: str) -> bytes:
     """What is signed before the payload."""
     return f"colonies/{VERSION}:{colony}:{subject}\n".encode(errors="surrogatepass")
+
+
+def consent_to(colony: str, name: str, former: str, key: str) -> bytes:
+    """What both keys sign when the member `name` changes its key from `former` to `key`.
+
+    To log in, a member signs whatever text the broker sends. So this is no text: no UTF-8 has its first byte.
+    """
+    return b"\xff" + f"colonies/{VERSION}:{colony}:consent:{name}:{former}:{key}\n".encode()
+
+
+def agreed(colony: str, name: str, event: Rotated) -> bool:
+    """Did both keys consent to this change?"""
+    statement = consent_to(colony, name, event.former, event.key)
+    return verify(event.key, statement, event.consent) and verify(
+        event.former, statement, event.former_consent
+    )
 
 
 def seal(
@@ -160,6 +176,8 @@ def _check_keys(event: Event) -> None:
     match event:
         case Approved(key=key):
             keys = [(key, "user")]
+        case Rotated(key=key, former=former):
+            keys = [(key, "user"), (former, "user")]
         case Genesis(owner_key=key, roles=roles):
             keys = [(key, "user"), *((role_key, "account") for role_key in roles.values())]
         case _:

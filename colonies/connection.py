@@ -5,13 +5,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import time
+from collections.abc import AsyncIterator
 from types import TracebackType
 
 from colonies import contexts, jetstream
 from colonies.blocking import BlockingClient
 from colonies.client import Client
+from colonies.creds import Credential
+from colonies.errors import ColoniesError
 from colonies.session import Session
+
+NEW_KEY_S = 2.0
+POLL_S = 0.05
+
+
+@contextlib.asynccontextmanager
+async def session_of(url: str, credential: Credential) -> AsyncIterator[Session]:
+    """A session of this member. Raises Unavailable, Refused, NotFound (there is no colony yet)."""
+    session = await _open(url, credential)
+    try:
+        yield session
+    finally:
+        await session.close()
+        await session.ledger.close()
 
 
 async def open_session(
@@ -19,8 +39,11 @@ async def open_session(
 ) -> Session:
     """Log in and read who is who. Raises NotFound, Invalid, Unavailable, Refused."""
     found = contexts.resolve(context, url, creds)
-    credential = contexts.credential_of(found)
-    ledger = await jetstream.connect(found.url, credential)
+    return await _open(found.url, contexts.credential_of(found))
+
+
+async def _open(url: str, credential: Credential) -> Session:
+    ledger = await jetstream.connect(url, credential)
     session = Session(ledger, credential.name, credential.keypair)
     try:
         return await session.open()
@@ -28,6 +51,29 @@ async def open_session(
         await session.close()
         await ledger.close()
         raise
+
+
+async def rekeyed(
+    session: Session,
+    *,
+    context: str | None = None,
+    url: str | None = None,
+    creds: str | os.PathLike[str] | None = None,
+) -> bool:
+    """Is there another key of this member where its credential was, so that it can go on with that?
+
+    Asked when the broker let it in no more; a change of keys replaces the file a moment after the ledger has
+    it, so it waits up to NEW_KEY_S seconds.
+    """
+    deadline = time.monotonic() + NEW_KEY_S
+    while True:
+        with contextlib.suppress(ColoniesError):
+            found = contexts.credential_of(contexts.resolve(context, url, creds))
+            if found.name == session.name and found.keypair != session.keypair:
+                return True
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(POLL_S)
 
 
 class Connecting:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from colonies.errors import Invalid, NotFound
 from colonies.files import read_small
 from colonies.nkeys import KeyPair
 from colonies.roles import INBOX
+from colonies.show import to_the_second
 
 MAX_FILE_BYTES = 64 * 1024
 
@@ -51,7 +53,7 @@ class Credential:
     """A member's name, key and token. `colony` is the account's public key.
 
     `role` is what the token says for people to read, None if it says nothing; the permissions come from the
-    key that signed it.
+    key that signed it. `expires` is a Unix time in seconds, None if it has no end.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Credential:
     keypair: KeyPair
     colony: str
     role: str | None
+    expires: int | None = None
 
     @classmethod
     def of(cls, token: str, keypair: KeyPair) -> Credential:
@@ -76,6 +79,7 @@ class Credential:
             keypair=keypair,
             colony=body.get("issuer_account", claims["iss"]),
             role=roles[0] if roles else None,
+            expires=claims.get("exp"),
         )
 
     @classmethod
@@ -92,7 +96,12 @@ class Credential:
     @classmethod
     def read(cls, path: Path) -> Credential:
         """The credential in a file. Raises NotFound, or Invalid naming the file and what would be right."""
-        text = read_secret(path, "credential")
+        try:
+            text = read_secret(path, "credential")
+        except NotFound as error:
+            raise NotFound(
+                f"{error}; ask for one with `colonies member request`, or name another with --creds"
+            ) from None
         try:
             return cls.parse(text)
         except Invalid as error:
@@ -107,6 +116,16 @@ class Credential:
     def write(self, path: Path) -> None:
         """Writes the `.creds` file, or replaces it. Raises Invalid if the place cannot be written."""
         write_secret(path, self.text())
+
+    def why_refused(self) -> str:
+        """Why a broker may not accept it, as far as it tells itself by this machine's clock; what to do."""
+        if self.expires is None or time.time() < self.expires:
+            return (
+                "it is revoked, replaced by a new key, expired or of another colony; install the new one, or "
+                "ask an owner for a member of another name (`colonies member request`)"
+            )
+        ended = to_the_second(max(0, self.expires) * 1_000_000_000)
+        return f"it expired at {ended}; ask an owner for a member of another name (`colonies member request`)"
 
     @property
     def inbox_prefix(self) -> str:

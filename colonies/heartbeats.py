@@ -41,7 +41,7 @@ def read_heartbeat(colony: Colony, stored: Stored) -> Heartbeat | None:
         case _:
             return None
     member = colony.members.get(worker)
-    if member is None or member.until is not None or member.role != "worker":
+    if member is None or member.ended_by(stored.time) or member.role != "worker":
         return None
     try:
         opened = codec.open_(colony.key, stored.subject, stored.data)

@@ -14,7 +14,7 @@ from colonies import codec, subjects
 from colonies.core import colony as colonies_
 from colonies.core import process as processes_
 from colonies.core.colony import Colony
-from colonies.core.events import Record, Verdict, quarantined
+from colonies.core.events import Record, Rotated, Verdict, quarantined
 from colonies.core.process import Process
 from colonies.ledger import Stored
 
@@ -23,7 +23,8 @@ from colonies.ledger import Stored
 class Judged:
     """A stored message with its verdict. `record` is None where it is not even a signed event.
 
-    `stranger`: its author is no member as far as the colony is known here; perhaps not far enough.
+    `stranger`: its author, or the key that signed it, is no member's as far as the colony is known here;
+    perhaps not far enough.
     """
 
     stored: Stored
@@ -48,13 +49,18 @@ def examine(colony: Colony, stored: Stored, *, trusted: bool = False) -> Judged:
         return Judged(stored, None, quarantined(f"it is not an event: {error}"))
     if opened.author != subject.author or not subjects.matches(event, subject):
         return Judged(stored, None, quarantined("its author or type is not that of its subject"))
-    holder = colony.key_of(subject.kind, subject.event, subject.author, stored.sequence)
+    holder = colony.key_of(subject.kind, subject.event, subject.author, stored.sequence, stored.time)
     if holder is None:
         verdict = quarantined(f"{subject.author} is no member at this point")
         return Judged(stored, None, verdict, stranger=True)
     key, role = holder
     if not trusted and not opened.is_signed_by(key):
+        if any(opened.is_signed_by(other) for other in colony.keys_of(subject.author) if other != key):
+            verdict = quarantined(f"it is signed with a key of {subject.author} that does not count here")
+            return Judged(stored, None, verdict, stranger=True)
         return Judged(stored, None, quarantined(f"its signature is not that of {subject.author}"))
+    if isinstance(event, Rotated) and not codec.agreed(colony.key, subject.entity, event):
+        return Judged(stored, None, quarantined("not both keys consented to this change"))
     record = Record(
         sequence=stored.sequence,
         time=stored.time,

@@ -105,7 +105,7 @@ class Link:
             if "authorization" in str(error).lower() or isinstance(self._lost, Refused):
                 raise Refused(
                     f"the broker at {where(self.url)} does not accept the credential of "
-                    f"{credential.name}: it is expired, revoked or of another colony"
+                    f"{credential.name}: {credential.why_refused()}"
                 ) from None
             raise Unavailable(
                 f"no broker answers at {where(self.url)}; "
@@ -152,7 +152,9 @@ class Link:
         elif "permissions violation for publish" in text.lower():
             self._refuse_publish(text)
         elif "authorization" in text.lower() or "authentication" in text.lower():
-            self._lost = Refused(f"the broker no longer accepts {self.credential.name}: {text}")
+            self._lost = Refused(
+                f"the broker no longer accepts {self.credential.name}: {self.credential.why_refused()}"
+            )
             if not self._opened:
                 raise self._lost  # out of the attempt to connect: asking again would not help
         elif not self._closing:
@@ -181,7 +183,7 @@ class Link:
         if not self._closing and self._lost is None:
             self._lost = Refused(
                 f"the broker closed the connection of {self.credential.name} for good: "
-                f"{self.nc.last_error or 'no reason given'}"
+                f"{self.credential.why_refused()}"
             )
         self._stop_reconnecting()
         self._fail_requests(self._lost or Unavailable("the connection is closed"))

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from colonies import codec, subjects
-from colonies.core.colony import Colony, Member
+from colonies.core.colony import Colony
 from colonies.core.events import MAX_COUNT, LogDigest
+from colonies.core.members import Member
 from colonies.errors import Unavailable
 from colonies.ledger import Stored
 from colonies.session import Session
@@ -56,13 +57,14 @@ def read_log(colony: Colony, stored: Stored) -> LogEntry | None:
         case _:
             return None
     member = colony.members.get(worker)
-    if member is None or not _was_worker(member, stored.time):
+    key = _key_at(member, stored.time) if member is not None and member.role == "worker" else None
+    if key is None:
         return None
     try:
         opened = codec.open_(colony.key, stored.subject, stored.data)
     except codec.Malformed:
         return None
-    if opened.author != worker or opened.type not in get_args(Type) or not opened.is_signed_by(member.key):
+    if opened.author != worker or opened.type not in get_args(Type) or not opened.is_signed_by(key):
         return None
     match opened.data:
         case {"attempt": str() as attempt, "n": int() as n, "index": int() as index, **data} if (
@@ -89,6 +91,13 @@ def read_log(colony: Colony, stored: Stored) -> LogEntry | None:
     )
 
 
+def _key_at(member: Member, time: int) -> str | None:
+    """Its key at that time (ns; 0: just now). LOGS has sequences of its own, so times must do."""
+    if time > 0:
+        return member.key_at_time(time)
+    return member.key if member.until is None else None
+
+
 def _is_id(text: str) -> bool:
     return re.fullmatch(r"[0-9A-Z]{26}", text) is not None
 
@@ -96,15 +105,6 @@ def _is_id(text: str) -> bool:
 def _can_be_shown(data: dict[str, Any]) -> bool:
     """What is printed of a note is text: a worker signs what it likes, bytes and deep lists too."""
     return all(isinstance(data.get(word, ""), str | None) for word in ("event", "reason", "error"))
-
-
-def _was_worker(member: Member, time: int) -> bool:
-    """Was it a worker's at that time (ns; 0: just now)? LOGS has sequences of its own, so times must do."""
-    if member.role != "worker":
-        return False
-    if member.until is None:
-        return True
-    return time > 0 and member.until_time is not None and time <= member.until_time
 
 
 async def read_logs(session: Session, process: str) -> list[LogEntry]:

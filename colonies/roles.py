@@ -1,7 +1,8 @@
-"""The roles of a colony: for each, what it is for and which subjects it may publish and subscribe.
+"""The roles of a colony: for each, what it is for, what it may say, and what it may publish and subscribe.
 
 One table, from which everything else is derived: the permission templates that the broker enforces (they go
-into the account's token, one scoped signing key per role), and the page about roles in the docs. `{{name()}}`
+into the account's token, one scoped signing key per role), the tables about roles in the docs, and the tests
+that hold the broker and the rules of `colonies.core` against it. `{{name()}}`
 becomes the member's name and `{{subject()}}` its public key when it logs in. What is not listed is forbidden:
 nobody may publish to `feed.>`, and nobody but the service may create, change or delete consumers.
 
@@ -51,17 +52,37 @@ ANSWER_SECONDS = 120  # ... or after this time
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One row of the table. `publish` and `subscribe` are NATS subject templates.
+    """One row of the table. `says` are types of events; `asks` and `subscribe` are NATS subject templates.
 
-    `answers` lets the role publish to the reply subject of whatever it received, up to ANSWER_MESSAGES
-    messages within ANSWER_SECONDS seconds each.
+    `asks` is what it may publish beside its events: questions, heartbeats, logs, values. `answers` lets the
+    role publish to the reply subject of whatever it received, up to ANSWER_MESSAGES messages within
+    ANSWER_SECONDS seconds each.
     """
 
     name: RoleName
     purpose: str
-    publish: tuple[str, ...]
+    says: tuple[str, ...]
+    asks: tuple[str, ...]
     subscribe: tuple[str, ...]
     answers: bool = False
+
+    @property
+    def publish(self) -> tuple[str, ...]:
+        """All that it may publish: its events in its own name, and what it asks."""
+        return (*dict.fromkeys(map(_subject_of, self.says)), *self.asks)
+
+
+def _subject_of(event: str) -> str:
+    """Where a member says events of this type: about anything, but a worker's about itself."""
+    kind, _, name = event.partition(".")
+    match kind:
+        case "process" if name in ("queued", "requeued"):
+            return "ledger.process.*.queued.*.{{name()}}"
+        case "colony":
+            return f"ledger.colony.{name}.{{{{name()}}}}"
+        case "worker":
+            return f"ledger.worker.{{{{name()}}}}.{name}.{{{{name()}}}}"
+    return f"ledger.{kind}.*.{name}.{{{{name()}}}}"
 
 
 def _each(pattern: str, *words: str) -> tuple[str, ...]:
@@ -80,42 +101,37 @@ _READ = (
 )
 _LISTEN = (f"{INBOX}.>", "feed.>", "log.>", "heartbeat.>")
 _STORE_VALUES = ("$O.values.C.{{name()}}.*", "$O.values.M.*")
-_SUBMIT = (
-    "ledger.process.*.queued.*.{{name()}}",
-    *_each("ledger.process.*.@.{{name()}}", "submitted", "cancelled"),
-    "ledger.queue.*.declared.{{name()}}",
-    *_STORE_VALUES,
-)
+_SUBMIT = ("process.queued", "process.cancelled", "queue.declared")
 
 _TABLE = (
     Role(
         name="owner",
         purpose="Owns the colony: all that a user may, and who is a member and what the settings are.",
-        publish=(
-            *_READ,
+        says=(
             *_SUBMIT,
-            "ledger.member.*.*.{{name()}}",
-            "ledger.colony.*.{{name()}}",
-            "operator.>",
+            *_each("member.@", "approved", "rotated", "revoked"),
+            *_each("colony.@", "genesis", "configured"),
         ),
+        asks=(*_READ, *_STORE_VALUES),
         subscribe=_LISTEN,
     ),
     Role(
         name="user",
         purpose="Submits processes, waits for their results, cancels them.",
-        publish=(*_READ, *_SUBMIT),
+        says=_SUBMIT,
+        asks=(*_READ, *_STORE_VALUES),
         subscribe=_LISTEN,
     ),
     Role(
         name="worker",
         purpose="Pulls offers from the queues it meets, runs them, and says how that ended.",
-        publish=(
+        says=(
+            *_each("process.@", "assigned", "renewed", "returned", "completed", "failed"),
+            *_each("process.@", "poisoned", "expired"),
+            *_each("worker.@", "started", "stopped"),
+        ),
+        asks=(
             *_READ,
-            *_each(
-                "ledger.process.*.@.{{name()}}",
-                *("assigned", "renewed", "returned", "completed", "failed", "poisoned", "expired"),
-            ),
-            "ledger.worker.{{name()}}.*.{{name()}}",
             "heartbeat.{{name()}}.*",
             "log.*.{{name()}}",
             "$JS.API.CONSUMER.MSG.NEXT.LEDGER.*",
@@ -127,18 +143,20 @@ _TABLE = (
     Role(
         name="observer",
         purpose="Reads everything and answers questions about it (projectors, dashboards). Adds nothing.",
-        publish=_READ,
+        says=(),
+        asks=_READ,
         subscribe=(*_LISTEN, "query.>", "$SRV.>"),
         answers=True,
     ),
     Role(
         name="service",
         purpose="The orchestrator: makes the queues' consumers, releases, re-offers and ends processes.",
-        publish=(
+        says=(
+            *_each("process.@", "requeued", "poisoned", "expired"),
+            *_each("queue.@", "declared", "retired"),
+        ),
+        asks=(
             *_READ,
-            "ledger.process.*.queued.*.{{name()}}",
-            *_each("ledger.process.*.@.{{name()}}", "cancelled", "poisoned", "expired"),
-            *_each("ledger.queue.*.@.{{name()}}", "declared", "retired"),
             *_each("$JS.API.CONSUMER.CREATE.@.>", "LEDGER", "TIMERS"),
             *_each("$JS.API.CONSUMER.@.LEDGER.*", "INFO", "DELETE"),
             "$JS.API.CONSUMER.MSG.NEXT.TIMERS.*",

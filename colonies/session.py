@@ -26,6 +26,7 @@ from colonies.history import Judged, Story, examine, fold_process
 from colonies.ids import new_id
 from colonies.ledger import Draft, Ledger, Stored, Subscription
 from colonies.nkeys import KeyPair
+from colonies.show import to_the_second
 
 REFRESH_S = 30.0
 AGAIN_S = 0.5
@@ -83,13 +84,30 @@ class Session:
             Refused: it is no member, or no longer.
         """
         member = self.colony.members.get(self.name)
-        if member is None or member.key != self.keypair.public:
+        if member is None or self.colony.holders.get(self.keypair.public) != self.name:
             raise Refused(
-                f"{self.name} is not a member of this colony with this key; ask an owner to approve it"
+                f"{self.name} is not a member of this colony with this key; ask an owner to approve it "
+                "(`colonies member request`)"
             )
         if member.until is not None:
             raise Refused(f"{self.name} was revoked; ask an owner for a new member")
+        if member.key != self.keypair.public:
+            raise Refused(
+                f"the key of {self.name} was changed, and this credential holds the former one; use the new "
+                "one (where the change was asked for: `colonies member install FILE`), and start again"
+            )
         return member.role
+
+    def role_at(self, now: int) -> Role:
+        """This member's role, if it has not ended by `now` (ledger time, ns). Raises Refused."""
+        role = self.role
+        expires = self.colony.members[self.name].expires
+        if expires is not None and now >= expires:
+            raise Refused(
+                f"{self.name} was a member until {to_the_second(expires)}; "
+                "ask an owner to approve another name (`colonies member request`)"
+            )
+        return role
 
     async def refresh(self) -> None:
         """Fold what the ledger says of the colony since the last time."""
@@ -135,9 +153,9 @@ class Session:
     # --- reading -------------------------------------------------------------------------------------
 
     async def examine(self, stored: Stored) -> Judged:
-        """As `history.examine`, having looked again for members that are too new to be known here."""
+        """As `history.examine`, having looked again for members and keys too new to be known here."""
         seen = examine(self.colony, stored)
-        if seen.stranger:
+        if seen.stranger or (seen.record is None and stored.sequence > self._position):
             await self.refresh()
             seen = examine(self.colony, stored)
         return seen
@@ -190,7 +208,7 @@ class Session:
         id = new_id()
         subject, sealed = self.seal(event, process, prev=None, id=id, now=now, queue=queue)
         record = Record(
-            0, now, "process", process, queue, self.name, self.role, id, None, sealed.digest, event
+            0, now, "process", process, queue, self.name, self.role_at(now), id, None, sealed.digest, event
         )
         return Draft(subject, sealed.data, 0), record
 
@@ -223,7 +241,7 @@ class Session:
         id = new_id()
         for _ in range(MAX_TRIES):
             now = await self.ledger.now()
-            wish = Wish(process, queue, self.name, self.role, id, now, event)
+            wish = Wish(process, queue, self.name, self.role_at(now), id, now, event)
             prev = processes_.decide(at.process, wish, self.colony)
             subject, sealed = self.seal(event, process, prev=prev, id=id, now=now, queue=queue)
             try:
@@ -266,7 +284,7 @@ class Session:
                 )
             now = await self.ledger.now()
             prev = colonies_.head(view, kind, entity)
-            record = Record(0, now, kind, entity, None, self.name, self.role, id, prev, b"", event)
+            record = Record(0, now, kind, entity, None, self.name, self.role_at(now), id, prev, b"", event)
             verdict = colonies_.judge(view, record)
             if verdict.denied:
                 raise Refused(f"{kind} {entity}: {verdict.rule}")

@@ -23,6 +23,11 @@ def rfc3339(ns: int) -> str:
     return f"{second}.{ns // 1_000 % 1_000_000:06}Z"
 
 
+def to_the_second(ns: int) -> str:
+    """A ledger time as people need it, such as `2026-01-31T09:30:00Z`."""
+    return f"{rfc3339(ns)[:19]}Z"
+
+
 def process_object(
     process: Process, *, output: Any | EllipsisType = ..., args: Any | EllipsisType = ...
 ) -> dict[str, Any]:

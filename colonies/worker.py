@@ -18,7 +18,9 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+import structlog
 
 from colonies import machine
 from colonies.calls import Function
@@ -27,8 +29,11 @@ from colonies.core.capacity import Capacity
 from colonies.core.events import MAX_CONCURRENCY
 from colonies.core.names import name as checked_name
 from colonies.core.names import shown
-from colonies.errors import Invalid
+from colonies.errors import Invalid, Refused
 from colonies.execution import Work, run_function
+
+if TYPE_CHECKING:
+    from colonies.instance import Instance
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +41,7 @@ T = TypeVar("T")
 
 MAX_BACKOFF_S = 300.0
 MAX_GRACE_S = 86_400
+_log = structlog.get_logger("colonies.worker")
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 ]  # `nohup` has SIGHUP ignored: then it stays
@@ -134,24 +140,54 @@ class Worker:
         creds: str | os.PathLike[str] | None = None,
         grace_s: float = 10.0,
     ) -> None:
-        """Work until SIGTERM, SIGINT or SIGHUP; then finish within `grace_s` seconds or give back."""
-        from colonies.connection import open_session
+        """Work until SIGTERM, SIGINT or SIGHUP; then finish within `grace_s` seconds or give back.
+
+        If the member's key is changed meanwhile, and its credential with it (`colonies member rotate`), it
+        goes on with the new one; what it ran is lost, and taken again when its lease is over.
+        """
+        from colonies.connection import open_session, rekeyed
         from colonies.instance import Instance
 
         if not 0 <= grace_s <= MAX_GRACE_S:
             raise Invalid(f"grace_s: {grace_s} s; 0 to {MAX_GRACE_S} are allowed")
-        session = await open_session(context=context, url=url, creds=creds)
-        instance = Instance(self, session)
-        loop = asyncio.get_running_loop()
-        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        for number in heard:
+        place = {"context": context, "url": url, "creds": creds}
+        session = await open_session(**place)  # type: ignore[arg-type]
+        with _Stopping(grace_s) as stopping:
+            while True:
+                stopping.instance = Instance(self, session)
+                try:
+                    return None if stopping.asked else await stopping.instance.run()
+                except Refused:
+                    if stopping.asked or not await rekeyed(session, **place):  # type: ignore[arg-type]
+                        raise
+                    _log.warning("the key was changed; going on with the new one", worker=session.name)
+                finally:
+                    await session.close()
+                    await session.ledger.close()
+                session = await open_session(**place)  # type: ignore[arg-type]
+
+
+class _Stopping:
+    """While it lasts, signals stop `instance`."""
+
+    def __init__(self, grace_s: float) -> None:
+        self.asked = False
+        self.instance: Instance | None = None
+        self._grace_s = grace_s
+        self._heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def _stop(self) -> None:
+        self.asked = True
+        if self.instance is not None:
+            self.instance.stop(self._grace_s)
+
+    def __enter__(self) -> _Stopping:
+        for number in self._heard:
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.add_signal_handler(number, instance.stop, grace_s)
-        try:
-            await instance.run()
-        finally:
-            for number in heard:
-                with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                    loop.remove_signal_handler(number)
-            await session.close()
-            await session.ledger.close()
+                asyncio.get_running_loop().add_signal_handler(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._heard:
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                asyncio.get_running_loop().remove_signal_handler(number)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -149,6 +150,24 @@ def command(
         return run
 
     return register
+
+
+def confirm(question: str, *, otherwise: str) -> None:
+    """Ask on the terminal; ends the command unless the answer is yes.
+
+    Raises Invalid where there is no terminal: `otherwise` says why it must be asked, and --yes answers.
+    """
+    from colonies.errors import Invalid
+
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise Invalid(f"{otherwise}; say --yes")
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if not agreed:
+        exits.say("nothing was done")
+        raise exits.Ended(exits.FAILED)
 
 
 def group(help: str, *, epilog: str | None = None) -> typer.Typer:

@@ -148,12 +148,19 @@ def _checked_url(url: str) -> str:
 
 
 def _object(context: Context) -> dict[str, Any]:
+    """A context as JSON: `{name, url, creds, colony, keys, members, in_use}`; `colony` is its key."""
     from colonies import contexts
+    from colonies.errors import ColoniesError
 
+    try:
+        colony = contexts.credential_of(context).colony
+    except ColoniesError:
+        colony = None
     return {
         "name": context.name or None,
         "url": context.url,
         "creds": context.creds,
+        "colony": colony,
         "keys": context.keys,
         "members": context.members,
         "in_use": bool(context.name) and contexts.in_use() == context.name,

@@ -115,7 +115,9 @@ def _detail(event: Any) -> str | None:
         case "process.cancelled" | "process.returned" | "member.revoked":
             return event.reason or None
         case "member.approved":
-            return f"{event.role}, {event.key}"
+            return f"{event.role}, {event.key}{_until(event.expires_unix_s)}"
+        case "member.rotated":
+            return f"{event.key} in the place of {event.former}{_until(event.expires_unix_s)}"
         case "worker.started":
             return f"instance {event.instance}, {event.runtimetype}, concurrency {event.concurrency}"
         case "worker.stopped":
@@ -128,3 +130,10 @@ def _detail(event: Any) -> str | None:
             return f"{event.conditions.runtimetype}, priority {event.priority}"
         case _:
             return None
+
+
+def _until(unix_s: int | None) -> str:
+    from colonies.core.members import SECOND
+    from colonies.show import to_the_second
+
+    return "" if unix_s is None else f", until {to_the_second(unix_s * SECOND)}"

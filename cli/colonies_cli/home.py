@@ -159,8 +159,7 @@ class Home:
             place = Place(broker.url, self.folder / "views", keyring.operator, keyring.owner)
             place.views.mkdir(mode=0o700, exist_ok=True)
             services = [
-                Service(kind, place, partial(self._member, broker.url, owner, keyring, kind))
-                for kind in KINDS
+                Service(kind, place, partial(self._member, broker.url, keyring, kind)) for kind in KINDS
             ]
             with first_error():
                 async with asyncio.TaskGroup() as group:
@@ -185,8 +184,9 @@ class Home:
             Credential.of(keyring.owner.mint("owner", "owner", key.public), key).write(path)
             return Credential.read(path)
 
-    async def _member(self, url: str, owner: Credential, keyring: Keyring, kind: Kind) -> Credential:
-        return await enrolled(url, owner, keyring.owner, kind, kind, self._members)
+    async def _member(self, url: str, keyring: Keyring, kind: Kind) -> Credential:
+        # The owner's credential is read each time: its key may have been changed meanwhile.
+        return await enrolled(url, self._owner(keyring), keyring.owner, kind, kind, self._members)
 
     def _context(self, url: str) -> Context:
         return Context(

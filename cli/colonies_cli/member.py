@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from colonies_cli import exits, output
-from colonies_cli.command import Here, command, group
+from colonies_cli.command import Here, command, confirm, group
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from colonies.contexts import Context
-    from colonies.core.colony import Member
+    from colonies.core.members import Member
     from colonies.creds import Credential
     from colonies_cli.owner import Owner
 
-app = group("Say who belongs to the colony.\n\nExample: colonies member add ann --role user --out ann.creds")
+app = group(
+    "Say who belongs to the colony.\n\nTo join without sharing a key: request, approve, install."
+    "\n\nExample: colonies member request --name w1 --role worker"
+)
 
 OPERATOR_WAIT_S = 2.0
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The member's name.", show_default=False)]
+ROLE = typer.Option("--role", metavar="R", help="owner, user, worker, observer or service.")
+EXPIRES = typer.Option(
+    "--expires",
+    metavar="DURATION",
+    help="The member ends by itself after this time, such as 1h. Default: never.",
+)
 
 
 @command(app, "add")
 async def add(
     here: Here,
     name: _Name,
-    role: Annotated[
-        str, typer.Option("--role", metavar="R", help="owner, user, worker, observer or service.")
-    ],
+    role: Annotated[str, ROLE],
+    expires: Annotated[str | None, EXPIRES] = None,
     out: Annotated[
         str | None,
         typer.Option("--out", metavar="FILE", help="Where to put the credential. Default: with the others."),
@@ -42,41 +49,57 @@ async def add(
     """Make somebody a member.
 
     That is a new key, approved on the ledger, in a credential file. Whoever holds that file is the member:
-    hand it over with care. Needs the owner's keys.
+    hand it over with care, or have the newcomer make the key (`colonies member request`). Needs the owner's
+    keys.
 
-    Example: colonies member add w1 --role worker --out w1.creds
+    Example: colonies member add w1 --role worker --expires 12h --out w1.creds
     """
     from colonies import founding
     from colonies.core.names import member_name
     from colonies.files import expanded
     from colonies.roles import role_named
+    from colonies.show import to_the_second
     from colonies_cli import owner
 
     member_name(name, "NAME")
     role_named(role)
+    expires_s = seconds_of(expires)
     async with owner.owner_of(here, "adding a member") as found:
         if out is None:
-            path = await founding.enrol(found.session, found.keys, name, role, found.members)
+            path = await founding.enrol(
+                found.session, found.keys, name, role, found.members, expires_s=expires_s
+            )
         else:
-            path = await _add_into(found, name, role, expanded(out, "--out"))
+            path = await _add_into(found, name, role, expanded(out, "--out"), expires_s)
         member = found.session.colony.members[name]
+        now = await found.session.ledger.now()
     if here.output == Output.json:
-        output.json_line({**_object(member), "creds": str(path)})
+        output.json_line({**member_object(member, now), "creds": str(path)})
     elif here.output == Output.name:
         output.line(name)
     else:
-        output.line(f"{name} is a {role} of {found.session.colony.name}; credential: {path}")
+        until = f" until {to_the_second(member.expires)}" if member.expires is not None else ""
+        output.line(f"{name} is a {role} of {found.session.colony.name}{until}; credential: {path}")
 
 
-async def _add_into(found: Owner, name: str, role: str, path: Path) -> Path:
+def seconds_of(expires: str | None) -> int | None:
+    """What --expires says. Raises Invalid."""
+    from colonies.core.units import duration_s
+
+    return None if expires is None else duration_s(expires, "--expires")
+
+
+async def _add_into(found: Owner, name: str, role: str, path: Path, expires_s: int | None) -> Path:
     """As `founding.enrol`, into a file of its own. The key is on disk before the ledger knows it."""
+    from colonies import founding
     from colonies.core.events import Approved
     from colonies.errors import ColoniesError, Unavailable
     from colonies.roles import role_named
 
-    key = _draft(found, name, role, path)
+    end = await founding.end_of(found.session, expires_s)
+    key = _draft(found, name, role, path, end)
     try:
-        await found.session.record_entity("member", name, Approved(key, role_named(role).name))
+        await found.session.record_entity("member", name, Approved(key, role_named(role).name, end))
     except Unavailable:
         exits.say(f"{path} may or may not be good: see `colonies member ls`")
         raise
@@ -86,7 +109,7 @@ async def _add_into(found: Owner, name: str, role: str, path: Path) -> Path:
     return path
 
 
-def _draft(found: Owner, name: str, role: str, path: Path) -> str:
+def _draft(found: Owner, name: str, role: str, path: Path, end: int | None) -> str:
     """Write a new credential that is not good yet; its public key. Raises Invalid if there is a file."""
     from colonies.creds import Credential
     from colonies.errors import Invalid
@@ -95,7 +118,7 @@ def _draft(found: Owner, name: str, role: str, path: Path) -> str:
     if path.exists():
         raise Invalid(f"--out {path}: there is a file already; give another place")
     key = KeyPair.new("user")
-    Credential.of(found.keys.mint(name, role, key.public), key).write(path)
+    Credential.of(found.keys.mint(name, role, key.public, end), key).write(path)
     return key.public
 
 
@@ -105,23 +128,26 @@ def _remove(path: Path) -> None:
 
 @command(app, "ls")
 async def ls(here: Here) -> None:
-    """List the members, revoked ones too.
+    """List the members, also those that were revoked or have ended by themselves.
+
+    UNTIL is when a member was revoked, or ends by itself.
 
     Example: colonies member ls -o json
     """
     async with here.session() as session:
         members = sorted(session.colony.members.values(), key=lambda member: member.since)
-    objects = [_object(member) for member in members]
+        now = await session.ledger.now()
+    objects = [member_object(member, now) for member in members]
     if here.output == Output.table:
         output.table(
-            ("NAME", "ROLE", "STATE", "APPROVED", "REVOKED", "KEY"),
+            ("NAME", "ROLE", "STATE", "SINCE", "UNTIL", "KEY"),
             (
                 (
                     member["name"],
                     member["role"],
                     member["state"],
                     output.seconds(member["approved_at"]),
-                    output.seconds(member["revoked_at"]),
+                    output.seconds(member["revoked_at"] or member["expires_at"]),
                     member["key"],
                 )
                 for member in objects
@@ -155,80 +181,78 @@ def revoke(
     context = owner.context_of(here)
     credential = owner.owner_credential(context)
     if not yes:
-        _confirm(name)
+        confirm(f"Revoke {name}? It cannot be undone.", otherwise=f"revoking {name} cannot be undone")
     return _revoke(here, context, credential, name, reason)
 
 
 async def _revoke(here: Here, context: Context, credential: Credential, name: str, reason: str) -> None:
     from colonies import founding
-    from colonies_cli import owner
+    from colonies.connection import session_of
+    from colonies.creds import Credential
+    from colonies.errors import ColoniesError
+    from colonies_cli.owner import members_of
 
-    async with owner.session_of(context, credential) as session:
+    async with session_of(context.url, credential) as session:
         await founding.revoke(session, name, reason)
         member = session.colony.members[name]
+        now = await session.ledger.now()
     if here.output == Output.json:
-        output.json_line(_object(member))
+        output.json_line(member_object(member, now))
     else:
         output.line(name if here.output == Output.name else f"{name} is revoked")
-    exits.say(await _dropped(context, member))
-
-
-def _confirm(name: str) -> None:
-    from colonies.errors import Invalid
-
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise Invalid(f"revoking {name} cannot be undone; say --yes")
     try:
-        agreed = typer.confirm(f"Revoke {name}? It cannot be undone.", err=True)
-    except typer.Abort:
-        raise KeyboardInterrupt from None
-    if not agreed:
-        exits.say("nothing was done")
-        raise exits.Ended(exits.FAILED)
+        gone = Credential.read(members_of(context) / f"{name}.creds")
+    except ColoniesError:
+        gone = None
+    exits.say(
+        await dropped(context, gone if gone is not None and gone.keypair.public == member.key else None)
+    )
 
 
-async def _dropped(context: Context, member: Member) -> str:
-    """Whether the broker still lets the member in, as far as can be told from here."""
+async def dropped(context: Context, credential: Credential | None) -> str:
+    """Whether the broker still lets in who holds this credential, as far as can be told from here."""
     import asyncio
     import time
 
     from colonies import jetstream
-    from colonies.creds import Credential
     from colonies.errors import ColoniesError, Refused
-    from colonies_cli.owner import members_of
 
     unknown = "the broker drops it as soon as the operator has seen this"
-    try:
-        credential = Credential.read(members_of(context) / f"{member.name}.creds")
-    except ColoniesError:
+    if credential is None:
         return unknown
-    if credential.keypair.public != member.key:
-        return unknown
+    which = f"{credential.name} with the key {credential.keypair.public[:8]}..."
     deadline = time.monotonic() + OPERATOR_WAIT_S
     while time.monotonic() < deadline:
         try:
             ledger = await jetstream.connect(context.url, credential)
         except Refused:
-            return f"the broker no longer lets {member.name} in"
+            return f"the broker no longer lets {which} in"
         except ColoniesError:
             return unknown
         await ledger.close()
         await asyncio.sleep(0.1)
     return (
-        f"the broker still lets {member.name} in: no operator has acted yet; `colonies dev` runs it, or "
+        f"the broker still lets {which} in: no operator has acted yet; `colonies dev` runs it, or "
         "`colonies server start --only operator`"
     )
 
 
-def _object(member: Member) -> dict[str, Any]:
-    """A member as JSON: `{name, role, key, state, approved_at, revoked_at}`."""
+def member_object(member: Member, now: int) -> dict[str, Any]:
+    """A member as JSON, at a ledger time (ns).
+
+    `{name, role, key, state, approved_at, key_since, expires_at, revoked_at}`; the state is active, expired
+    or revoked.
+    """
     from colonies.show import rfc3339
 
+    ended = "revoked" if member.until is not None else "expired"
     return {
         "name": member.name,
         "role": member.role,
         "key": member.key,
-        "state": "active" if member.until is None else "revoked",
+        "state": ended if member.ended_by(now) else "active",
         "approved_at": rfc3339(member.since_time),
+        "key_since": rfc3339(member.keys[-1].since_time),
+        "expires_at": rfc3339(member.expires) if member.expires is not None else None,
         "revoked_at": rfc3339(member.until_time) if member.until_time is not None else None,
     }

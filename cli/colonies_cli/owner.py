@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from colonies import contexts, jetstream
+from colonies import contexts
+from colonies.connection import session_of
 from colonies.contexts import Context
 from colonies.creds import Credential
 from colonies.errors import ColoniesError, Refused
@@ -68,21 +69,9 @@ def owner_keys(context: Context, doing: str) -> OwnerKeys:
 
 
 @asynccontextmanager
-async def session_of(context: Context, credential: Credential) -> AsyncIterator[Session]:
-    """A session of this member. Raises Unavailable, Refused."""
-    ledger = await jetstream.connect(context.url, credential)
-    session = Session(ledger, credential.name, credential.keypair)
-    try:
-        yield await session.open()
-    finally:
-        await session.close()
-        await ledger.close()
-
-
-@asynccontextmanager
 async def owner_of(here: Here, doing: str) -> AsyncIterator[Owner]:
     """The owner, logged in, with the keys. Raises Refused where this context does not hold them."""
     context = context_of(here)
     keys = owner_keys(context, doing)
-    async with session_of(context, owner_credential(context)) as session:
+    async with session_of(context.url, owner_credential(context)) as session:
         yield Owner(session, keys, members_of(context))

@@ -94,7 +94,7 @@ def _services(
         wanted = ["orchestrator", "projector"]
         if operator is not None:
             wanted.append("operator")
-    return [_enrolled(kind, context, credential, place) for kind in wanted]
+    return [_enrolled(kind, context, place) for kind in wanted]
 
 
 def _operator(context: Context, folder: Path | None) -> OperatorKeys | None:
@@ -108,7 +108,7 @@ def _operator(context: Context, folder: Path | None) -> OperatorKeys | None:
     return None if folder is None else OperatorKeys.open(expanded(str(folder), "--operator-keys"))
 
 
-def _enrolled(kind: Kind, context: Context, owner: Credential, place: Place) -> Service:
+def _enrolled(kind: Kind, context: Context, place: Place) -> Service:
     """A service that the owner's keys make a member, named after this host."""
     from colonies import contexts
     from colonies.files import expanded
@@ -120,6 +120,7 @@ def _enrolled(kind: Kind, context: Context, owner: Credential, place: Place) -> 
 
     async def credential() -> Credential:
         assert place.owner is not None
+        owner = contexts.credential_of(context)  # each time: its key may have been changed meanwhile
         return await enrolled(context.url, owner, place.owner, f"{kind}-{host_name()}", kind, folder)
 
     return Service(kind, place, credential)

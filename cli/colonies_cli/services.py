@@ -14,7 +14,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 import structlog
 
 from colonies import founding, jetstream
+from colonies.connection import session_of
 from colonies.creds import Credential
 from colonies.errors import ColoniesError, Conflict, Invalid, NotFound, Refused
 from colonies.operator import OperatorKeys, OwnerKeys
@@ -116,7 +117,7 @@ class Service:
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     async def _run(self) -> None:
-        async with opened(self._place.url, await self._credential()) as session:
+        async with session_of(self._place.url, await self._credential()) as session:
             service = self._make(session)
             with first_error():
                 async with asyncio.TaskGroup() as group:
@@ -153,18 +154,6 @@ async def _until_revoked(session: Session) -> None:
         await asyncio.sleep(MEMBER_CHECK_S)
 
 
-@contextlib.asynccontextmanager
-async def opened(url: str, credential: Credential) -> AsyncIterator[Session]:
-    """A session of this member. Raises Unavailable, Refused, NotFound (there is no colony yet)."""
-    ledger = await jetstream.connect(url, credential)
-    session = Session(ledger, credential.name, credential.keypair)
-    try:
-        yield await session.open()
-    finally:
-        await session.close()
-        await ledger.close()
-
-
 async def enrolled(
     url: str, owner: Credential, keys: OwnerKeys, base: str, kind: Kind, folder: Path
 ) -> Credential:
@@ -173,7 +162,7 @@ async def enrolled(
     It is called `base`; where that name is revoked or is another's, `base-2` and so on, since names are
     never used again. Raises Conflict if MAX_SAME_NAME of them are taken.
     """
-    async with opened(url, owner) as session:
+    async with session_of(url, owner) as session:
         for n in range(1, MAX_SAME_NAME + 1):
             name = base if n == 1 else f"{base}-{n}"
             with contextlib.suppress(Conflict):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import context, dev, ledger, member, process, queue, server, worker
+from colonies_cli import context, dev, joining, ledger, process, queue, server, worker
 from colonies_cli.command import group
 
 EPILOG = (
@@ -47,7 +47,7 @@ def build() -> typer.Typer:
         ("process", process.app),
         ("worker", worker.app),
         ("queue", queue.app),
-        ("member", member.app),
+        ("member", joining.app),
         ("context", context.app),
         ("ledger", ledger.app),
         ("server", server.app),

@@ -222,9 +222,9 @@ async def _identity(here: Here, name: str | None) -> tuple[str, Path]:
     wanted = name or _host_name()
     if context.keys is None:
         raise Refused(
-            f"{own.name} is no worker, and this context does not hold the owner's keys: ask the owner to run "
-            f"`colonies member add {wanted} --role worker` and to give you the file, then start it with "
-            "--creds FILE (or COLONIES_CREDS)"
+            f"{own.name} is no worker, and this context does not hold the owner's keys: ask to join with "
+            f"`colonies member request --name {wanted} --role worker` and start it with --context {wanted}, "
+            "or give the credential of one that is there (--creds FILE or COLONIES_CREDS)"
         )
     async with owner.owner_of(here, "enrolling a worker") as found:
         known = wanted in found.session.colony.members

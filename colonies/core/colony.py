@@ -7,7 +7,7 @@ applies a valid one and never refuses. Processes have their own module. Nothing 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from colonies.core.events import (
@@ -21,12 +21,14 @@ from colonies.core.events import (
     Retired,
     Revoked,
     Role,
+    Rotated,
     Verdict,
     WorkerStarted,
     WorkerStopped,
     denied,
     quarantined,
 )
+from colonies.core.members import Held, Member, time_of
 from colonies.core.names import MEMBER
 from colonies.core.spec import Conditions, queue_of
 
@@ -36,29 +38,13 @@ MAX_MEMBERS = 10_000
 MAX_QUEUES = 1_000  # a colony: each costs a consumer, and no other role than the service may tidy up
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A key under a name, from the sequence of its approval to that of its revocation (ns for times)."""
-
-    name: str
-    key: str
-    role: Role
-    since: int
-    since_time: int
-    until: int | None = None
-    until_time: int | None = None
-
-    def counts_at(self, sequence: int) -> bool:
-        """Is an event at this sequence covered by this membership?"""
-        return self.since < sequence and (self.until is None or sequence < self.until)
-
-
 @dataclass(slots=True)
 class Colony:
     """What the ledger says of the colony so far. `key` is the account key: all trust starts there.
 
-    `heads` holds, per entity other than a process, the digest of its last valid event. `leases` holds each
-    lease that was longer than all before it, with its event's sequence.
+    `holders` says of every key that is or was a member's whose it is. `heads` holds, per entity other than a
+    process, the digest of its last valid event. `leases` holds each lease that was longer than all before
+    it, with its event's sequence.
     """
 
     key: str
@@ -67,17 +53,26 @@ class Colony:
     leases: list[tuple[int, float]] = field(default_factory=list)
     roles: dict[Role, str] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
+    holders: dict[str, str] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
     heads: dict[str, bytes] = field(default_factory=dict)
 
-    def key_of(self, kind: str, event: str, author: str, sequence: int) -> tuple[str, Role] | None:
-        """The key that must have signed this event, and its holder's role; None: nobody's at that point."""
+    def key_of(self, kind: str, event: str, author: str, sequence: int, time: int) -> tuple[str, Role] | None:
+        """The key that must have signed this event, and its holder's role; None: nobody's at that point.
+
+        `time` (ns) is when the broker stored it: what the broker says of that event alone, so that whoever
+        reads less of the ledger comes to the same verdict.
+        """
         if (kind, event) == ("colony", "genesis"):
             return self.key, "owner"
         member = self.members.get(author)
-        if member is None or not member.counts_at(sequence):
-            return None
-        return member.key, member.role
+        key = member.key_at(sequence, time) if member is not None else None
+        return (key, member.role) if member is not None and key is not None else None
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        """All keys that this member ever held."""
+        member = self.members.get(name)
+        return tuple(held.key for held in member.keys) if member is not None else ()
 
     def longest_lease_s(self, sequence: int) -> float:
         """The longest lease that the colony had before this sequence: a worker may not know of a shorter one.
@@ -87,8 +82,11 @@ class Colony:
         return max((lease_s for since, lease_s in self.leases if since < sequence), default=0.0)
 
     def has_owner_besides(self, name: str) -> bool:
-        """Is there another owner left?"""
-        return any(m.role == "owner" and m.until is None and m.name != name for m in self.members.values())
+        """Is there another owner left, who does not end by itself?"""
+        return any(
+            m.role == "owner" and m.until is None and m.expires is None and m.name != name
+            for m in self.members.values()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +135,33 @@ def _approved(colony: Colony, record: Record, event: Approved) -> Verdict:
     # What a name said stays its own for ever, so neither a name nor a key ever belongs to two.
     if record.entity in colony.members:
         return quarantined(f"the name {record.entity} is taken; names are never used again")
-    if any(member.key == event.key for member in colony.members.values()):
+    if event.key in colony.holders:
         return quarantined("this key is a member already")
     return VALID
+
+
+def _rotated(colony: Colony, record: Record, event: Rotated) -> Verdict:
+    member = colony.members.get(record.entity)
+    # Only an owner can make the token that goes with the key. That both keys agreed is checked with the
+    # signature (`colonies.history`): an owner cannot take a name over, nor a stolen key without the owner.
+    if record.role != "owner":
+        return denied("only an owner changes a member's key")
+    if member is None:
+        return quarantined(f"there is no member {record.entity}")
+    if member.ended_by(record.time):
+        return quarantined(f"{record.entity} is no member any more")
+    if event.former != member.key:
+        return quarantined(f"the key that it replaces is not that of {record.entity}")
+    if event.key in colony.holders:
+        return quarantined("this key is a member already")
+    if event.expires_unix_s is not None and _is_last_owner(colony, member):
+        return quarantined(f"{record.entity} is the last owner, and cannot have an end")
+    return VALID
+
+
+def _is_last_owner(colony: Colony, member: Member) -> bool:
+    """Without an owner nobody could ever be approved again."""
+    return member.role == "owner" and not colony.has_owner_besides(member.name)
 
 
 def _revoked(colony: Colony, record: Record, event: Revoked) -> Verdict:
@@ -150,8 +172,7 @@ def _revoked(colony: Colony, record: Record, event: Revoked) -> Verdict:
         return quarantined(f"there is no member {record.entity}")
     if member.until is not None:
         return quarantined(f"{record.entity} is revoked already")
-    # Without an owner nobody could ever be approved again.
-    if member.role == "owner" and not colony.has_owner_besides(member.name):
+    if _is_last_owner(colony, member):
         return quarantined(f"{record.entity} is the last owner")
     return VALID
 
@@ -190,6 +211,7 @@ _RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
     Genesis: _genesis,
     Configured: _configured,
     Approved: _approved,
+    Rotated: _rotated,
     Revoked: _revoked,
     Declared: _declared,
     Retired: _retired,
@@ -205,16 +227,19 @@ def evolve(colony: Colony, record: Record) -> None:
         case Genesis() as event:
             colony.name, colony.roles = event.name, dict(event.roles)
             _lease(colony, record.sequence, event.lease_s)
-            colony.members[event.owner] = Member(
-                event.owner, event.owner_key, "owner", record.sequence, record.time
-            )
+            _admit(colony, record, event.owner, event.owner_key, "owner", None)
         case Configured(lease_s=lease_s):
             _lease(colony, record.sequence, lease_s)
-        case Approved(key=key, role=role):
-            colony.members[record.entity] = Member(record.entity, key, role, record.sequence, record.time)
+        case Approved() as event:
+            _admit(colony, record, record.entity, event.key, event.role, event.expires_unix_s)
+        case Rotated() as event:
+            colony.members[record.entity] = colony.members[record.entity].rekeyed(
+                event.key, record.sequence, record.time, time_of(event.expires_unix_s)
+            )
+            colony.holders[event.key] = record.entity
         case Revoked():
             member = colony.members[record.entity]
-            colony.members[record.entity] = replace(member, until=record.sequence, until_time=record.time)
+            colony.members[record.entity] = member.ended(record.sequence, record.time)
         case Declared(conditions=conditions, priority=priority):
             # Whoever declared it may have said 10 GB; the queue is that of all sizes up to the next rung.
             widest = Conditions.parse(conditions.canonical())
@@ -223,6 +248,14 @@ def evolve(colony: Colony, record: Record) -> None:
             del colony.queues[record.entity]
         case _:
             pass
+
+
+def _admit(
+    colony: Colony, record: Record, name: str, key: str, role: Role, expires_unix_s: int | None
+) -> None:
+    held = Held(key, record.sequence, record.time, time_of(expires_unix_s))
+    colony.members[name] = Member(name, role, (held,))
+    colony.holders[key] = name
 
 
 def _lease(colony: Colony, sequence: int, lease_s: float) -> None:

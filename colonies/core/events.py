@@ -29,6 +29,7 @@ MAX_DELAY_S = 365 * 86_400
 MAX_LEASE_S = 86_400.0
 MIN_LEASE_S = 2.0
 MAX_STORED_BYTES = 64 * 1024 * 1024
+MAX_UNIX_S = 2**33  # in the year 2242; in nanoseconds it still fits into 63 bits
 MAX_COUNT = 2**53 - 1  # the largest whole number that JSON readers in every language keep exactly
 MAX_CONCURRENCY = 10_000
 MAX_FUNCTIONS = 1_000
@@ -72,6 +73,8 @@ Reason = Annotated[str, Field(strict=True, max_length=MAX_REASON_CHARS)]
 Digest = Annotated[str, Field(strict=True, pattern=r"\A[0-9a-f]{64}\z")]  # SHA-256
 Key = Annotated[str, Field(strict=True, pattern=r"\A[A-Z2-7]{56}\z")]  # a public nkey; sound: codec
 Int = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)]
+UnixSeconds = Annotated[int, Field(strict=True, ge=1, le=MAX_UNIX_S)]
+Signature = Annotated[bytes, Field(strict=True, min_length=64, max_length=64)]
 Seconds = Annotated[float, Field(strict=True, ge=0, le=MAX_DELAY_S, allow_inf_nan=False)]
 Lease = Annotated[float, Field(strict=True, ge=MIN_LEASE_S, le=MAX_LEASE_S, allow_inf_nan=False)]
 Value = Annotated[Any, AfterValidator(_plain)]
@@ -136,12 +139,27 @@ class Configured:
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """A key is a member from here on. The name is in the subject."""
+    """A key is a member from here on, up to the ledger time `expires_unix_s`. The name is in the subject."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
     key: Key
     role: Role
+    expires_unix_s: UnixSeconds | None = None
     type: Literal["member.approved"] = "member.approved"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A member changed its key: from here on `key` counts, and `former` no more. Both consented, by signing
+    `colonies.codec.consent_to`. Without `expires_unix_s` it ends when the former key would have."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    key: Key
+    former: Key
+    consent: Signature
+    former_consent: Signature
+    expires_unix_s: UnixSeconds | None = None
+    type: Literal["member.rotated"] = "member.rotated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +186,8 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """A queue that nobody used is no more; whoever submits to it declares it again.
-
-    `floor` is a sequence up to which nothing in it is open.
-    """
+    """A queue that nobody used is no more; whoever submits to it declares it again. `floor` is a sequence up
+    to which nothing in it is open."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
     floor: Int
@@ -318,7 +334,7 @@ class Cancelled:
 ProcessEvent = (
     Queued | Requeued | Assigned | Renewed | Returned | Completed | Failed | Poisoned | Expired | Cancelled
 )
-ColonyEvent = Genesis | Configured | Approved | Revoked
+ColonyEvent = Genesis | Configured | Approved | Rotated | Revoked
 Event = ProcessEvent | ColonyEvent | Declared | Retired | WorkerStarted | WorkerStopped
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])

@@ -1,4 +1,4 @@
-"""Sizes as people write them (`10GB`, `1.5Gi`), read as whole bytes.
+"""Sizes as people write them (`10GB`, `1.5Gi`), read as whole bytes; durations (`90s`, `1h`) as seconds.
 
 It never guesses: `512m` (milli in Kubernetes, mebi in Docker) and `10Gb` (bits) are refused. The reading is
 exact, without floats; only a fraction of a byte is rounded, up, because a size says what is needed at least.
@@ -31,6 +31,11 @@ SIZES = (
     "(K is 1,000, Ki is 1,024), such as 10GB or 1.5Gi; at most 1024Pi"
 )
 
+MAX_DURATION_S = 365 * 86_400
+DURATIONS = "a whole number and one of s, m, h, d, such as 90s or 12h; 1s to 365d"
+SECONDS: dict[str, int] = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+_DURATION = re.compile(r"\A([0-9]{1,9})([smhd])\Z")
 _SHOWN = {unit: n for unit, n in UNITS.items() if re.fullmatch(r"[KMGTP](i|B)", unit)}
 _SIZE = re.compile(r"\A([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([A-Za-z]*)\Z")
 
@@ -46,6 +51,15 @@ def size(value: object, where: str = "size") -> int:
     wrong = found if isinstance(found, str) else "is negative" if found < 0 else "is too large"
     at = f"{where}: " if where else ""
     raise Invalid(f"{at}{shown(value)} {wrong}; allowed: {SIZES}")
+
+
+def duration_s(value: str, where: str) -> int:
+    """The seconds that `value` means. `where` is the option to name in the `Invalid`."""
+    match = _DURATION.match(value)
+    found = int(match[1]) * SECONDS[match[2]] if match else 0
+    if not 1 <= found <= MAX_DURATION_S:
+        raise Invalid(f"{where}: {shown(value)} is not allowed; allowed: {DURATIONS}")
+    return found
 
 
 def text(size_bytes: int) -> str:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from colonies_cli import services
 
 from colonies import contexts
+from colonies.connection import session_of
 
 SAYHELLO = Path(__file__).parents[2] / "examples" / "sayhello.json"
 COLONIES = Path(sys.executable).with_name("colonies")
@@ -198,7 +198,7 @@ def test_a_restart_goes_on_with_the_same_ledger(start: Start) -> None:
 async def lease_s() -> float:
     """The lease of the colony in use, as its ledger tells."""
     context = contexts.resolve()
-    async with services.opened(context.url, contexts.credential_of(context)) as session:
+    async with session_of(context.url, contexts.credential_of(context)) as session:
         return session.colony.lease_s
 
 

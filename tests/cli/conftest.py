@@ -43,11 +43,11 @@ class Cli:
     """Runs `colonies` with an environment of its own."""
 
     folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str | None] = field(default_factory=dict)
 
     def env(self, **more: str | None) -> dict[str, str]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("COLONIES_")}
-        merged = {
+        merged: dict[str, str | None] = {
             **clean,
             "COLONIES_CONFIG_DIR": str(self.folder / "config"),
             "COLONIES_DATA_DIR": str(self.folder / "data"),
@@ -144,6 +144,13 @@ def cli(colony_folder: Path) -> Cli:
 def owner(colony_folder: Path) -> Cli:
     """The command as the colony's owner, who holds the keys."""
     return Cli(colony_folder, {"COLONIES_CONTEXT": "owner"})
+
+
+def machine(folder: Path) -> Cli:
+    """The command as another user on another machine: a HOME of its own, and no colony known there."""
+    folder.mkdir()
+    others = ("COLONIES_CONFIG_DIR", "COLONIES_DATA_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+    return Cli(folder, {"HOME": str(folder), **dict.fromkeys(others)})
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import re
 import stat
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Cli
 
 KEY = re.compile(r"U[A-Z2-7]{55}")
@@ -15,7 +17,9 @@ KEY = re.compile(r"U[A-Z2-7]{55}")
 def test_add_makes_a_member_with_a_credential_of_its_own(owner: Cli, cli: Cli, tmp_path: Path) -> None:
     creds = tmp_path / "dora.creds"
     done = owner.ok("member", "add", "dora", "--role", "user", "--out", str(creds), "-o", "json")
-    assert set(done.one) == {"name", "role", "key", "state", "approved_at", "revoked_at", "creds"}
+    assert set(done.one) == {
+        *("name", "role", "key", "state", "approved_at", "key_since", "expires_at", "revoked_at", "creds"),
+    }
     assert (done.one["name"], done.one["role"], done.one["state"]) == ("dora", "user", "active")
     assert KEY.fullmatch(done.one["key"])
     assert done.one["creds"] == str(creds)
@@ -47,7 +51,7 @@ def test_ls_lists_all_members_in_every_form(cli: Cli) -> None:
     assert by_name["owner"]["role"] == "owner"
     assert cli.ok("member", "ls", "-o", "name").out.split() == [member["name"] for member in members]
     header = cli.ok("member", "ls").out.splitlines()[0]
-    assert header.split() == ["NAME", "ROLE", "STATE", "APPROVED", "REVOKED", "KEY"]
+    assert header.split() == ["NAME", "ROLE", "STATE", "SINCE", "UNTIL", "KEY"]
 
 
 def test_a_revoked_member_is_out_at_once_and_its_name_is_used_up(
@@ -71,9 +75,51 @@ def test_a_revoked_member_is_out_at_once_and_its_name_is_used_up(
     assert owner("member", "revoke", "gina", "--yes").code == 1
 
 
+def test_a_member_with_an_end_ends_by_itself_and_is_told_what_to_do(
+    owner: Cli, cli: Cli, tmp_path: Path
+) -> None:
+    creds = str(tmp_path / "brief.creds")
+    made = owner.ok(
+        "member", "add", "brief", "--role", "user", "--expires", "4s", "--out", creds, "-o", "json"
+    )
+    assert made.one["state"] == "active"
+    assert made.one["expires_at"] > made.one["approved_at"]
+    listening = cli.start("ledger", "tail", "-f", "--creds", creds)
+    assert listening.wait(timeout=30) == 4  # the broker drops it
+    assert "brief" in listening.communicate()[1]
+    cli.until(
+        lambda: cli("process", "ls", "--creds", creds).code == 4, "the broker lets it in no more"
+    )  # it counts whole seconds
+    done = cli("process", "ls", "--creds", creds)
+    assert done.code == 4
+    assert re.search(r"it expired at 20\S+Z; ask an owner .*`colonies member request`", done.err)
+    (member,) = [m for m in cli.ok("member", "ls", "-o", "json").lines if m["name"] == "brief"]
+    assert member["state"] == "expired"
+    (row,) = [line.split() for line in cli.ok("member", "ls").out.splitlines() if line.startswith("brief ")]
+    assert row[1:3] == ["user", "expired"]
+    assert row[4][:19] == member["expires_at"][:19]
+    assert owner("member", "add", "brief", "--role", "user").code == 1
+
+
+@pytest.mark.parametrize("bad", ["", "1", "h", "-1h", "0s", "1.5h", "1w", "366d", "1h30m", "\u0661h"])
+def test_a_time_that_is_none_is_refused(owner: Cli, bad: str) -> None:
+    before = owner.last_sequence()
+    done = owner("member", "add", "never", "--role", "user", f"--expires={bad}")
+    assert done.code == 2
+    assert "such as 90s or 12h" in done.err
+    assert owner.last_sequence() == before
+
+
+def test_a_missing_credential_is_named_with_what_to_do(cli: Cli, tmp_path: Path) -> None:
+    done = cli("process", "ls", "--creds", str(tmp_path / "none.creds"))
+    assert done.code == 5
+    assert "none.creds; ask for one with `colonies member request`" in done.err
+
+
 def test_revoke_says_whether_the_broker_has_dropped_the_member(owner: Cli) -> None:
     owner.ok("member", "add", "hugo", "--role", "user")
-    assert "the broker no longer lets hugo in" in owner.ok("member", "revoke", "hugo", "--yes").err
+    said = owner.ok("member", "revoke", "hugo", "--yes").err
+    assert re.search(r"the broker no longer lets hugo with the key U\w{7}\.\.\. in", said)
 
 
 def test_revoke_asks_first_and_without_a_terminal_wants_yes(owner: Cli) -> None:

@@ -107,7 +107,7 @@ def test_a_credential_of_a_worker_is_used_as_it_is(owner: Cli, cli: Cli, tmp_pat
 def test_who_holds_no_keys_is_told_what_to_ask_for(cli: Cli) -> None:
     done = cli("worker", "start", "--name", "mine")
     assert done.code == 4
-    assert "`colonies member add mine --role worker`" in done.err
+    assert "`colonies member request --name mine --role worker`" in done.err
     assert "COLONIES_CREDS" in done.err
 
 

@@ -32,7 +32,7 @@ from colonies.creds import Credential
 from colonies.errors import ColoniesError, Invalid, NotFound, Refused, Unavailable
 from colonies.nkeys import KINDS, KeyPair
 from colonies.operator import Keyring, OwnerKeys, _check_answer
-from colonies.roles import ROLES, RoleName, template
+from colonies.roles import ROLES, RoleName, _subject_of, template
 from colonies.server import EmbeddedServer, find_server, port_holder
 
 STREAMS = {"LEDGER": "ledger.>", "HEARTBEATS": "heartbeat.>", "LOGS": "log.>"}
@@ -450,6 +450,30 @@ async def test_a_role_publishes_its_own_subjects_in_its_own_name(
         assert all("permissions violation for publish" in error for error in denied)
 
 
+EVENTS = sorted({event for role in ROLES.values() for event in role.says})
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_role_says_the_events_of_the_table_in_its_own_name_and_no_others(
+    keyring: Keyring, server: EmbeddedServer, role: RoleName
+) -> None:
+    def subject_of(event: str, author: str) -> str:
+        pattern = _subject_of(event).replace("ledger.worker.{{name()}}", f"ledger.worker.{author}")
+        return pattern.replace("{{name()}}", author).replace("*", "x")
+
+    says = {subject_of(event, "m1") for event in ROLES[role].says}
+    others = {subject_of(event, "m1") for event in EVENTS} - says
+    others |= {subject_of(event, "m2") for event in EVENTS}
+    async with logged_in(server.url, member(keyring, "m1", role)) as login:
+        for subject in sorted(says):
+            assert "seq" in json.loads((await login.client.request(subject, b"event")).data)
+        assert await login.denied() == []
+        for subject in sorted(others):
+            await login.client.publish(subject, b"event")
+        denied = await login.denied()
+    assert len(denied) == len(others)
+
+
 async def test_an_observer_answers_who_asks_and_nobody_else(keyring: Keyring, server: EmbeddedServer) -> None:
     asker = member(keyring, "u1", "user")
     async with (
@@ -581,6 +605,15 @@ async def test_a_key_minted_anew_after_its_revocation_may_come_back(
 
 async def test_an_expired_credential_is_refused(keyring: Keyring, server: EmbeddedServer) -> None:
     await assert_refused(server.url, member(keyring, "w1", "worker", expires=int(time.time()) - 1))
+
+
+async def test_a_credential_that_expires_is_dropped_then(keyring: Keyring, server: EmbeddedServer) -> None:
+    end = int(time.time()) + 2
+    async with logged_in(server.url, member(keyring, "w1", "worker", expires=end)) as login:
+        assert not login.dropped.is_set()
+        async with asyncio.timeout(20):
+            await login.dropped.wait()
+    assert time.time() >= end
 
 
 async def test_a_token_signed_by_another_colony_is_refused(tmp_path: Path, server: EmbeddedServer) -> None:

@@ -95,6 +95,7 @@ def tell_colony(
     kind: str = "colony",
     entity: str = "",
     sequence: int = 100,
+    time: int = START,
     prev: bytes | type | None = str,
 ) -> Verdict:
     """Judge an event of the colony, a member, a queue or a worker, and fold it if it is valid."""
@@ -102,7 +103,9 @@ def tell_colony(
     assert before is None or isinstance(before, bytes)
     member = colony.members.get(author)
     role: Role = member.role if member else "owner"
-    record = record_of(event, author, role=role, kind=kind, entity=entity, sequence=sequence, prev=before)
+    record = record_of(
+        event, author, role=role, kind=kind, entity=entity, sequence=sequence, time=time, prev=before
+    )
     verdict = colonies_.judge(colony, record)
     if verdict.valid:
         colonies_.evolve(colony, record)

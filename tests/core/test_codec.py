@@ -21,6 +21,7 @@ from colonies.core.events import (
     MAX_ERROR_CHARS,
     MAX_LEASE_S,
     MAX_STORED_BYTES,
+    MAX_UNIX_S,
     MAX_VALUE_LEVELS,
     Approved,
     Assigned,
@@ -43,6 +44,7 @@ from colonies.core.events import (
     Returned,
     Revoked,
     Role,
+    Rotated,
     WorkerStarted,
     WorkerStopped,
 )
@@ -110,6 +112,8 @@ reasons = texts
 leases = st.floats(2, MAX_LEASE_S) | st.integers(2, int(MAX_LEASE_S)).map(float)
 delays = st.floats(0, MAX_DELAY_S)
 counts = st.integers(0, MAX_COUNT)
+ends = st.integers(1, MAX_UNIX_S)
+signatures = st.binary(min_size=64, max_size=64)
 digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 user_keys = st.sampled_from([KeyPair.new("user").public for _ in range(3)])
 account_keys = st.sampled_from([KeyPair.new("account").public for _ in range(3)])
@@ -174,7 +178,8 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
         Genesis, names, member_names, user_keys, st.dictionaries(roles, account_keys, max_size=5), leases
     ),
     Configured: st.builds(Configured, leases),
-    Approved: st.builds(Approved, user_keys, roles),
+    Approved: st.builds(Approved, user_keys, roles, st.none() | ends),
+    Rotated: st.builds(Rotated, user_keys, user_keys, signatures, signatures, st.none() | ends),
     Revoked: st.builds(Revoked, reasons),
     Declared: st.builds(Declared, conditions, st.integers(-9, 9)),
     Retired: st.builds(Retired, counts),

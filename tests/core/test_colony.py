@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from colonies.core import colony as colonies_
 from colonies.core.colony import MAX_QUEUES, Colony, Queue
 from colonies.core.events import (
+    MAX_UNIX_S,
     Approved,
     Configured,
     Declared,
     Event,
     Genesis,
     Revoked,
+    Rotated,
     Verdict,
     WorkerStarted,
     WorkerStopped,
 )
+from colonies.core.members import SECOND
 from colonies.core.spec import Conditions, queue_of
-from tests.core.telling import ACCOUNT, LEASE_S, MEMBERS, a_colony, key, record_of, tell_colony
+from tests.core.telling import ACCOUNT, LEASE_S, MEMBERS, START, a_colony, key, record_of, tell_colony
 
 GENESIS = Genesis("lab", "olga", key(0), {}, LEASE_S)
 NEW = key(99)
@@ -32,9 +37,20 @@ def told(
     of: str = "",
     kind: str = "member",
     sequence: int = 100,
+    time: int = START,
     prev: bytes | type | None = str,
 ) -> Verdict:
-    return tell_colony(colony, event, author, kind=kind, entity=of, sequence=sequence, prev=prev)
+    return tell_colony(colony, event, author, kind=kind, entity=of, sequence=sequence, time=time, prev=prev)
+
+
+def key_at(colony: Colony, name: str, sequence: int, time: int = START) -> str | None:
+    holder = colony.key_of("worker", "started", name, sequence, time)
+    return holder[0] if holder else None
+
+
+def changed(former: str, to: str, expires_unix_s: int | None = None) -> Rotated:
+    """A change of keys; whether both consented is not for these rules (see test_history)."""
+    return Rotated(to, former, bytes(64), bytes(64), expires_unix_s)
 
 
 def refused(verdict: Verdict, why: str) -> None:
@@ -65,9 +81,9 @@ def test_genesis_makes_its_owner_the_first_member() -> None:
 
 def test_genesis_is_signed_by_the_account_and_everything_else_by_a_member() -> None:
     colony = Colony(ACCOUNT)
-    assert colony.key_of("colony", "genesis", "anybody", 1) == (ACCOUNT, "owner")
-    assert colony.key_of("colony", "configured", "olga", 1) is None
-    assert a_colony().key_of("process", "queued", "ann", 100) == (key(1), "user")
+    assert colony.key_of("colony", "genesis", "anybody", 1, START) == (ACCOUNT, "owner")
+    assert colony.key_of("colony", "configured", "olga", 1, START) is None
+    assert a_colony().key_of("process", "queued", "ann", 100, START) == (key(1), "user")
 
 
 def test_there_is_one_genesis() -> None:
@@ -108,8 +124,8 @@ def test_a_member_is_one_from_its_approval_to_its_revocation() -> None:
     colony = a_colony()
     assert told(colony, "olga", Approved(NEW, "worker"), of="zoe", sequence=50).valid
     assert told(colony, "olga", Revoked("left"), of="zoe", sequence=60).valid
-    held = [sequence for sequence in range(45, 65) if colony.key_of("worker", "started", "zoe", sequence)]
-    assert held == list(range(51, 60))
+    held = [sequence for sequence in range(45, 65) if key_at(colony, "zoe", sequence)]
+    assert held == list(range(51, 61))  # its revocation itself may be its own word
 
 
 @pytest.mark.parametrize("bad", ["W1", "a.b", "-a", "a" * 33, "zoe\n", "*", ""])
@@ -130,6 +146,105 @@ def test_who_is_no_member_cannot_be_revoked_and_nobody_twice() -> None:
     refused(told(colony, "olga", Revoked(), of="zoe"), "no member zoe")
     assert told(colony, "olga", Revoked(), of="ann").valid
     refused(told(colony, "olga", Revoked(), of="ann"), "revoked already")
+
+
+def test_a_changed_key_counts_from_its_event_on_and_the_former_up_to_it() -> None:
+    colony = a_colony()
+    assert told(colony, "olga", changed(key(1), NEW), of="ann", sequence=50).valid
+    assert {key_at(colony, "ann", sequence) for sequence in range(3, 51)} == {key(1)}
+    assert {key_at(colony, "ann", sequence) for sequence in range(51, 60)} == {NEW}
+    assert told(colony, "olga", changed(NEW, key(98)), of="ann", sequence=60).valid
+    assert told(colony, "olga", Revoked(), of="ann", sequence=70).valid
+    held = [key_at(colony, "ann", sequence) for sequence in (50, 51, 60, 61, 70, 71)]
+    assert held == [key(1), NEW, NEW, key(98), key(98), None]
+
+
+def test_a_former_key_is_never_used_again() -> None:
+    colony = a_colony()
+    assert told(colony, "olga", changed(key(1), NEW), of="ann").valid
+    refused(told(colony, "olga", changed(NEW, key(1)), of="ann"), "this key is a member already")
+    refused(told(colony, "olga", changed(key(2), key(1)), of="bob"), "this key is a member already")
+    refused(told(colony, "olga", Approved(key(1), "user"), of="zoe"), "this key is a member already")
+
+
+def test_only_the_key_that_counts_is_changed_and_only_a_members() -> None:
+    colony = a_colony()
+    refused(told(colony, "olga", changed(key(2), NEW), of="ann"), "is not that of ann")
+    refused(told(colony, "olga", changed(NEW, key(98)), of="zoe"), "no member zoe")
+    assert told(colony, "olga", Revoked(), of="ann").valid
+    refused(told(colony, "olga", changed(key(1), NEW), of="ann"), "no member any more")
+
+
+def test_a_member_that_has_an_end_is_none_from_then_on() -> None:
+    colony = a_colony()
+    end = START // SECOND + 60
+    assert told(colony, "olga", Approved(NEW, "worker", end), of="zoe", sequence=50).valid
+    assert key_at(colony, "zoe", 51, end * SECOND - 1) == NEW
+    assert key_at(colony, "zoe", 51, end * SECOND) is None
+    assert key_at(colony, "zoe", 50, START) is None
+
+
+def test_a_changed_key_ends_when_the_former_would_have_unless_told_otherwise() -> None:
+    end = START // SECOND + 60
+    for told_end, expected in [(None, end), (end + 60, end + 60)]:
+        colony = a_colony()
+        assert told(colony, "olga", Approved(NEW, "worker", end), of="zoe").valid
+        assert told(colony, "olga", changed(NEW, key(98), told_end), of="zoe").valid
+        assert colony.members["zoe"].expires == expected * SECOND
+
+
+def test_whose_time_is_over_changes_no_key() -> None:
+    colony = a_colony()
+    assert told(colony, "olga", Approved(NEW, "worker", START // SECOND), of="zoe").valid
+    refused(told(colony, "olga", changed(NEW, key(98)), of="zoe"), "no member any more")
+
+
+def test_the_last_owner_has_no_end() -> None:
+    colony = a_colony()
+    refused(told(colony, "olga", changed(key(0), NEW, START), of="olga"), "last owner")
+    assert told(colony, "olga", Approved(NEW, "owner", MAX_UNIX_S), of="otto").valid
+    refused(told(colony, "olga", Revoked(), of="olga"), "last owner")  # otto ends by himself
+    assert told(colony, "olga", Approved(key(98), "owner"), of="oona").valid
+    assert told(colony, "olga", changed(key(0), key(97), MAX_UNIX_S), of="olga").valid
+
+
+Change = tuple[str, str, int, int | None]
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["approve", "rotate", "rotate", "revoke", "stale"]),
+        st.sampled_from(["ann", "bob", "zoe", "olga", "yara"]),
+        st.integers(10, 16),  # few keys, so that they meet again
+        st.none() | st.integers(-5, 40),  # an end, in s from the start
+    ),
+    max_size=30,
+)
+
+
+@given(CHANGES)
+def test_whatever_members_do_a_key_has_one_name_and_a_place_one_key(changes: list[Change]) -> None:
+    """And whoever reads on later agrees about every place with who stood there."""
+    colony = a_colony()
+    owners: dict[str, str] = {}
+    seen: list[tuple[str, int, int, str | None]] = []
+    for step, (what, name, number, end_s) in enumerate(changes):
+        sequence, time = 100 + step, START + step * SECOND
+        end = None if end_s is None else START // SECOND + end_s
+        seen += [(n, sequence, time, key_at(colony, n, sequence, time)) for n in (*MEMBERS, "zoe", "yara")]
+        former = colony.members[name].key if name in colony.members else key(99)
+        event = {
+            "approve": Approved(key(number), "user", end),
+            "rotate": changed(former, key(number), end),
+            "stale": changed(key(97), key(number)),
+            "revoke": Revoked(),
+        }[what]
+        told(colony, "olga", event, of=name, sequence=sequence, time=time)
+        for member in colony.members.values():
+            for held in member.keys:
+                assert owners.setdefault(held.key, member.name) == member.name
+    assert colony.holders == {held.key: m.name for m in colony.members.values() for held in m.keys}
+    assert [(n, s, t, key_at(colony, n, s, t)) for n, s, t, _ in seen] == seen
+    last_time = START + 50 * SECOND
+    assert any(m.role == "owner" and not m.ended_by(last_time) for m in colony.members.values())
 
 
 def test_the_last_owner_stays() -> None:

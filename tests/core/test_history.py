@@ -33,6 +33,7 @@ from colonies.core.events import (
     Requeued,
     Returned,
     Revoked,
+    Rotated,
     WorkerStopped,
 )
 from colonies.core.process import SECOND, Running, Waiting
@@ -53,11 +54,18 @@ SPEC = Spec.parse(
 QUEUE = queue_of(SPEC.conditions, SPEC.priority)
 
 
+def changed(name: str, former: KeyPair, key: KeyPair, colony: str = ACCOUNT.public) -> Rotated:
+    """The member's change of keys, with the consent of both."""
+    statement = codec.consent_to(colony, name, former.public, key.public)
+    return Rotated(key.public, former.public, key.sign(statement), former.sign(statement))
+
+
 class Writing:
     """A ledger being written by honest hands, with its history; `stored` holds all that is on it."""
 
     def __init__(self) -> None:
         self.stored: list[Stored] = []
+        self.keys = dict(KEYS)
         self.now = START
         self.history = History(Colony(ACCOUNT.public))
         self.judged: list[Judged] = []
@@ -91,7 +99,7 @@ class Writing:
         before = self.head(event.type.split(".")[0], entity) if prev is str else prev
         assert before is None or isinstance(before, bytes)
         sealed = codec.seal(
-            keypair or KEYS[author],
+            keypair or self.keys[author],
             ACCOUNT.public,
             subject,
             id=id or new_id(),
@@ -196,10 +204,72 @@ def test_a_stranger_is_told_from_a_liar() -> None:
     quarantined(writing.add(Queued(SPEC), "zoe", entity=new_id()), "no member at this point")
 
 
+def test_after_a_change_of_keys_only_the_new_one_speaks_and_what_the_old_one_said_stays() -> None:
+    writing = Writing()
+    before = writing.sealed(Queued(SPEC), "ann", entity=new_id())
+    assert writing.store(before).verdict.valid
+    fresh = KeyPair.new("user")
+    assert writing.add(changed("ann", KEYS["ann"], fresh), "olga", entity="ann").verdict.valid
+    late = writing.add(Queued(SPEC), "ann", entity=new_id())
+    quarantined(late, "signed with a key of ann that does not count here")
+    assert late.stranger
+    assert writing.add(Queued(SPEC), "ann", entity=new_id(), keypair=fresh).verdict.valid
+    assert examine(writing.colony, before).verdict.valid  # also for who reads it later
+    early = writing.sealed(Queued(SPEC), "ann", entity=new_id(), keypair=fresh)
+    quarantined(examine(writing.colony, replace(early, sequence=before.sequence)), "does not count here")
+
+
+def test_a_key_changes_only_with_the_word_of_both_keys() -> None:
+    writing = Writing()
+    ann, bob, fresh = KEYS["ann"], KEYS["bob"], KeyPair.new("user")
+    good = changed("ann", ann, fresh)
+    for bad in (
+        replace(good, consent=good.former_consent),
+        replace(good, former_consent=good.consent),
+        replace(good, former_consent=bytes(64)),
+        replace(good, key=KeyPair.new("user").public),
+        changed("bob", ann, fresh),
+        changed("ann", ann, fresh, OTHER),
+        replace(changed("ann", bob, fresh), former=ann.public),  # an owner that takes a name over
+    ):
+        quarantined(writing.add(bad, "olga", entity="ann"), "not both keys consented")
+    quarantined(writing.add(good, "olga", entity="bob"), "not both keys consented")
+    assert writing.add(good, "olga", entity="ann").verdict.valid
+
+
+def test_an_owner_may_change_its_own_key_and_who_reads_on_believes_it_still() -> None:
+    writing = Writing()
+    fresh = KeyPair.new("user")
+    said = writing.add(changed("olga", KEYS["olga"], fresh), "olga", entity="olga")
+    assert said.verdict.valid
+    assert examine(writing.colony, said.stored).verdict.valid
+    quarantined(writing.add(Configured(20.0), "olga"), "does not count here")
+    assert writing.add(Configured(20.0), "olga", keypair=fresh).verdict.valid
+
+
+def test_what_is_signed_to_log_in_is_never_a_consent() -> None:
+    """The broker chooses that text (the nonce), so the consent must not be text."""
+    statement = codec.consent_to(ACCOUNT.public, "ann", KEYS["ann"].public, KEYS["bob"].public)
+    with pytest.raises(UnicodeDecodeError):
+        statement.decode()
+
+
+def test_who_has_an_end_is_no_member_from_that_time_on() -> None:
+    writing = Writing()
+    end = writing.now // SECOND + 60
+    assert writing.add(Approved(KEYS["zoe"].public, "user", end), "olga", entity="zoe").verdict.valid
+    writing.now = end * SECOND - 1_000
+    assert writing.add(Queued(SPEC), "zoe", entity=new_id()).verdict.valid
+    writing.now = end * SECOND
+    over = writing.add(Queued(SPEC), "zoe", entity=new_id())
+    quarantined(over, "zoe is no member at this point")
+    assert over.stranger
+
+
 def test_a_genesis_of_somebody_else_is_none() -> None:
     writing = Writing()
     empty = Writing.__new__(Writing)
-    empty.stored, empty.now, empty.judged = [], START, []
+    empty.stored, empty.now, empty.judged, empty.keys = [], START, [], KEYS
     empty.history = History(Colony(ACCOUNT.public))
     genesis = Genesis("lab", "mallory", KEYS["mallory"].public, {}, 10.0)
     quarantined(empty.add(genesis, "mallory"), "its signature")
@@ -257,7 +327,7 @@ TOLD = [
     *("take", "take", "requeue", "fail"),
 ]
 NONSENSE = ["again", "junk", "damage", "forge", "stale"]
-ABOUT = ["approve", "revoke", "configure", "worker"]
+ABOUT = ["approve", "revoke", "configure", "worker", "rotate"]
 steps = st.tuples(
     st.sampled_from([*TOLD, *NONSENSE, *ABOUT]),
     st.integers(0, 2),
@@ -273,6 +343,7 @@ class Muddle(Writing):
     def __init__(self) -> None:
         super().__init__()
         self.ids = [new_id() for _ in range(3)]
+        self.next_key = KEYS["mallory"]
         self.instances = count(1)
 
     def step(self, what: str, which: int, who: str, seconds: float) -> None:
@@ -281,6 +352,8 @@ class Muddle(Writing):
         if event := self.of_the_colony(what, which):
             kind = event.type.split(".")[0]
             entity = {"member": ("zoe" if what == "approve" else NAMES[which]), "worker": who}.get(kind, "")
+            if isinstance(event, Rotated):
+                self.keys[NAMES[which]] = self.next_key
             self.add(event, "olga" if kind != "worker" else who, entity=entity)
         elif event := self.of_the_process(what, id):
             self.add(event, who, entity=id)
@@ -290,7 +363,10 @@ class Muddle(Writing):
     def of_the_colony(self, what: str, which: int) -> Event | None:
         match what:
             case "approve":
-                return Approved(KEYS["zoe"].public, "worker")
+                return Approved(KEYS["zoe"].public, "worker", START // SECOND + 60)
+            case "rotate":
+                self.next_key = KeyPair.new("user")
+                return changed(NAMES[which], self.keys[NAMES[which]], self.next_key)
             case "revoke":
                 return Revoked()
             case "configure":

@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,6 +132,33 @@ def test_the_roles_on_the_security_page_are_those_that_hold() -> None:
     assert re.findall(r"^\| (\w+) \| (.+\.) \|$", page, re.MULTILINE) == [
         (role.name, role.purpose) for role in roles.ROLES.values()
     ]
+
+
+def permissions() -> str:
+    """The table of what each role may say, publish and subscribe, as the security page shows it."""
+
+    def cell(words: Iterable[str]) -> str:
+        return ", ".join(f"`{word}`" for word in words) or "-"
+
+    all_roles = list(roles.ROLES.values())
+    asked = [ask for ask in all_roles[0].asks if all(ask in role.asks for role in all_roles)]
+    heard = [topic for topic in all_roles[0].subscribe if all(topic in r.subscribe for r in all_roles)]
+    rows = [("all", "-", cell(asked), cell(heard))]
+    for role in all_roles:
+        asks, hears = list(role.asks), list(role.subscribe)
+        answers = ["whatever it is asked"] if role.answers else []
+        own = cell(ask for ask in asks if ask not in asked)
+        own = ", ".join([part for part in (own, *answers) if part != "-"]) or "-"
+        rows.append(
+            (f"`{role.name}`", cell(role.says), own, cell(topic for topic in hears if topic not in heard))
+        )
+    header = "| role | says | publishes beside that | subscribes |\n|---|---|---|---|\n"
+    return header + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def test_the_permissions_on_the_security_page_are_those_of_the_table() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert permissions() in page, f"put this into docs/security.md:\n\n{permissions()}"
 
 
 def test_the_exit_codes_on_the_page_are_those_of_the_command() -> None:

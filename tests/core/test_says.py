@@ -1,0 +1,94 @@
+"""The table of roles (colonies.roles) and the rules of the core say the same of who may say what."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from colonies.core import colony as colonies_
+from colonies.core.events import (
+    Approved,
+    Assigned,
+    Cancelled,
+    Completed,
+    Configured,
+    Declared,
+    Event,
+    Expired,
+    Failed,
+    Genesis,
+    Poisoned,
+    Queued,
+    Renewed,
+    Requeued,
+    Retired,
+    Returned,
+    Revoked,
+    Role,
+    Rotated,
+    Verdict,
+    WorkerStarted,
+    WorkerStopped,
+)
+from colonies.core.process import judge
+from colonies.core.spec import Conditions, queue_of
+from colonies.roles import ROLES
+from tests.core.telling import LEASE_S, MEMBERS, Telling, key, new_id, record_of
+
+WHO: dict[Role, str] = {role: name for name, role in reversed(MEMBERS.items())}
+CONDITIONS = Conditions.parse({"runtimetype": "gpu"})
+ATTEMPT = new_id()
+EVENTS: list[Event] = [
+    Genesis("lab", "olga", key(0), {}, LEASE_S),
+    Configured(20.0),
+    Approved(key(50), "user"),
+    Rotated(key(50), key(2), bytes(64), bytes(64)),
+    Revoked(),
+    Declared(CONDITIONS, 0),
+    Retired(1),
+    WorkerStarted("one", "cli", 1, []),
+    WorkerStopped("one"),
+    Queued(Telling().spec),
+    Requeued(1),
+    Assigned(new_id(), LEASE_S, "one"),
+    Renewed(ATTEMPT),
+    Returned(ATTEMPT),
+    Completed(ATTEMPT),
+    Failed(ATTEMPT, "broken"),
+    Poisoned(),
+    Expired(),
+    Cancelled(),
+]
+
+
+def said(event: Event, role: Role) -> Verdict:
+    """What the core makes of it, said by a member of this role about a process of ann's, or about itself."""
+    telling = Telling().submit(WHO["user"])
+    telling.take()
+    name, kind = WHO[role], event.type.split(".")[0]
+    if kind == "process":
+        process = None if isinstance(event, Queued) else telling.it
+        queue = telling.queue if isinstance(event, Queued | Requeued) else None
+        prev = process.head if process else None
+        record = record_of(
+            event, name, role=role, kind=kind, entity=telling.id, sequence=200, prev=prev, queue=queue
+        )
+        return judge(process, record, telling.colony)
+    entity = {"member": "bob", "worker": name, "queue": queue_of(CONDITIONS, 0)}.get(kind, "")
+    prev = colonies_.head(telling.colony, kind, entity)
+    record = record_of(event, name, role=role, kind=kind, entity=entity, sequence=200, prev=prev)
+    return colonies_.judge(telling.colony, record)
+
+
+def test_every_type_of_event_is_tried_here() -> None:
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+    assert {event for role in ROLES.values() for event in role.says} == {event.type for event in EVENTS}
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
+def test_a_role_is_denied_what_the_table_does_not_give_it_and_nothing_else(event: Event) -> None:
+    # A genesis is signed by the colony's own key, whoever carries it: no rule asks for a role.
+    roles: list[Role] = ["owner"] if isinstance(event, Genesis) else list(ROLES)
+    may = {role for role in roles if not said(event, role).denied}
+    assert may == {role for role in roles if event.type in ROLES[role].says}
