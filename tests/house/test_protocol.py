@@ -18,7 +18,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from colonies import heartbeats, logs, queueing, streams, subjects
+from colonies import heartbeats, logs, nkeys, queueing, streams, subjects
 from colonies.core import capacity, events, names, spec, units
 from colonies.core.words import Words
 
@@ -329,6 +329,10 @@ def test_each_number_on_the_page_is_that_of_the_code() -> None:
         assert Decimal(number.replace(",", "")) == Decimal(str(value)), name
         if suffix := {"BYTES": "bytes", "S": "seconds", "CHARS": "characters"}.get(name.rsplit("_", 1)[1]):
             assert unit == suffix
+
+
+def test_the_weak_point_is_on_the_page() -> None:
+    assert nkeys._Y_OF_ORDER_8.to_bytes(32, "little").hex() in section("Keys and logging in")
 
 
 def test_notes_beside_the_ledger_are_on_the_page() -> None:

@@ -19,27 +19,28 @@ import nats
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from nats.js.errors import APIError, NotFoundError
 
-S, NEVER, ULID, DIGITS = 10**9, 2**63, "[0-7][0-9A-HJKMNP-TV-Z]{25}", "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+PYTHON, S, NEVER, DIGITS = {"runtimetype": "python"}, 10**9, 2**63, "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+ULID, ARGS = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}"), {"args", "kwargs"}
 EXPECTED, PULL = "Nats-Expected-Last-Subject-Sequence", "$JS.API.CONSUMER.MSG.NEXT.LEDGER."
 SPEC = re.compile("func|conditions|args|kwargs|name|label|priority|max(wait|exec)time|maxretries|env|colony")
+# What happens to a process: who says it, in which states, what follows.
 RULES = """assigned worker waiting,running running;renewed worker running running
 returned worker running waiting;completed worker running done;failed worker running failed
 requeued service waiting,running,failed waiting;poisoned worker,service running done
-expired worker,service waiting done;cancelled owner,user waiting,running,failed done"""  # event, who says it, in which states, what follows
+expired worker,service waiting done;cancelled owner,user waiting,running,failed done"""
 RULES = {name: rule for name, *rule in map(str.split, re.split("[;\n]", RULES))}
 
 
 def must(*facts):
-    if not all(facts):
-        raise ValueError("not so")
+    assert all(facts)
 
 
 def digest32(data, length):
     return base64.b32encode(hashlib.sha256(data).digest()[:length]).decode().rstrip("=").lower()
 
 
-def queue_of(runtimetype, priority):
-    return digest32(msgpack.packb([{"runtimetype": runtimetype}, priority]), 16)
+def queue_of(priority):
+    return digest32(msgpack.packb([PYTHON, priority]), 16)
 
 
 def check_signature(key, said, signature):
@@ -47,33 +48,31 @@ def check_signature(key, said, signature):
 
 
 def unpack(data):
-    once = {"object_pairs_hook": lambda pairs: must(len(dict(pairs)) == len(pairs)) or dict(pairs)}
-    return msgpack.unpackb(data, **once)
+    return msgpack.unpackb(data, object_pairs_hook=lambda p: must(len(dict(p)) == len(p)) or dict(p))
 
 
 class Ledger:
-    """Who is a member, and what became of each process. Whatever is wrong with an event is raised."""
+    """Who is a member, and what became of each process. `judge` says whether a message is valid."""
 
     def __init__(self, colony):
-        self.colony, self.name, self.leases, self.position = colony, "", [], 0
+        self.colony, self.name, self.leases = colony, "", []
         self.members, self.heads, self.processes, self.keys = {}, {}, {}, set()
 
     def judge(self, seq, at, subject, data):
-        """Is this message valid? If so, it counts from here on."""
         try:
             (payload, signature), parts = unpack(data), subject.split(".")
             e = Bag(**unpack(payload), seq=seq, at=at, entity="" if parts[1] == "colony" else parts[2])
             kind, e.name = e.type.split(".")
             said = f"queued.{parts[4]}" if e.name in ("queued", "requeued") else e.name
             must(subject == ".".join(filter(None, ["ledger", kind, e.entity, said, e.author])))
-            must(len(vars(e)) == 11, e.v == 1, re.fullmatch(ULID, e.id))
+            must(len(vars(e)) == 11, e.v == 1, ULID.fullmatch(e.id))
             signed = f"colonies/1:{self.colony}:{subject}\n".encode() + payload
             e.queue, e.digest = said.partition(".")[2], hashlib.sha256(signed).digest()
             held = [k for k in self.members.get(e.author, []) if k.since < seq <= k.until and at < k.end]
-            genesis = Bag(key=self.colony, role="owner")
-            key = genesis if e.type == "colony.genesis" else held[-1]
+            key = held[-1] if e.type != "colony.genesis" else Bag(key=self.colony, role="owner")
             check_signature(key.key, signed, signature)
-            {"process": self.process, "colony": self.trust, "member": self.trust}[kind](e, key.role, e.data)
+            told = self.submission if e.name == "queued" else self.process
+            {"process": told, "colony": self.trust, "member": self.trust}[kind](e, key.role, e.data)
         except Exception:
             return False
         return True
@@ -82,10 +81,7 @@ class Ledger:
         held, key = self.members.get(e.entity, [Bag(until=0, end=NEVER, role="owner")])[-1], d.get("key")
         must(role == "owner", e.prev == self.heads.get(e.entity), key not in self.keys)
         must((e.name == "genesis") != bool(self.name), d.get("owner", e.author) == e.author)
-        must(
-            e.name != "approved"
-            or (e.entity not in self.members and re.fullmatch("[a-z0-9][a-z0-9_-]{0,31}", e.entity))
-        )
+        must(e.name != "approved" or e.entity not in self.members)
         must(e.name not in ("rotated", "revoked") or held.until == NEVER)
         if e.name == "rotated":
             said = b"\xff" + f"colonies/1:{self.colony}:consent:{e.entity}:{held.key}:{key}\n".encode()
@@ -100,9 +96,6 @@ class Ledger:
             self.keys.add(key)
 
     def process(self, e, role, d):
-        if e.name == "queued":
-            self.processes[e.entity] = self.submission(e, role, d.get("key"), d["spec"], d.get("arguments"))
-            return
         p, (roles, states, state) = self.processes[e.entity], RULES[e.name]
         e.at = max(e.at, p.at)
         must(role in roles.split(","), p.state in states.split(","), e.prev == p.head)
@@ -113,24 +106,22 @@ class Ledger:
             must(d["offer"] == p.offer, d["lease_s"] <= max(self.leases), e.id not in p.attempts)
             must(p.state == "waiting" or e.at >= p.signed + int(p.lease_s * S))
             vars(p).update(d, author=e.author, attempts=[*p.attempts, e.id])
-        p.offer, p.state = (
-            e.id if e.name == "requeued" else p.offer,
-            "done" if d.get("kind") == "final" else state,
-        )
-        vars(p).update(head=e.digest, seq=e.seq, at=e.at, signed=e.at)
+        p.offer = e.id if e.name == "requeued" else p.offer
+        state = "done" if d.get("kind") == "final" else state
+        lost = p.state == "running" and e.name in ("assigned", "requeued")
+        p.lost = p.lost + lost if "attempt" not in d or e.name == "renewed" else 0
+        vars(p).update(state=state, head=e.digest, seq=e.seq, at=e.at, signed=e.at)
 
-    def submission(self, e, role, own, spec, stored):
+    def submission(self, e, role, d):
+        own, spec, stored = d.get("key"), d["spec"], d.get("arguments")
         derived = own is not None and digest32(f"key\0{e.author}\0{own}".encode(), 20)
-        must(e.entity == derived or (own is None and re.fullmatch(ULID, e.entity)), role in ("owner", "user"))
+        must(e.entity == derived or (own is None and ULID.fullmatch(e.entity)), role in ("owner", "user"))
         must(e.prev is None, e.entity not in self.processes, spec["func"], *map(SPEC.fullmatch, spec))
-        must(
-            spec["conditions"].keys() == {"runtimetype"}, spec.get("colony") in (None, self.name, self.colony)
-        )
-        must(e.queue == queue_of(spec["conditions"]["runtimetype"], spec.get("priority", 0)))
-        must(not stored or not (spec.get("args") or spec.get("kwargs")))
-        p = Bag(spec=spec, queue=e.queue, submitter=e.author, stored=stored, attempts=[], signed=e.at)
-        vars(p).update(state="waiting", offer=e.id, head=e.digest, seq=e.seq, at=e.at, instance="", lease_s=0)
-        return p
+        must(spec["conditions"] == PYTHON, spec.get("colony") in (None, self.name, self.colony))
+        must(e.queue == queue_of(spec.get("priority", 0)), not stored or not spec.keys() & ARGS)
+        p = self.processes[e.entity] = Bag(spec=spec, queue=e.queue, submitter=e.author, stored=stored)
+        vars(p).update(state="waiting", offer=e.id, head=e.digest, seq=e.seq, at=e.at, signed=e.at)
+        vars(p).update(attempts=[], instance="", lease_s=0, lost=0)
 
 
 async def run(func, n, args, kwargs):
@@ -139,9 +130,8 @@ async def run(func, n, args, kwargs):
         while not Path(args[0], args[1]).exists():
             await asyncio.sleep(0.02)
         return n
-    return {"double": lambda number: 2 * number, "echo": lambda *said, **named: [said, named]}[func](
-        *args, **kwargs
-    )
+    known = {"double": lambda number: 2 * number, "echo": lambda *said, **named: [said, named]}
+    return known[func](*args, **kwargs)
 
 
 class Worker:
@@ -150,84 +140,62 @@ class Worker:
         self.claims = json.loads(base64.urlsafe_b64decode(self.jwt.split(".")[1] + "=="))
         self.name, self.instance = self.claims["name"], os.urandom(4).hex()
         self.sign = Ed25519PrivateKey.from_private_bytes(base64.b32decode(seed + "======")[2:34]).sign
-        self.ledger = Ledger(self.claims["nats"]["issuer_account"])
+        self.colony = self.claims["nats"]["issuer_account"]
 
-    async def read(self, pattern, after=0):
+    async def read(self, pattern):
         found = []
         with suppress(NotFoundError):
-            while m := await self.js.get_msg("LEDGER", after + 1, pattern, next=True):
-                found.append(
-                    (after := m.seq, round(m.time.timestamp() * 1e6) * 1000, m.subject, m.data or b"")
-                )
+            while m := await self.js.get_msg("LEDGER", (found or [(0,)])[-1][0] + 1, pattern, next=True):
+                found.append((m.seq, round(m.time.timestamp() * 1e6) * 1000, m.subject, m.data or b""))
         return found
 
     async def story(self, process):
         """The process as the ledger has it (None: there is none), and the last sequence under its guard."""
-        told, ledger = await self.read(f"ledger.process.{process}.>"), self.ledger
-        info = json.loads((await self.nc.request("$JS.API.STREAM.INFO.LEDGER", b"", timeout=5)).data)
-        trust = [
-            m for kind in ("colony", "member") for m in await self.read(f"ledger.{kind}.>", ledger.position)
-        ]
-        ledger.position, self.now_s = (
-            info["state"]["last_seq"],
-            datetime.fromisoformat(info["ts"]).timestamp(),
-        )
-        ledger.processes.pop(process, None)
-        for message in [*sorted(m for m in trust if m[0] <= ledger.position), *told]:
-            ledger.judge(*message)
-        return ledger.processes.get(process), told[-1][0] if told else 0
+        told, self.ledger = await self.read(f"ledger.process.{process}.>"), Ledger(self.colony)
+        trust = [*await self.read("ledger.colony.>"), *await self.read("ledger.member.>")]
+        for message in sorted([*trust, *told]):
+            self.ledger.judge(*message)
+        return self.ledger.processes.get(process), told[-1][0] if told else 0
 
     def sealed(self, subject, type, prev, data):
         stamp = time.time_ns() // 10**6 << 80 | int.from_bytes(os.urandom(10), "big")
         e = {"v": 1, "id": "".join(DIGITS[stamp >> 5 * i & 31] for i in range(25, -1, -1)), "type": type}
-        payload = msgpack.packb(
-            {**e, "time": time.time_ns(), "author": self.name, "prev": prev, "data": data}
-        )
-        return msgpack.packb(
-            [payload, self.sign(f"colonies/1:{self.ledger.colony}:{subject}\n".encode() + payload)]
-        )
+        e |= {"time": time.time_ns(), "author": self.name, "prev": prev, "data": data}
+        signed = f"colonies/1:{self.colony}:{subject}\n".encode() + (payload := msgpack.packb(e))
+        return msgpack.packb([payload, self.sign(signed)])
 
     async def say(self, process, name, told, **data):
-        """Record an event of a process as it was told; the process after it, and its guard."""
-        subject, guard = f"ledger.process.{process}.{name}.{self.name}", f"ledger.process.{process}.>"
-        sealed = self.sealed(subject, f"process.{name}", told[0].head, data)
+        subject = f"ledger.process.{process}.{name}.{self.name}"
+        guard = {EXPECTED: str(told[1]), f"{EXPECTED}-Subject": f"ledger.process.{process}.>"}
         with suppress(APIError, TimeoutError):  # the ledger says what became of it
-            await self.js.publish(
-                subject, sealed, headers={EXPECTED: str(told[1]), f"{EXPECTED}-Subject": guard}
-            )
+            sealed = self.sealed(subject, f"process.{name}", told[0].head, data)
+            await self.js.publish(subject, sealed, headers=guard)
         return await self.story(process)
 
     async def take(self, msg):
         process, offer = msg.subject.split(".")[2], unpack(unpack(msg.data)[0])["id"]
         p, _ = told = await self.story(process)
         if p is None or p.state not in ("waiting", "running") or p.offer != offer:
-            await msg.ack()
-            return
-        silent_s = min(10 * p.lease_s, 300) + 2 * p.lease_s  # it reads no heartbeats: it waits for silence
-        if p.stored or (p.state == "running" and p.signed / S + silent_s > self.now_s):
-            await msg.nak(p.lease_s or 5)
-            return
-        lease_s = self.ledger.leases[-1]
-        p, _ = told = await self.say(
-            process, "assigned", told, offer=offer, lease_s=lease_s, instance=self.instance
-        )
+            return msg.ack()
+        info = json.loads((await self.nc.request("$JS.API.STREAM.INFO.LEDGER", b"", timeout=5)).data)
+        since_s = datetime.fromisoformat(info["ts"]).timestamp() - p.signed / S
+        silent = since_s > min(10 * p.lease_s, 300) + 2 * p.lease_s  # it reads no heartbeats
+        if p.stored or p.lost + (p.state == "running") >= 5 or (p.state == "running" and not silent):
+            return msg.nak(p.lease_s or 5)
+        mine = {"offer": offer, "lease_s": self.ledger.leases[-1], "instance": self.instance}
+        p, _ = told = await self.say(process, "assigned", told, **mine)
         if p.state == "running" and p.instance == self.instance:
-            await self.hold(msg, process, p.attempts[-1], told)
+            await self.hold(process, p.attempts[-1], told, msg)
+            return msg.ack()
+        return msg.nak(1)
 
-    async def hold(self, msg, process, attempt, told):
-        """Run it, extend the lease, send heartbeats, and record how it ended, if it is still ours."""
+    async def hold(self, process, attempt, told, msg):
         p, spec, held = told[0], told[0].spec, lambda p: p.state == "running" and p.attempts[-1] == attempt
         beat, renewed = f"heartbeat.{self.name}.{self.instance}", time.monotonic()
-        about = {
-            "instance": self.instance,
-            "runtimetype": "python",
-            "concurrency": 1,
-            "attempts": {process: [attempt]},
-        }
+        about = {"instance": self.instance, "concurrency": 1, "attempts": {process: [attempt]}} | PYTHON
+        call = run(spec["func"], len(p.attempts), spec.get("args", []), spec.get("kwargs", {}))
         limit_s = spec.get("maxexectime") or -1
-        work = asyncio.create_task(
-            run(spec["func"], len(p.attempts), spec.get("args", []), spec.get("kwargs", {}))
-        )
+        work = asyncio.create_task(asyncio.wait_for(call, limit_s if limit_s > 0 else None))
         while not work.done() and held(told[0]):
             await msg.in_progress()
             await self.nc.publish(beat, self.sealed(beat, "heartbeat", None, about))
@@ -238,13 +206,9 @@ class Worker:
         work.cancel()
         await asyncio.wait([work])
         while held(told[0]):
-            if error := work.exception():
-                told = await self.say(
-                    process, "failed", told, attempt=attempt, error=repr(error)[:9999], delay_s=1
-                )
-            else:
-                told = await self.say(process, "completed", told, attempt=attempt, output=work.result())
-        await msg.ack()
+            error = work.exception()
+            said = {"error": repr(error)[:9999], "delay_s": 1} if error else {"output": work.result()}
+            told = await self.say(process, "failed" if error else "completed", told, attempt=attempt, **said)
 
 
 async def main(url, creds):
@@ -254,13 +218,12 @@ async def main(url, creds):
     w.nc = await nats.connect(url, max_reconnect_attempts=-1, **login)
     w.js, inbox = w.nc.jetstream(), w.nc.new_inbox()
     offers = await w.nc.subscribe(inbox)
-    await w.story("none")
     print("ready", w.instance, flush=True)
     while True:
         for priority in range(9, -10, -1):  # the urgent first; where nobody declared a queue is no consumer
-            await w.nc.publish(PULL + queue_of("python", priority), b'{"batch": 1, "no_wait": true}', inbox)
+            await w.nc.publish(PULL + queue_of(priority), b'{"batch": 1, "no_wait": true}', inbox)
             if (msg := await offers.next_msg(30)).reply:
-                await w.take(msg)
+                await (await w.take(msg))
                 break
         else:
             await asyncio.sleep(0.1)

@@ -248,6 +248,7 @@ def _attempts(t: Teller) -> None:
     t.say("w1", facts.Failed(second, "later", "later", 0.5), id)
     requeue(t, id)
     third = assign(t, "w1", id)
+    t.say("w2", facts.Returned(third), id, "attempt 3 of w1 holds the process")
     t.say("w1", facts.Returned(third, "the worker is stopping"), id)
     fourth = assign(t, "w2", id)  # the same offer
     t.say("w2", facts.Failed(fourth, "too long", "timeout"), id)  # the second that counts
