@@ -7,7 +7,7 @@ SECONDS := 120
 # What another project's active environment says is not about us.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help demo test bench fuzz long lint lock clean setup
+.PHONY: help demo test bench fuzz long simulate lint lock clean setup
 
 help:
 	@echo 'make demo    run the main job end to end, show it, clean up'
@@ -15,6 +15,7 @@ help:
 	@echo 'make bench   measure: one JSON line per figure'
 	@echo 'make long    the proofs that take long: 100 random kills over 300 processes, slow waits'
 	@echo 'make fuzz    look for bytes that break a reader (make fuzz SECONDS=600; Linux only)'
+	@echo 'make simulate a million simulated lifetimes   (make simulate SEEDS=5000 FROM=0 for some)'
 	@echo 'make lint    format, then lint, types and import direction'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
 	@echo 'make clean   remove what the others made'
@@ -23,8 +24,9 @@ help:
 demo: setup
 	@$(PYTHON) examples/demo.py $(ARGS)
 
+# Most tests wait for something, so more of them at a time than there are processors.
 test: setup
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
 bench: setup
 	@$(PYTHON) -m tests.benchmarks $(ARGS)
@@ -36,6 +38,12 @@ fuzz: setup
 long: setup
 	@CHAOS_KILLS=100 CHAOS_PROCESSES=300 $(PYTHON) -m pytest -m 'long or not long' \
 	    tests/acceptance/test_chaos.py tests/acceptance/test_orchestrator.py $(ARGS)
+
+SEEDS := 1000000
+FROM  := 0
+
+simulate: setup
+	@$(PYTHON) -m tests.simulator --seeds $(SEEDS) --from $(FROM) $(ARGS)
 
 lint: setup
 	@$(PYTHON) -m ruff format .

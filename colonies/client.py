@@ -218,14 +218,19 @@ class Client:
             PartlySubmitted: some were accepted, some not; it says which. Nothing else of `submit`'s errors
                 leaves a part accepted.
         """
-        calls = [_call(work) for work in works]
+        calls = [_numbered(number, work) for number, work in enumerate(works)]
         if not calls:
             return []
         if atomic and len(calls) > MAX_BATCH:
             raise Invalid(
                 f"{len(calls)} processes in one batch; at most {MAX_BATCH} are accepted or refused together"
             )
-        prepared = [await self._prepare(call.spec, None) for call in calls]
+        prepared = []
+        for number, call in enumerate(calls):
+            try:
+                prepared.append(await self._prepare(call.spec, None))
+            except Invalid as error:
+                raise Invalid(f"number {number}: {error}") from None
         handles: list[Handle[Any]] = [Handle(self, new_id(), call) for call in calls]
         await self._watcher.expect(len(calls))
         if atomic:
@@ -348,6 +353,13 @@ def checked_wait(timeout_s: float | None) -> float | None:
 
 async def _raising(error: ColoniesError) -> int:
     raise error
+
+
+def _numbered(number: int, work: Call[Any] | Spec | dict[str, Any]) -> Call[Any]:
+    try:
+        return _call(work)
+    except Invalid as error:
+        raise Invalid(f"number {number}: {error}") from None
 
 
 def _call(work: Call[Any] | Spec | dict[str, Any]) -> Call[Any]:

@@ -26,7 +26,7 @@ from colonies.core.spec import Conditions
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.execution import NotHere
 from colonies.history import Story, judge_process
-from colonies.ids import new_token
+from colonies.ids import new_id, new_token
 from colonies.ledger import Delivery
 from colonies.liveness import Held, Liveness, lease_left_s
 from colonies.outcome import outcome_of
@@ -82,7 +82,9 @@ class Instance:
             Refused: this member is no worker, or is revoked.
         """
         if self.session.role != "worker":
-            raise Refused(f"{self.session.name} is a {self.session.role}; only a worker takes processes")
+            raise Refused(
+                f"{self.session.name} has the role {self.session.role}; only a worker takes processes"
+            )
         log = _log.bind(colony=self.session.colony.name, worker=self.session.name, instance=self.id)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self.worker.lifespan())
@@ -97,6 +99,8 @@ class Instance:
             await self._say_started()
             stack.push_async_callback(self._say_stopped)
             stack.push_async_callback(self._abandon)
+            if type(self.worker) is Worker and not self.worker.functions:
+                log.warning("this worker has no functions: whatever it takes will fail")
             log.info("worker ready", runtimetype=self.worker.runtimetype, slots=self.worker.concurrency)
             self.ready.set()
             await self._work(puller, log)
@@ -233,14 +237,18 @@ class Instance:
                 return None
             event = Assigned(process.phase.offer.id, self.session.colony.lease_s, self.id)
             try:
-                story = await self.session.record(process.id, event, at=story)
+                # Once: whether its holder lives, should it have one by now, only `_may_take` asks.
+                id = new_id()
+                story = await self.session.record(process.id, event, at=story, id=id, once=True)
             except Conflict:
                 surely_free = False
                 story = await self.session.story(process.id)
                 continue
-            if not surely_free and not self._holds(story := await self.session.story(process.id)):
-                continue  # void: by the broker's clock the lease before it had not lapsed, for example
-            return self._hold(delivery, story, share)
+            if not surely_free:  # void: by the broker's clock the lease before it had not lapsed, for example
+                story = await self.session.story(process.id)
+            if _holds(story, id):  # the answer may have taken so long that another has finished it by now
+                return self._hold(delivery, story, share)
+            surely_free = False
         raise Conflict(
             f"process {subjects.process_of(delivery.stored.subject)}: others were faster, again and again"
         )
@@ -275,13 +283,6 @@ class Instance:
             case _:
                 await delivery.ack()
                 return False
-
-    def _holds(self, story: Story) -> bool:
-        process = story.process
-        if process is None or not isinstance(process.phase, Running):
-            return False
-        last = process.attempts[-1]
-        return (last.worker, last.instance) == (self.session.name, self.id)
 
     async def _share(self, delivery: Delivery, conditions: Conditions) -> Share | None:
         """What such a process needs, taken out of the pool. None: it is not there; the offer goes back."""
@@ -368,3 +369,9 @@ class Instance:
             log.info("stopped", reason=held.ended)
             await attempt.note("log.stopped", {"reason": held.ended})
             await held.delivery.ack()
+
+
+def _holds(story: Story, id: str) -> bool:
+    """Is the attempt whose `assigned` has this id the one that holds the process?"""
+    process = story.process
+    return process is not None and isinstance(process.phase, Running) and process.attempts[-1].id == id

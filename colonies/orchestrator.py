@@ -26,7 +26,7 @@ from colonies.core.process import (
     Running,
     Waiting,
 )
-from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
+from colonies.errors import ColoniesError, Conflict, Refused
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.keeping import RETIRE_AFTER_S, QueueKeeper, apart
@@ -83,7 +83,8 @@ class Orchestrator:
         """
         if self.session.role != "service":
             raise Refused(
-                f"{self.session.name} is a {self.session.role}; an orchestrator needs the role service"
+                f"{self.session.name} has the role {self.session.role}; "
+                "an orchestrator needs the role service"
             )
         await self._look_for_a_cut()
         self.ledger.on_gap(self._wake.set)
@@ -126,8 +127,8 @@ class Orchestrator:
                 await self._catch_up()
                 await self._keeper.make()
                 await self._act_on_touched()
-            except Unavailable as error:
-                _log.debug("ledger not read", error=str(error))
+            except ColoniesError as error:  # Refused: who watches our membership ends us
+                _log.debug("ledger not followed, tried again", error=str(error))
                 await asyncio.sleep(0.2)
                 continue
             except Exception:

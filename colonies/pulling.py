@@ -59,7 +59,8 @@ class Puller:
         self._sweep_left = 0
         self._sweep_since = 0.0
         self._sweeps = 0
-        self._starts = 0  # since the last sweep of the queue that waited longest
+        self._starts = 0  # since the queue that waited longest had its turn
+        self._is_turn = False  # this sweep is such a turn: it asks for one offer
         self._last_sweep: dict[str, int] = {}
         self._stopped = False
         self._queues_changed = True
@@ -88,7 +89,8 @@ class Puller:
             self._give_up_what_is_silent(now)
             if not self._stopped:
                 await self._sweep_one(now)
-            soonest = min(self._retry_at.values(), default=now + SILENT_S)
+            # What is due already waits for a slot, or for a sweep's end; both wake us.
+            soonest = min((at for at in self._retry_at.values() if at > now), default=now + SILENT_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, min(soonest - now, SILENT_S))):
                     await self._wake.wait()
@@ -102,6 +104,8 @@ class Puller:
                 await self._pull(queue, 1, PARK_S)
                 queue, wanted = self._next_queue(now)
             self._sweep_first, self._sweep_left = self._pulls + 1, 0
+        elif self._is_turn:
+            return
         else:
             queue, wanted = self._sweeping, self._wanted(self._sweeping) - self._sweep_left
             if wanted < max(1, self._sweep_left):
@@ -144,15 +148,16 @@ class Puller:
         for queue in [queue for queue, at in self._retry_at.items() if at <= now]:
             del self._retry_at[queue]
         ready = [q for q in self._served if q not in self._parked and q not in self._retry_at]
-        if self._starts >= FAIR_AFTER:
+        self._is_turn = self._starts >= FAIR_AFTER and len(ready) > 1
+        if self._is_turn:
             ready.sort(key=lambda queue: self._last_sweep.get(queue, 0))
         else:
             # Among equals the one swept longest ago, so that they share.
             ready.sort(key=lambda q: (-self._served[q].priority, self._last_sweep.get(q, 0)))
         for queue in ready:
             if (wanted := self._wanted(queue)) > 0:
-                if self._starts >= FAIR_AFTER:
-                    self._starts = 0
+                if self._is_turn:
+                    self._starts, wanted = 0, 1
                 self._sweeps += 1
                 self._last_sweep[queue] = self._sweeps
                 return queue, wanted

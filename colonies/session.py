@@ -227,9 +227,19 @@ class Session:
         ).data
 
     async def record(
-        self, process: str, event: ProcessEvent, *, at: Story, queue: str | None = None
+        self,
+        process: str,
+        event: ProcessEvent,
+        *,
+        at: Story,
+        queue: str | None = None,
+        id: str | None = None,
+        once: bool = False,
     ) -> Story:
         """Record an event of a process, starting from what is known of it; read again on conflict.
+
+        `id` is the event's, a new one by default. `once`: not again after a conflict, for what depends on
+        more than the ledger tells.
 
         Returns the process after it (its last time is our estimate; the ledger's is a moment later).
 
@@ -238,7 +248,7 @@ class Session:
             Refused: this member may not say it.
             Unavailable: the broker does not answer; Unknown: ... and what became of the event is not known.
         """
-        id = new_id()
+        id = id or new_id()
         for _ in range(MAX_TRIES):
             now = await self.ledger.now()
             wish = Wish(process, queue, self.name, self.role_at(now), id, now, event)
@@ -250,6 +260,8 @@ class Session:
                 at = await self.story(process)
                 if any(s.record is not None and s.record.id == id and s.verdict.valid for s in at.judged):
                     return at
+                if once:
+                    raise Conflict(f"process {process}: another event came first") from None
                 continue
             record = Record(
                 sequence, now, "process", process, queue, self.name, wish.role, id, prev, sealed.digest, event

@@ -130,8 +130,9 @@ class Watcher:
                 process = self._catch_up(watched)
                 if process is None:
                     story = await self._story_of(id)
-                    watched.restart(story)
-                    process = story.process
+                    if watched.story is None or watched.story.guard <= story.guard:  # others read as well
+                        watched.restart(story)
+                    process = watched.story.process if watched.story is not None else None
                 if process is not None and process.final:
                     return process
                 await watched.changed.wait()
@@ -154,8 +155,10 @@ class Watcher:
         A signature is checked unless the next event, of the same author, covers it by its `prev`. Until that
         one is checked, nothing is kept of what it covers: somebody else may be waiting for this process too.
         """
+        if watched.story is None:  # what was heard counts once there is one
+            return None
         heard, watched.heard = watched.heard, []
-        process = None if watched.story is None else watched.ahead or watched.story.process
+        process = watched.ahead or watched.story.process
         for stored in heard:
             if process is None:
                 break

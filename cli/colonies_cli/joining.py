@@ -145,7 +145,7 @@ async def _approve(here: Here, asked: Request, path: Path, expires_s: int | None
     elif here.output == Output.name:
         output.line(made.name)
     else:
-        output.line(f"{made.name} is a {made.role} of {approval.colony_name}; approval: {path}")
+        output.line(f"{made.name} has the role {made.role} in {approval.colony_name}; approval: {path}")
         exits.say("give it to the newcomer, who runs `colonies member install FILE`")
 
 
@@ -201,8 +201,8 @@ def install(
         output.line(f"{credential.name} has its new key; credential: {path}")
     else:
         output.line(
-            f"{credential.name} is a {credential.role} of {approval.colony_name}; context: {context.name}, "
-            f"credential: {path}"
+            f"{credential.name} has the role {credential.role} in {approval.colony_name}; "
+            f"context: {context.name}, credential: {path}"
         )
 
 

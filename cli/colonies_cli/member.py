@@ -79,7 +79,7 @@ async def add(
         output.line(name)
     else:
         until = f" until {to_the_second(member.expires)}" if member.expires is not None else ""
-        output.line(f"{name} is a {role} of {found.session.colony.name}{until}; credential: {path}")
+        output.line(f"{name} has the role {role} in {found.session.colony.name}{until}; credential: {path}")
 
 
 def seconds_of(expires: str | None) -> int | None:

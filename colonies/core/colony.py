@@ -179,7 +179,7 @@ def _revoked(colony: Colony, record: Record, event: Revoked) -> Verdict:
 
 def _declared(colony: Colony, record: Record, event: Declared) -> Verdict:
     if record.role not in ("user", "owner", "service"):
-        return denied(f"a {record.role} declares no queues")
+        return denied(f"the role {record.role} declares no queues")
     if record.entity in colony.queues:
         return quarantined("the queue is declared already")
     if record.entity != queue_of(event.conditions, event.priority):
@@ -192,7 +192,7 @@ def _declared(colony: Colony, record: Record, event: Declared) -> Verdict:
 def _retired(colony: Colony, record: Record, event: Retired) -> Verdict:
     # Nothing depends on its being empty: what waits in it has its queue declared again (see Orchestrator).
     if record.role != "service":
-        return denied(f"a {record.role} retires no queues")
+        return denied(f"the role {record.role} retires no queues")
     queue = colony.queues.get(record.entity)
     if queue is None:
         return quarantined("there is no such queue")

@@ -190,5 +190,5 @@ def _lost_attempt(process: Process, time: int) -> dict[str, Any]:
     if not isinstance(process.phase, Running):
         return {}
     last = process.attempts[-1]
-    error = f"lost: no sign of life from {last.worker} within its lease of {process.phase.lease_s:g} s"
+    error = f"no sign of life from {last.worker} within its lease of {process.phase.lease_s:g} s"
     return {**_ended(process, time, "lost", error=error), "lost_in_a_row": process.lost_in_a_row + 1}

@@ -82,7 +82,7 @@ def judge(process: Process | None, record: Record, colony: Colony) -> Verdict:
 def _queued(process: Process | None, record: Record, event: Queued, colony: Colony) -> Verdict:
     # Workers submit nothing yet: what a process may start is a matter of workflows.
     if record.role not in ("user", "owner"):
-        return denied(f"a {record.role} submits no processes")
+        return denied(f"the role {record.role} submits no processes")
     if process is not None:
         return quarantined("the process is submitted already")
     if record.prev is not None:
@@ -107,7 +107,7 @@ def _queued(process: Process | None, record: Record, event: Queued, colony: Colo
 
 def _requeued(process: Process, record: Record, event: Requeued) -> Verdict:
     if record.role != "service":
-        return denied(f"a {record.role} does not offer a process again")
+        return denied(f"the role {record.role} does not offer a process again")
     if record.queue != process.queue:
         return quarantined("the queue is not that of the process")
     if event.cites != process.sequence:
@@ -129,7 +129,7 @@ def _requeued(process: Process, record: Record, event: Requeued) -> Verdict:
 
 def _assigned(process: Process, record: Record, event: Assigned, colony: Colony) -> Verdict:
     if record.role != "worker":
-        return denied(f"a {record.role} takes no processes")
+        return denied(f"the role {record.role} takes no processes")
     names = process.spec.conditions.workernames
     if names and record.author not in names:
         return denied(f"the process is for {', '.join(names[:5])}{' and others' if names[5:] else ''}")
@@ -160,7 +160,7 @@ def _of_the_holder(
     process: Process, record: Record, event: Renewed | Returned | Completed | Failed
 ) -> Verdict:
     if record.role != "worker":
-        return denied(f"a {record.role} holds no attempts")
+        return denied(f"the role {record.role} holds no attempts")
     if not isinstance(process.phase, Running):
         return quarantined(f"the process is {process.state}, not running")
     # The other half of the fence: who lost the process cannot end it, not even another instance of one name.
@@ -175,7 +175,7 @@ def _of_the_holder(
 
 def _poisoned(process: Process, record: Record) -> Verdict:
     if record.role not in ("worker", "service"):
-        return denied(f"a {record.role} calls no process poison")
+        return denied(f"the role {record.role} calls no process poison")
     if _lost(process, record) < MAX_LOST_IN_A_ROW:
         return quarantined(f"it has not lost {MAX_LOST_IN_A_ROW} attempts in a row")
     return VALID
@@ -183,7 +183,7 @@ def _poisoned(process: Process, record: Record) -> Verdict:
 
 def _expired(process: Process, record: Record) -> Verdict:
     if record.role not in ("worker", "service"):
-        return denied(f"a {record.role} lets no process expire")
+        return denied(f"the role {record.role} lets no process expire")
     limit_s = process.spec.maxwaittime
     if limit_s is None or not isinstance(process.phase, Waiting):
         return quarantined("the process has no wait that could be over")

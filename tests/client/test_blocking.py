@@ -95,7 +95,7 @@ def test_errors_are_raised_where_the_call_was_made(colony: BlockingMemoryClient)
         colony.submit({"func": "x"})
     with pytest.raises(colonies.NotFound):
         colony.process("01ARZ3NDEKTSV4RRFFQ69G5FAV").get()
-    with pytest.raises(colonies.Refused, match="tester is a user"):
+    with pytest.raises(colonies.Refused, match="tester has the role user"):
         colony.work(worker, "tester")
     with pytest.raises(TimeoutError):
         colony.submit(NOBODY).result(0.05)

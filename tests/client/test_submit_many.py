@@ -13,6 +13,7 @@ import pytest
 
 import colonies
 from colonies import subjects
+from colonies.errors import Invalid
 from colonies.ids import new_id
 from colonies.jetstream import JetStreamLedger
 from colonies.ledger import Draft, Stored
@@ -206,3 +207,13 @@ async def test_a_batch_under_way_when_the_broker_is_killed_is_there_whole_or_not
     found = await submitted(colony)
     assert len(found) == 2 + len(handles)
     assert {handle.id for handle in handles} <= found.keys()
+
+
+async def test_what_makes_no_sense_among_many_is_named_by_its_number_and_nothing_is_recorded() -> None:
+    async with colonies.memory() as colony:
+        fine = {"func": "job", "conditions": {"runtimetype": "python"}}
+        with pytest.raises(Invalid, match=r"number 1: spec: func"):
+            await colony.submit_many([fine, {"conditions": {"runtimetype": "python"}}])
+        with pytest.raises(Invalid, match=r"number 2: colony: the spec is for 'other'"):
+            await colony.submit_many([fine, fine, {**fine, "colony": "other"}])
+        assert not await colony.ledger.read("ledger.process.>")

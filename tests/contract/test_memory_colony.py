@@ -251,8 +251,8 @@ async def test_two_colonies_know_nothing_of_each_other() -> None:
     ("name", "error", "says"),
     [
         ("No Name", colonies.Invalid, "No Name"),
-        ("tester", colonies.Refused, "tester is a user"),
-        ("orchestrator", colonies.Refused, "orchestrator is a service"),
+        ("tester", colonies.Refused, "tester has the role user"),
+        ("orchestrator", colonies.Refused, "orchestrator has the role service"),
     ],
 )
 async def test_a_worker_needs_a_name_of_its_own(name: str, error: type[Exception], says: str) -> None:

@@ -176,7 +176,7 @@ def test_a_running_process_is_not_taken_before_its_lease_has_lapsed() -> None:
     told.take("w2")
     first, second = told.it.attempts
     assert (first.outcome, first.ended_at, second.n) == ("lost", told.now, 2)
-    assert "lost: no sign of life from w1 within its lease of 10 s" in told.it.errors
+    assert "no sign of life from w1 within its lease of 10 s" in told.it.errors
 
 
 def test_a_renewal_starts_the_lease_anew() -> None:

@@ -60,6 +60,7 @@ class Attacker:
         self.denied: list[str] = []
         self._settled: list[str] = []
         self.carriers: list[int] = []  # on the ledger, only to be read out elsewhere
+        self.seed = seed
         self._key = nkeys.from_seed(bytearray(seed.encode()))
 
     @classmethod

@@ -16,7 +16,7 @@ NOBODY = ""
 EVENTS = {
     "process.queued": "ous",
     "process.requeued": "ous",  # on the wire both are `queued`: the readers tell them apart
-    "process.submitted": "ou",
+    "process.submitted": NOBODY,
     "process.assigned": "w",
     "process.renewed": "w",
     "process.returned": "w",
@@ -24,13 +24,14 @@ EVENTS = {
     "process.failed": "w",
     "process.poisoned": "ws",
     "process.expired": "ws",
-    "process.cancelled": "ous",
+    "process.cancelled": "ou",
     "process.anything": NOBODY,
     "queue.declared": "ous",
     "queue.retired": "s",
     "worker.started": "w",  # of itself; of another worker: nobody
     "worker.stopped": "w",
     "member.approved": "o",
+    "member.rotated": "o",
     "member.revoked": "o",
     "colony.genesis": "o",
     "colony.configured": "o",
@@ -96,7 +97,7 @@ ACCOUNT = {
     "_R_.colonies.api.STREAM.DELETE.LEDGER": NOBODY,
     "_R_.colonies.api.STREAM.INFO.LEDGER": ALL,  # as without the gate
     "COLONIES.CLOSED.x": NOBODY,
-    "operator.x": "o",
+    "operator.x": NOBODY,
     "query.x": ALL,
     "$SRV.PING": ALL,
     "$SRV.PING.x": ALL,

@@ -202,8 +202,27 @@ AUTHORITY = (
         DAMAGED,
     ),
     Row("names", "Approve a used name, a known key, a name that is none", "owner", "readers", QUARANTINED),
+    Row("approved-twice", "Approve a request a second time", "owner", "readers", QUARANTINED),
     Row(
-        "genesis-again", "Begin the colony once more, with oneself as its owner", "owner", "readers", DAMAGED
+        "taken-name",
+        "Give a member another key without its word, or with a word that was for another change",
+        "owner",
+        "readers",
+        DAMAGED,
+    ),
+    Row(
+        "former-key",
+        "Speak with a key that was changed since, with whatever date",
+        "worker",
+        "readers",
+        "quarantined: a key that does not count here",
+    ),
+    Row(
+        "genesis-again",
+        "Begin the colony once more, with oneself as its owner",
+        "owner",
+        "readers",
+        QUARANTINED,
     ),
     Row(
         "after-revocation",

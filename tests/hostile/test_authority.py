@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from colonies import founding
+from colonies import codec, founding
 from colonies.core.process import Waiting
 from colonies.creds import Credential
 from colonies.logs import read_logs
@@ -88,6 +88,63 @@ async def test_names_and_keys_are_used_once_whatever_an_owner_says(field: Field)
     await field.agree(dict.fromkeys(stored, "not of the ledger's grammar"), "damaged")
 
 
+@row("approved-twice")
+async def test_a_request_is_approved_once(field: Field) -> None:
+    who, key = await field.attacker("owner"), KeyPair.new("user").public
+    name = f"new{secrets.token_hex(4)}"
+    subject = f"ledger.member.{name}.approved.{who.name}"
+    data = {"key": key, "role": "worker"}
+    await who.store(subject, who.event("member.approved", subject, data=data))
+    again = who.event("member.approved", subject, prev=await field.head("member", name), data=data)
+    copied = who.event("member.approved", subject, data=data)
+    blamed = {await who.store(subject, again): f"the name {name} is taken"}
+    blamed[await who.store(subject, copied)] = "its prev is not"
+    await field.agree(blamed)
+
+
+def _change(field: Field, name: str, former: KeyPair, key: KeyPair, *, by: KeyPair) -> dict[str, object]:
+    """The data of a change of key to which `by` consents in the former key's place."""
+    statement = codec.consent_to(field.key, name, former.public, key.public)
+    consents = {"consent": key.sign(statement), "former_consent": by.sign(statement)}
+    return {"key": key.public, "former": former.public, **consents}
+
+
+@row("taken-name")
+async def test_an_owner_cannot_take_over_a_name(field: Field) -> None:
+    who, victim = await field.attacker("owner"), await field.attacker("worker", f"v{secrets.token_hex(4)}")
+    former, fresh, other = (KeyPair.from_seed(victim.seed), KeyPair.new("user"), KeyPair.new("user"))
+    subject = f"ledger.member.{victim.name}.rotated.{who.name}"
+    prev = await field.head("member", victim.name)
+    blamed = {}
+    for data in (
+        _change(field, victim.name, former, fresh, by=fresh),
+        {**_change(field, victim.name, former, fresh, by=former), "key": other.public},
+        _change(field, "another", former, fresh, by=former),
+    ):
+        event = who.event("member.rotated", subject, prev=prev, data=data)
+        blamed[await who.store(subject, event)] = "not both keys consented"
+    await field.agree(blamed, "damaged")
+
+
+@row("former-key")
+async def test_a_former_key_says_nothing_any_more(field: Field) -> None:
+    who, victim = await field.attacker("owner"), await field.attacker("worker", f"v{secrets.token_hex(4)}")
+    running = await field.running()
+    process = await running.get()
+    former, fresh = KeyPair.from_seed(victim.seed), KeyPair.new("user")
+    subject = f"ledger.member.{victim.name}.rotated.{who.name}"
+    prev = await field.head("member", victim.name)
+    data = _change(field, victim.name, former, fresh, by=former)
+    await who.store(subject, who.event("member.rotated", subject, prev=prev, data=data))
+    blamed = {}
+    for at in (None, 0):
+        said = running.subject("completed", victim.name)
+        event = victim.event("process.completed", said, prev=process.head, at=at, data={"attempt": ulid()})
+        blamed[await field.smuggled(who, said, event)] = "that does not count here"
+    await field.agree(blamed)
+    await running.finish()
+
+
 @row("genesis-again")
 async def test_a_colony_begins_once_and_by_its_own_key(field: Field) -> None:
     who = await field.attacker("owner")
@@ -95,7 +152,7 @@ async def test_a_colony_begins_once_and_by_its_own_key(field: Field) -> None:
     roles = dict(field.colony.keyring.owner.public().roles)
     data = {"name": "mine", "owner": who.name, "owner_key": who.public, "roles": roles, "lease_s": 2.0}
     event = who.event("colony.genesis", subject, prev=await field.head("colony", ""), data=data)
-    await field.agree({await who.store(subject, event): "signature is not that of"}, "damaged")
+    await field.agree({await who.store(subject, event): "that does not count here"})
 
 
 @row("after-revocation")
@@ -182,13 +239,16 @@ async def test_a_service_ends_nothing_that_has_not_ended(field: Field) -> None:
         }.items():
             subject = job.subject(kind, who.name)
             event = who.event(f"process.{kind}", subject, prev=process.head)
-            blamed[await who.store(subject, event)] = rule
+            if kind == "cancelled":
+                blamed[await field.smuggled(who, subject, event)] = rule
+            else:
+                blamed[await who.store(subject, event)] = rule
         subject = job.subject("completed", who.name)
         with pytest.raises(Denied):
             await who.store(subject, b"")
         data = {"attempt": process.attempts[-1].id if process.attempts else ulid(), "output": "evil"}
         event = who.event("process.completed", subject, prev=process.head, data=data)
-        blamed[await field.smuggled(who, subject, event)] = "a service holds no attempts"
+        blamed[await field.smuggled(who, subject, event)] = "the role service holds no attempts"
     await field.agree(blamed)
     await waiting.serve()
     await running.finish()

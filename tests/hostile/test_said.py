@@ -59,6 +59,7 @@ MAY_NOT: dict[str, tuple[str, str]] = {  # event: roles that may not say it, the
     "member.revoked": ("uwbs", "only an owner"),
     "colony.configured": ("uwbs", "only an owner"),
     "queue.declared": ("wb", "declares no queues"),
+    "queue.retired": ("ouwb", "retires no queues"),
     "worker.started": ("oubs", "a worker speaks"),
     "worker.stopped": ("oubs", "a worker speaks"),
 }
@@ -98,6 +99,11 @@ async def test_what_a_role_may_not_say_nobody_believes(field: Field, letter: str
             f"ledger.queue.{'a' * 26}.declared.{who.name}",
             None,
             {"conditions": {"runtimetype": "evil"}, "priority": 9},
+        ),
+        "queue.retired": (
+            f"ledger.queue.{held.queue}.retired.{who.name}",
+            await field.head("queue", held.queue),
+            {"floor": held.sequence},
         ),
         "worker.started": (
             f"ledger.worker.{who.name}.started.{who.name}",
@@ -144,7 +150,7 @@ async def test_a_worker_submits_nothing(field: Field) -> None:
         subject = f"ledger.process.{id}.queued.{queue}.{who.name}"
         spec = {"func": "job", "args": [f"child {id}"], "conditions": PYTHON}
         event = who.event("process.queued", subject, data={"spec": spec})
-        blamed[await field.smuggled(who, subject, event)] = "a worker submits no processes"
+        blamed[await field.smuggled(who, subject, event)] = "the role worker submits no processes"
     await give_back(job, who, attempt, head)
     await field.agree(blamed)
     await job.serve()

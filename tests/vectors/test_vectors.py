@@ -29,6 +29,7 @@ CORE = Path(__file__).parents[2] / "colonies"
 NOT_SHOWN = {
     "the colony has … queues, and cannot have more",  # it takes 1,000 of them
     "… is not an event of a process",  # such a type does not fit its subject, which is found first
+    "it stands before the colony's genesis",  # nobody is a member there, which is found first
 }
 
 

@@ -1,0 +1,195 @@
+"""How an instance takes offers when answers are late and queues forget: found by the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+import colonies
+from colonies.core.capacity import Candidate, Capacity
+from colonies.core.process import Running
+from colonies.errors import Unknown
+from colonies.ledger import Draft, PullEnded
+from colonies.memory_colony import MemoryClient
+from colonies.memory_ledger import MemoryLedger
+from colonies.pulling import Puller
+
+
+@pytest.fixture
+async def colony() -> AsyncIterator[MemoryClient]:
+    async with colonies.memory(lease_s=2.0) as colony:
+        yield colony
+
+
+async def until(holds: Callable[[], Any], what: str) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.01)
+    assert holds(), what
+
+
+async def forgetting(ledger: MemoryLedger) -> str:
+    """Make the one queue anew, as if nothing had ever been handed out; who waits there waits again."""
+    (queue,) = ledger.broker.queues
+    before = ledger.broker.queues.pop(queue)
+    await ledger.make_queue(queue, start=1, lease_s=2.0)
+    for offers in [pull.offers for pull in before._pulls]:
+        offers.put(PullEnded(queue, missing=True, number=10_000))
+        await offers.pull(queue, batch=1, wait_s=5.0)
+    return queue
+
+
+async def test_what_ended_before_the_answer_came_is_not_run(
+    colony: MemoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `assigned` is stored, the answer is lost, and by the time it asks the process is cancelled."""
+    worker = colonies.Worker("python", concurrency=1)
+    ran: list[str] = []
+
+    @worker.function
+    def work(name: str) -> str:
+        ran.append(name)
+        return name
+
+    append, lost = MemoryLedger.append, asyncio.Event()
+
+    async def losing(ledger: MemoryLedger, draft: Draft) -> int:
+        sequence = await append(ledger, draft)
+        if ".assigned." in draft.subject and not lost.is_set():
+            lost.set()
+            await colony.cancel(draft.subject.split(".")[2], "enough")
+            raise Unknown("the broker gave no answer in time")
+        return sequence
+
+    monkeypatch.setattr(MemoryLedger, "append", losing)
+    await colony.work(worker)
+    cancelled = await colony.submit(work.call("cancelled"))
+    await asyncio.wait_for(lost.wait(), 10)
+
+    assert (await cancelled.wait(10)).state == "cancelled"
+    assert await (await colony.submit(work.call("next"))).result(10) == "next"
+    assert ran == ["next"]
+
+
+async def test_an_attempt_is_run_once_though_its_instance_took_the_process_twice(
+    colony: MemoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the first `assigned` comes when the same instance holds the second."""
+    worker = colonies.Worker("python", concurrency=2)
+    ran: list[int] = []
+    done = asyncio.Event()
+
+    @worker.function
+    async def work() -> None:
+        ran.append(colonies.current().n)
+        await done.wait()
+
+    append, lost = MemoryLedger.append, asyncio.Event()
+
+    async def losing(ledger: MemoryLedger, draft: Draft) -> int:
+        sequence = await append(ledger, draft)
+        if ".assigned." in draft.subject and not lost.is_set():
+            lost.set()
+            running = (await colony.session.process(draft.subject.split(".")[2])).phase
+            assert isinstance(running, Running)
+            while await ledger.now() <= running.lapses_at():
+                await asyncio.sleep(0.05)
+            await forgetting(ledger)
+            await until(lambda: ran, "it was taken again")
+            raise Unknown("the broker gave no answer in time")
+        return sequence
+
+    monkeypatch.setattr(MemoryLedger, "append", losing)
+    await colony.work(worker)
+    process = await colony.submit(work.call())
+    await until(lambda: ran, "it runs")
+    await asyncio.sleep(0.2)
+    done.set()
+    await process.result(10)
+
+    assert ran == [2]
+
+
+async def test_a_queue_that_forgot_everything_takes_no_work_from_a_living_worker(
+    colony: MemoryClient,
+) -> None:
+    """The offer comes as if for the first time, long after it was taken; its worker lives and says so."""
+    worker = colonies.Worker("python", concurrency=1)
+    done = asyncio.Event()
+
+    @worker.function
+    async def work() -> int:
+        await done.wait()
+        return colonies.current().n
+
+    await colony.work(worker)
+    process = await colony.submit(work.call())
+    ledger = colony.ledger
+    assert isinstance(ledger, MemoryLedger)
+    await until(lambda: any(".assigned." in s.subject for s in ledger.broker.events), "it was taken")
+    running = (await process.get()).phase
+    assert isinstance(running, Running)
+    await colony.work(worker, "other")
+
+    while await ledger.now() <= running.lapses_at():  # on the ledger alone it looks dead from here on
+        await asyncio.sleep(0.05)
+    queue = await forgetting(ledger)
+    await until(lambda: ledger.broker.queues[queue].state.delivered, "it was offered again")
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+    done.set()
+
+    assert await process.result(10) == 1
+    assert [attempt.outcome for attempt in (await process.get()).attempts] == ["successful"]
+
+
+class Counted:
+    """Offers of a queue that has no consumer; it counts what is asked."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Queue[PullEnded] = asyncio.Queue()
+
+    async def pull(self, queue: str, *, batch: int, wait_s: float, number: int = 0) -> None:
+        self.ended.put_nowait(PullEnded(queue, missing=True, number=number))
+
+    async def arrival(self) -> PullEnded:
+        return await self.ended.get()
+
+    async def close(self) -> None: ...
+
+
+async def test_a_worker_without_a_free_slot_does_not_spin_over_a_missing_queue(
+    colony: MemoryClient,
+) -> None:
+    """The queue is to be asked again, which nobody can as long as all slots are taken."""
+    worker = colonies.Worker("nowhere", concurrency=1)
+
+    @worker.function
+    def work() -> None: ...
+
+    await colony.submit(work.call())
+    await colony.session.refresh()
+    free, looks = 1, 0
+
+    def slots() -> int:
+        nonlocal looks
+        looks += 1
+        return free
+
+    offers = Counted()
+    candidate = Candidate("worker", "nowhere", Capacity())
+    puller = Puller(colony.session, candidate, offers, room=lambda _: slots(), take=lambda _: None)
+    loops = [asyncio.create_task(puller.receive()), asyncio.create_task(puller.sweep())]
+    await until(lambda: looks >= 2, "it was asked once")
+    free = 0
+    await asyncio.sleep(0.2)
+    before = looks
+    await asyncio.sleep(0.2)
+    for task in loops:
+        task.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+
+    assert looks - before < 10

@@ -1,0 +1,253 @@
+"""What must hold, written from DESIGN.md sections 3 and 4 and not from the code: it reads the events itself.
+
+`Oracle.stored` sees every event as it is stored and folds it; other methods are told what programs do and
+believe. Whatever breaks a rule goes to `broken`, once for each rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from colonies.ledger import Stored
+from tests.simulator.broker import SECOND
+from tests.simulator.plan import Item
+
+POISON = 5  # attempts in a row that lost their worker
+REOFFER_S = 10
+RENEW_LEASES, RENEW_S, SILENT_LEASES = 10, 300.0, 2
+FINAL = ("successful", "failed", "cancelled")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One assignment, as the ledger tells it."""
+
+    id: str
+    worker: str
+    instance: str
+    at: int
+    ended: str | None = None
+
+
+@dataclass(slots=True)
+class Life:
+    """A process as the ledger tells it. Times are ledger times (ns)."""
+
+    id: str
+    submitter: str
+    spec: dict[str, Any]
+    head: bytes
+    sequence: int
+    time: int
+    offer: str
+    offered_at: int
+    since: int
+    state: str = "waiting"
+    lease_s: float = 0.0
+    signed_at: int = 0
+    until: int = 0
+    failures: int = 0
+    lost: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    output: Any = None
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def lapses_at(self) -> int:
+        return self.signed_at + int(self.lease_s * SECOND)
+
+    @property
+    def silent_at(self) -> int:
+        renews_s = min(RENEW_LEASES * self.lease_s, RENEW_S)
+        return self.signed_at + int((renews_s + SILENT_LEASES * self.lease_s) * SECOND)
+
+
+@dataclass(slots=True)
+class Told:
+    """One stored event of a process, taken apart."""
+
+    sequence: int
+    time: int
+    event: str
+    author: str
+    queue: str | None
+    id: str
+    prev: bytes | None
+    digest: bytes
+    data: dict[str, Any]
+
+
+class Ledger:
+    """The fold. `broken(rule, about)` is called for what an honest member must never store."""
+
+    def __init__(self, colony: str, roles: dict[str, str], broken: Any) -> None:
+        self.lives: dict[str, Life] = {}
+        self._context = f"colonies/1:{colony}:".encode()
+        self._roles = roles
+        self._broken = broken
+
+    def read(self, stored: Stored) -> tuple[Life, Told] | None:
+        """Fold one event. None: it is not of a process, or not to be believed."""
+        tokens = stored.subject.split(".")
+        if tokens[1] != "process":
+            return None
+        payload, _ = msgpack.unpackb(stored.data)
+        body = msgpack.unpackb(payload)
+        digest = hashlib.sha256(self._context + stored.subject.encode() + b"\n" + payload).digest()
+        told = Told(
+            stored.sequence,
+            stored.time,
+            body["type"].removeprefix("process."),
+            tokens[-1],
+            tokens[4] if len(tokens) == 6 else None,
+            body["id"],
+            body["prev"],
+            digest,
+            body["data"],
+        )
+        process = tokens[2]
+        life = self.lives.get(process)
+        if told.event == "queued":
+            if life is not None:
+                self._broken("a process was submitted twice", process)
+                return None
+            life = self._born(process, told)
+            return life, told
+        if life is None:
+            self._broken(f"{told.event} of a process that nobody submitted", process)
+            return None
+        wrong = self._wrong(life, told)
+        if wrong is not None:
+            self._broken(f"{told.event}: {wrong}", process)
+            return None
+        self._fold(life, told)
+        life.head, life.sequence, life.time = told.digest, told.sequence, told.time
+        return life, told
+
+    def _born(self, process: str, told: Told) -> Life:
+        if self._roles[told.author] != "user":
+            self._broken("a submission by somebody who may not", process)
+        life = Life(
+            process,
+            told.author,
+            told.data["spec"],
+            told.digest,
+            told.sequence,
+            told.time,
+            told.id,
+            told.time,
+            told.time,
+        )
+        self.lives[process] = life
+        return life
+
+    def _wrong(self, life: Life, told: Told) -> str | None:
+        """The rule that this event breaks."""
+        if life.final:
+            return f"the process is {life.state} already"
+        if told.prev != life.head:
+            return "it does not follow the last event"
+        role, event = self._roles[told.author], told.event
+        match event:
+            case "requeued":
+                return self._requeue_wrong(life, told, role)
+            case "assigned":
+                return self._assign_wrong(life, told, role)
+            case "renewed" | "completed" | "failed" | "returned":
+                if life.state != "running":
+                    return f"the process is {life.state}"
+                last = life.attempts[-1]
+                if (told.data["attempt"], told.author) != (last.id, last.worker):
+                    return "its attempt does not hold the process any more"
+            case "poisoned":
+                lapsed = life.state == "running" and told.time >= life.lapses_at
+                if life.lost + lapsed < POISON:
+                    return f"only {life.lost + lapsed} attempts in a row were lost"
+            case "expired":
+                wait_s = life.spec.get("maxwaittime")
+                if life.state != "waiting" or wait_s is None or told.time < life.since + wait_s * SECOND:
+                    return "its wait is not over"
+            case "cancelled":
+                if told.author != life.submitter:
+                    return "it is another's"
+            case _:
+                return "there is no such event"
+        return None
+
+    def _requeue_wrong(self, life: Life, told: Told, role: str) -> str | None:
+        if role != "service":
+            return "only the service offers again"
+        if told.data["cites"] != life.sequence:
+            return "it cites another event"
+        if life.state == "blocked" and told.time < life.until:
+            return "the delay is not over"
+        if life.state == "waiting" and told.time < max(life.offered_at, life.since) + REOFFER_S * SECOND:
+            return "it has not waited long enough"
+        if life.state == "running" and told.time < life.silent_at:
+            return "an attempt holds it"
+        return None
+
+    def _assign_wrong(self, life: Life, told: Told, role: str) -> str | None:
+        names = life.spec["conditions"].get("workernames")
+        if role != "worker" or (names and told.author not in names):
+            return "the worker does not meet the conditions"
+        if told.data["offer"] != life.offer:
+            return "it names another offer"
+        if life.state == "running" and told.time < life.lapses_at:
+            return "a lease holds"
+        if life.state not in ("running", "waiting"):
+            return f"the process is {life.state}"
+        if life.lost + (life.state == "running") >= POISON:
+            return "the process is poison"
+        return None
+
+    def _fold(self, life: Life, told: Told) -> None:
+        data = told.data
+        if told.event in ("requeued", "assigned", "poisoned") and life.state == "running":
+            life.attempts[-1].ended = "lost"
+            life.lost += 1
+        match told.event:
+            case "requeued":
+                if life.state != "waiting":
+                    life.since = told.time
+                life.state, life.offer, life.offered_at = "waiting", told.id, told.time
+            case "assigned":
+                life.attempts.append(Attempt(told.id, told.author, data["instance"], told.time))
+                life.state, life.lease_s, life.signed_at = "running", data["lease_s"], told.time
+            case "renewed":
+                life.signed_at = told.time
+            case "returned":
+                life.state, life.since = "waiting", told.time
+            case "completed":
+                life.state, life.output = "successful", data.get("output")
+            case "failed":
+                self._fold_failure(life, told)
+            case "poisoned" | "expired":
+                life.state = "failed"
+            case "cancelled":
+                life.state = "cancelled"
+        if told.event in ("returned", "completed", "failed"):
+            life.attempts[-1].ended = data.get("kind", told.event)
+            life.lost = 0
+
+    def _fold_failure(self, life: Life, told: Told) -> None:
+        kind, retries = told.data["kind"], life.spec.get("maxretries", 0)
+        counts = kind in ("error", "timeout")
+        life.failures += counts
+        if kind == "final" or (counts and retries != -1 and life.failures > retries):
+            life.state = "failed"
+        else:
+            life.state = "blocked"
+            life.until = told.time + int(told.data["delay_s"] * SECOND)
+
+
+def expected(item: Item, n: int) -> dict[str, Any]:
+    """The output of attempt `n` of an item, if it has one."""
+    return {"item": item.number, "n": n}
