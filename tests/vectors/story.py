@@ -111,13 +111,13 @@ def _rotated_wrongly(t: Teller) -> None:
 
 
 def _queues_and_workers(t: Teller) -> None:
-    t.say("w1", facts.Declared(PLAIN, 0), QUEUE, "a worker declares no queues")
+    t.say("w1", facts.Declared(PLAIN, 0), QUEUE, "the role worker declares no queues")
     t.say("ann", facts.Declared(PLAIN, 1), QUEUE, "the queue's name is not the digest")
     t.say("ann", facts.Declared(PLAIN, 0), QUEUE)
     t.say("bob", facts.Declared(PLAIN, 0), QUEUE, "the queue is declared already")
     large = Conditions.parse({"runtimetype": "python", "mem": "10.1GB", "gpu": {"count": 2, "mem": "40GB"}})
     t.say("ann", facts.Declared(large, 5), queue_of(large, 5))
-    t.say("ann", facts.Retired(t.last), queue_of(large, 5), "a user retires no queues")
+    t.say("ann", facts.Retired(t.last), queue_of(large, 5), "the role user retires no queues")
     t.say("orch", facts.Retired(1), queue_of(large, 5), "its floor lies before")
     t.say("orch", facts.Retired(t.last), queue_of(large, 5))
     t.say("orch", facts.Retired(t.last), queue_of(large, 5), "there is no such queue")
@@ -140,7 +140,7 @@ def _submissions(t: Teller) -> None:
 
     plain = facts.Queued(spec(args=[21]))
     id = t.new_id()
-    submit("w1", plain, id, "a worker submits no processes")
+    submit("w1", plain, id, "the role worker submits no processes")
     submit("ann", plain, id, "a submission has no event before it", prev=bytes(32))
     submit("ann", plain, "nightly", "the id of a plain process is a ULID")
     submit("ann", plain, id, "the queue is not that of the spec's", queue_of(PLAIN, 9))
@@ -207,14 +207,14 @@ def requeue(
 
 def _a_life(t: Teller) -> None:
     id = submitted(t, args=[21])
-    assign(t, "ann", id, "a user takes no processes")
+    assign(t, "ann", id, "the role user takes no processes")
     t.say("w1", facts.Assigned(t.new_id(), 10.0, "i1"), id, "it does not name the process's current offer")
     assign(t, "w1", id, "its lease is longer than any", lease_s=20.5)
     assign(t, "w1", id, CHAIN, prev=bytes(32))
     t.say("w1", facts.Completed(t.new_id(), 42), id, "the process is waiting, not running")
     attempt = assign(t, "w1", id, lease_s=20.0)  # the colony had this lease once
     assigned = t.last
-    t.say("ann", facts.Completed(attempt, 42), id, "a user holds no attempts")
+    t.say("ann", facts.Completed(attempt, 42), id, "the role user holds no attempts")
     t.say("w2", facts.Completed(attempt, 42), id, "attempt 1 of w1 holds the process")
     t.say("w1", facts.Renewed(t.new_id()), id, "attempt 1 of w1 holds the process")
     t.say("w1", facts.Renewed(attempt), id, after_s=60)  # a lapsed lease alone loses nothing
@@ -239,7 +239,7 @@ def _attempts(t: Teller) -> None:
     t.say("w1", facts.Failed(first, "one", "error", 2.5), id)
     requeue(t, id, "the delay is not over")
     assign(t, "w1", id, "the process is blocked, not offered")
-    requeue(t, id, "a worker does not offer a process again", author="w1", after_s=3)
+    requeue(t, id, "the role worker does not offer a process again", author="w1", after_s=3)
     requeue(t, id, "the queue is not that of the process", queue=queue_of(PLAIN, 3))
     requeue(t, id, "it does not cite", cites=1)
     requeue(t, id)
@@ -278,7 +278,7 @@ def _poison(t: Teller) -> None:
     assign(t, "w1", id, LOST, after_s=10)
     t.say("orch", facts.Poisoned(), id, "it has not lost 5 attempts")  # not yet silent, so not for a service
     requeue(t, id, LOST, after_s=120)
-    t.say("ann", facts.Poisoned(), id, "a user calls no process poison")
+    t.say("ann", facts.Poisoned(), id, "the role user calls no process poison")
     t.say("w2", facts.Poisoned(), id)
 
 
@@ -286,7 +286,7 @@ def _waits(t: Teller) -> None:
     id = submitted(t, maxwaittime=30)
     requeue(t, id, "it has not waited for 10 s yet", after_s=9.999999)
     requeue(t, id, after_s=0.000001)
-    t.say("ann", facts.Expired(), id, "a user lets no process expire")
+    t.say("ann", facts.Expired(), id, "the role user lets no process expire")
     t.say("orch", facts.Expired(), id, "the process has not waited", after_s=10)
     t.say("orch", facts.Expired(), id, after_s=10)
     id = submitted(t)
