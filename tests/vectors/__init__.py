@@ -1,0 +1,1 @@
+"""Keys, events and verdicts in JSON, for readers in any language; made by `python -m tests.vectors`."""

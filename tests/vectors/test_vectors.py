@@ -1,0 +1,127 @@
+"""The vectors are what the script makes, readers agree with them, and no event and no rule is left out."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import msgpack
+import pytest
+
+from colonies import codec
+from colonies.core import units
+from colonies.core.colony import Colony
+from colonies.core.events import Event
+from colonies.core.process import keyed_id
+from colonies.core.spec import Conditions, queue_of
+from colonies.history import History
+from colonies.ledger import Stored
+from colonies.nkeys import KeyPair, verify
+from tests.vectors.making import FOLDER, made
+from tests.vectors.telling import NO_EVENT
+
+CORE = Path(__file__).parents[2] / "colonies"
+
+# What no ledger of a few events can show.
+NOT_SHOWN = {
+    "the colony has … queues, and cannot have more",  # it takes 1,000 of them
+    "… is not an event of a process",  # such a type does not fit its subject, which is found first
+    "it stands before the colony's genesis",  # nobody is a member there, which is found first
+}
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / name).read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_files_are_what_the_script_makes() -> None:
+    texts = made()
+    assert {path.name for path in FOLDER.glob("*.json")} == texts.keys()
+    for name, text in texts.items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == text, "run: python -m tests.vectors"
+
+
+def test_a_reader_gives_each_message_its_verdict() -> None:
+    told = read("ledger.json")
+    history = History(Colony(told["colony"]))
+    for row in told["messages"]:
+        stored = Stored(row["subject"], row["sequence"], row["time"], bytes.fromhex(row["data"]))
+        judged = history.add(stored)
+        assert judged.verdict.kind == row["verdict"], row
+        assert judged.verdict.rule.startswith(row["rule"]), row
+        assert (judged.record.digest.hex() if judged.record else None) == row["digest"]
+    for row in told["processes"]:
+        process = history.processes[row["process"]]
+        assert (process.state, process.head.hex()) == (row["state"], row["head"])
+    assert history.colony.lease_s == told["lease_s"]
+
+
+def test_every_type_of_event_is_among_them_valid_and_quarantined() -> None:
+    found: dict[str, set[str]] = {"valid": set(), "quarantined": set()}
+    for row in read("ledger.json")["messages"]:
+        if row["digest"] is not None:
+            opened = codec.open_(read("ledger.json")["colony"], row["subject"], bytes.fromhex(row["data"]))
+            found[row["verdict"]].add(opened.type)
+    types = {kind.__dataclass_fields__["type"].default for kind in get_args(Event)}
+    assert found["valid"] == types
+    assert found["quarantined"] == types
+
+
+def rules() -> set[str]:
+    """The rules of the code, with `…` for what differs."""
+    found = set()
+    for module in ("core/rules", "core/colony", "history"):
+        for node in ast.walk(ast.parse((CORE / f"{module}.py").read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("quarantined", "denied")
+            ):
+                said = node.args[0]
+                parts = said.values if isinstance(said, ast.JoinedStr) else [said]
+                found.add("".join(part.value if isinstance(part, ast.Constant) else "…" for part in parts))
+    return found
+
+
+@pytest.mark.parametrize("rule", sorted(rules() - NOT_SHOWN))
+def test_every_rule_is_broken_once(rule: str) -> None:
+    pattern = re.compile(re.escape(rule).replace("…", ".*"))
+    told = {row["rule"] for row in read("ledger.json")["messages"]}
+    assert rule.startswith(NO_EVENT) or any(pattern.fullmatch(said) for said in told)
+
+
+def test_the_seeds_are_those_of_the_keys() -> None:
+    keys = read("keys.json")
+    for said in (keys["account"], *keys["members"].values()):
+        assert KeyPair.from_seed(said["seed"]).public == said["public"]
+    for said in keys["signatures"]:
+        good = verify(said["key"], bytes.fromhex(said["signed"]), bytes.fromhex(said["signature"]))
+        assert good == said["good"]
+
+
+def test_envelopes_are_opened_or_not() -> None:
+    told = read("envelopes.json")
+    for said in told["envelopes"]:
+        data = bytes.fromhex(said["data"])
+        if said["event"]:
+            opened = codec.open_(told["colony"], said["subject"], data)
+            opened.event()
+            assert (opened.signed.hex(), opened.digest.hex()) == (said["signed"], said["digest"])
+        else:
+            with pytest.raises(codec.Malformed):
+                codec.open_(told["colony"], said["subject"], data).event()
+    assert {said["event"] for said in told["envelopes"]} == {True, False}
+
+
+def test_names_derive_as_they_say() -> None:
+    told = read("names.json")
+    for said in told["queues"]:
+        conditions = Conditions.parse(said["conditions"])
+        assert msgpack.packb([conditions.canonical(), said["priority"]]).hex() == said["packed"]
+        assert queue_of(conditions, said["priority"]) == said["queue"]
+    assert all(units.rung(size) == rung for size, rung in told["rungs"])
+    assert all(keyed_id(said["submitter"], said["key"]) == said["process"] for said in told["keyed"])
