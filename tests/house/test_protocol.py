@@ -172,7 +172,7 @@ def words() -> dict[str, str]:
         "name": names.NAME_ALLOWED,
         "text": spec._TEXT,
         "seconds or no limit": spec._SECONDS,
-        "count from 1": spec._COUNT,
+        "count from 1": spec.COUNT,
         "size": units.SIZES,
     }
 
