@@ -65,6 +65,7 @@ def said() -> Iterator[None]:
             _write_nowhere()
         else:
             say(_message(error))
+            _let_go_of_what_cannot_be_written()
         raise Ended(code) from None
 
 
@@ -97,6 +98,15 @@ def _message(error: BaseException) -> str:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}"
     return f"{type(error).__name__}: {error} (this is a defect; COLONIES_LOG=debug shows where it comes from)"
+
+
+def _let_go_of_what_cannot_be_written() -> None:
+    """Said once is enough: what a full disk did not take is not tried again."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        _write_nowhere()
 
 
 def _write_nowhere() -> None:

@@ -169,11 +169,16 @@ def test_141_the_reader_left(cli: Cli) -> None:
         assert done.stderr.split() == ["141"], (command, done.stderr)
 
 
-def test_1_a_full_disk_is_said_and_no_traceback(cli: Cli) -> None:
+@pytest.mark.parametrize(
+    "what",
+    [["process", "ls"], ["member", "ls", "-o", "json"], ["ledger", "tail", "--from", "1"]],
+    ids=" ".join,
+)
+def test_1_a_full_disk_is_said_once_and_no_traceback(cli: Cli, what: list[str]) -> None:
     if not os.path.exists("/dev/full"):
         return
     with open("/dev/full", "w") as full:
-        process = cli.start("process", "ls", stdout=full)
+        process = cli.start(*what, stdout=full)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert said(err) == "colonies: No space left on device"
