@@ -21,6 +21,17 @@ MEMBER_ALLOWED = "1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit
 NAME_ALLOWED = "1 to 64 of A-Z, a-z, 0-9, _ and -"
 
 
+# What may stand in a line of text. Not `str.isprintable`: whether an event is valid must not depend on the
+# version of Unicode that a reader's Python knows.
+_NO_LINE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+
+
+def is_line(text: str) -> bool:
+    """No control characters or line ends, nothing that turns the writing round, no half characters."""
+    return _NO_LINE.search(text) is None
+
+
 def member_name(value: object, where: str) -> str:
     """`value`, if it may be a member's name. `where` is the field to name in the `Invalid`."""
     return _matching(MEMBER, MEMBER_ALLOWED, value, where)

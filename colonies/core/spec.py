@@ -125,9 +125,9 @@ Text = Annotated[
     str,
     Field(min_length=1),
     _short(MAX_TEXT_CHARS),
-    _must(lambda text: text.isprintable() and text == text.strip()),
+    _must(lambda text: names.is_line(text) and text == text.strip(names.SPACES)),
 ]
-LabelValue = Annotated[str, _short(MAX_TEXT_CHARS), _must(str.isprintable)]
+LabelValue = Annotated[str, _short(MAX_TEXT_CHARS), _must(names.is_line)]
 EnvName = Annotated[str, _short(MAX_TEXT_CHARS), _must(lambda text: bool(_ENV_NAME.match(text)))]
 EnvValue = Annotated[str, _short(MAX_ENV_VALUE_BYTES, "bytes"), _must(_holds)]
 Func = Annotated[

@@ -646,3 +646,19 @@ def test_the_declared_conditions_of_a_queue_lead_to_the_same_queue(
 ) -> None:
     asked = Conditions.parse(data)
     assert queue_of(Conditions.parse(asked.canonical()), priority) == queue_of(asked, priority)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\nb", "a\tb", "\x7f", "a\x9fb", "a\u2028b", "a\u202eb", "a\u2066b", " a", "a ", "\u00a0a", "a\u3000"],
+)
+def test_text_is_one_line_without_tricks_and_without_spaces_at_its_ends(text: str) -> None:
+    with pytest.raises(Invalid, match="label"):
+        spec(label=text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "a\u00a0b", "\u00e9t\u00e9", "\U0001f680", "\u0378", "\U0003fffd", "\ue000"]
+)
+def test_what_text_may_hold_does_not_depend_on_the_version_of_unicode(text: str) -> None:
+    assert spec(label=text).label == text
