@@ -94,6 +94,7 @@ class Puller:
             now = time.monotonic()
             self._give_up_what_is_silent(now)
             if not self._stopped:
+                await self._park_what_is_empty()
                 await self._sweep_one(now)
             # What is due already waits for a slot, or for a sweep's end; both wake us.
             soonest = min((at for at in self._retry_at.values() if at > now), default=now + SILENT_S)
@@ -101,14 +102,17 @@ class Puller:
                 async with asyncio.timeout(max(0.0, min(soonest - now, SILENT_S))):
                     await self._wake.wait()
 
+    async def _park_what_is_empty(self) -> None:
+        """Where the last offer came from, if there is room for one more. No turn is spent on that."""
+        for queue in [queue for queue in self._emptied if self._wanted(queue) > 0]:
+            self._emptied.discard(queue)
+            if queue not in self._parked and queue != self._sweeping and queue not in self._retry_at:
+                await self._pull(queue, 1, PARK_S)
+
     async def _sweep_one(self, now: float) -> None:
         """Fill what is free from one queue; while half of what was asked for is still to come, wait."""
         if self._sweeping is None:
             queue, wanted = self._next_queue(now)
-            while queue in self._emptied:
-                self._emptied.discard(queue)
-                await self._pull(queue, 1, PARK_S)
-                queue, wanted = self._next_queue(now)
             self._sweep_first, self._sweep_left = self._pulls + 1, 0
         elif self._is_turn:
             return
@@ -154,6 +158,7 @@ class Puller:
                     self._served[queue.id] = queue
             except Exception:  # what one user declared must not keep us from all others
                 _log.exception("a queue is passed over", queue=queue.id)
+        self._emptied &= self._served.keys()
 
     def _next_queue(self, now: float) -> tuple[str, int] | tuple[None, int]:
         """The queue to sweep, and how many offers to ask it for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -193,3 +194,28 @@ async def test_a_worker_without_a_free_slot_does_not_spin_over_a_missing_queue(
     await asyncio.gather(*loops, return_exceptions=True)
 
     assert looks - before < 10
+
+
+async def test_queues_that_ran_empty_take_no_turn_from_those_that_wait(colony: MemoryClient) -> None:
+    """Once in ten starts a lower queue has its turn, however many others there are with nothing in them."""
+    worker = colonies.Worker("python", concurrency=1)
+    order: list[int] = []
+
+    @worker.function
+    async def note(priority: int) -> None:
+        order.append(priority)
+
+    def calls(priority: int, count: int) -> list[dict[str, Any]]:
+        conditions = {"runtimetype": "python"}
+        one = {"func": "note", "args": [priority], "priority": priority, "conditions": conditions}
+        return [one] * count
+
+    few = [work for priority in range(1, 9) for work in calls(priority, 1)]
+    handles = await colony.submit_many([*few, *calls(0, 6), *calls(9, 400)])
+    await colony.work(worker)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(handle.wait() for handle in handles))
+
+    starts = [index for index, priority in enumerate(order) if priority < 9]
+    assert starts[0] < 20
+    assert max(later - before for before, later in pairwise(starts)) <= 20
