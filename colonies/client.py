@@ -8,7 +8,8 @@ leader. It never runs work and never talks to a server of ours, for there is non
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from colonies import values
@@ -218,7 +219,10 @@ class Client:
             PartlySubmitted: some were accepted, some not; it says which. Nothing else of `submit`'s errors
                 leaves a part accepted.
         """
-        calls = [_numbered(number, work) for number, work in enumerate(works)]
+        calls: list[Call[Any]] = []
+        for number, work in enumerate(works):
+            with _numbered(number):
+                calls.append(_call(work))
         if not calls:
             return []
         if atomic and len(calls) > MAX_BATCH:
@@ -227,10 +231,8 @@ class Client:
             )
         prepared = []
         for number, call in enumerate(calls):
-            try:
+            with _numbered(number):
                 prepared.append(await self._prepare(call.spec, None))
-            except Invalid as error:
-                raise Invalid(f"number {number}: {error}") from None
         handles: list[Handle[Any]] = [Handle(self, new_id(), call) for call in calls]
         await self._watcher.expect(len(calls))
         if atomic:
@@ -355,9 +357,11 @@ async def _raising(error: ColoniesError) -> int:
     raise error
 
 
-def _numbered(number: int, work: Call[Any] | Spec | dict[str, Any]) -> Call[Any]:
+@contextlib.contextmanager
+def _numbered(number: int) -> Iterator[None]:
+    """Whatever is invalid in here is said of this one of many."""
     try:
-        return _call(work)
+        yield
     except Invalid as error:
         raise Invalid(f"number {number}: {error}") from None
 

@@ -103,6 +103,8 @@ def said(given: Given, config: Path | None) -> Said:
         checked(in_file.runtimetype, f"{config}: runtimetype")
     _check_concurrency(in_file.concurrency, f"{config}: concurrency")
     options = {word: value for word, value in asdict(given).items() if value is not None and word not in _OWN}
+    if given.labels is not None:
+        options["labels"] = _labels(given.labels)
     has = Capacity.parse(_plain(options, "--"), where="options")
     both = {field: getattr(part, field) for part in (in_file.has, has) for field in part.model_fields_set}
     return Said(
@@ -114,20 +116,10 @@ def said(given: Given, config: Path | None) -> Said:
 
 
 def _plain(words: dict[str, Any], where: str) -> dict[str, Any]:
-    """As `Capacity.parse` takes it: devices numbered in their order, labels as an object, cores a number."""
-    from colonies.errors import Invalid
-
+    """As `Capacity.parse` takes it: devices numbered in their order, cores and times as floats."""
     plain = dict(words)
     if "gpus" in plain:
         plain["gpus"] = _devices(plain["gpus"], where)
-    if where == "--" and isinstance(labels := plain.get("labels"), list):
-        pairs = [label.partition("=") for label in labels]
-        wrong = next((name for name, equals, _ in pairs if not equals), None)
-        if wrong is not None:
-            raise Invalid(f"--label: {wrong!r} has no value; allowed: NAME=VALUE")
-        plain["labels"] = {name: value for name, _, value in pairs}
-        if len(plain["labels"]) < len(pairs):
-            raise Invalid("--label: a label is given twice; allowed: each name once")
     cores = plain.get("cpu")
     if isinstance(cores, str) and re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,3})?", cores):
         plain["cpu"] = float(cores)
@@ -135,6 +127,20 @@ def _plain(words: dict[str, Any], where: str) -> dict[str, Any]:
         if isinstance(plain.get(field), int) and not isinstance(plain[field], bool):
             plain[field] = float(plain[field])
     return plain
+
+
+def _labels(given: list[str]) -> dict[str, str]:
+    """The labels in options of the form NAME=VALUE."""
+    from colonies.errors import Invalid
+
+    pairs = [label.partition("=") for label in given]
+    wrong = next((name for name, equals, _ in pairs if not equals), None)
+    if wrong is not None:
+        raise Invalid(f"--label: {wrong!r} has no value; allowed: NAME=VALUE")
+    labels = {name: value for name, _, value in pairs}
+    if len(labels) < len(pairs):
+        raise Invalid("--label: a label is given twice; allowed: each name once")
+    return labels
 
 
 def _devices(said: object, where: str) -> list[dict[str, Any]]:
