@@ -131,13 +131,25 @@ async def test_commands_see_the_devices_that_are_theirs_and_no_others(tmp_path: 
         func = func.replace("go", str(tmp_path / "go"))
         one = {"func": func, "conditions": {"runtimetype": "cli", "gpu": {"count": 1}}}
         two = {"func": func, "conditions": {"runtimetype": "cli", "gpu": {"count": 2}}}
-        none = {"func": func, "conditions": {"runtimetype": "cli"}}
+        none = {"func": func, "conditions": {"runtimetype": "cli"}, "env": {"CUDA_VISIBLE_DEVICES": "7"}}
         handles = [await client.submit(spec) for spec in (one, two, none)]
         await _all_run(handles)
         (tmp_path / "go").touch()
         first, second, third = [(await handle.result(30)).removeprefix("gpu=") for handle in handles]
     assert third == ""
     assert sorted([first, *second.split(",")]) == ["0", "1", "3"]
+
+
+async def test_a_worker_without_devices_shows_none_whatever_it_sees_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    async with running_colony(tmp_path) as colony:
+        client = await colony.client()
+        await colony.work(UnixWorker("cli", folder=tmp_path / "work", has={"gpus": []}))
+        func = 'echo "gpu=$CUDA_VISIBLE_DEVICES"'
+        handle = await client.submit({"func": func, "conditions": {"runtimetype": "cli"}})
+        assert await handle.result(30) == "gpu="
 
 
 async def _all_run(handles: list[Any]) -> None:

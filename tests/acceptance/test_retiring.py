@@ -7,6 +7,7 @@ from pathlib import Path
 
 import colonies
 from colonies import jetstream
+from colonies.client import Client
 from colonies.core.events import Declared, Queued
 from colonies.core.spec import Conditions, Spec, queue_of
 from colonies.history import Story
@@ -16,11 +17,21 @@ from colonies.verify import verify_ledger
 from tests.harness import RunningColony, running_colony, until
 
 
-async def _retiring(colony: RunningColony, after_s: float) -> None:
+async def _retiring(colony: RunningColony, after_s: float) -> asyncio.Task[None]:
     session = await colony.session("keeper", "service")
     assert isinstance(session.ledger, jetstream.JetStreamLedger)
     orchestrator = Orchestrator(session, session.ledger.machinery(), retire_after_s=after_s)
-    await colony._start(orchestrator.run(), orchestrator.ready)
+    return await colony._start(orchestrator.run(), orchestrator.ready)
+
+
+async def _unused_is_retired(client: Client) -> str:
+    """Declare a queue that nobody uses and wait until it is retired: so long is the time of any other."""
+    unused = Conditions.parse({"runtimetype": "unused"})
+    queue = queue_of(unused, 0)
+    await client.session.record_entity("queue", queue, Declared(unused, 0))
+    while not await client.ledger.read(f"ledger.queue.{queue}.retired.*"):
+        await asyncio.sleep(0.1)
+    return queue
 
 
 async def test_a_queue_that_nobody_uses_is_retired_and_comes_back_by_itself(tmp_path: Path) -> None:
@@ -40,7 +51,7 @@ async def test_a_queue_that_nobody_uses_is_retired_and_comes_back_by_itself(tmp_
         handle = await client.submit(spec)
         assert await handle.result(30) == 8
         queue = (await handle.get()).queue
-        await asyncio.sleep(2)  # long enough, if it were not pulled
+        await _unused_is_retired(client)
         assert not await client.ledger.read(f"ledger.queue.{queue}.retired.*")
 
         instance.stop(0.0)
@@ -86,11 +97,29 @@ async def test_a_queue_with_something_waiting_is_not_retired(tmp_path: Path) -> 
         await _retiring(colony, 0.5)
         client = await colony.client()
         handle = await client.submit({"func": "noop", "conditions": {"runtimetype": "nobody"}})
-        unused = Conditions.parse({"runtimetype": "unused"})
-        await client.session.record_entity("queue", queue_of(unused, 0), Declared(unused, 0))
-        while not await client.ledger.read("ledger.queue.*.retired.*"):
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(1)
+        unused = await _unused_is_retired(client)
         retired = await client.ledger.read("ledger.queue.*.retired.*")
-        assert [stored.subject.split(".")[2] for stored in retired] == [queue_of(unused, 0)]
+        assert [stored.subject.split(".")[2] for stored in retired] == [unused]
         assert (await handle.get()).state == "waiting"
+
+
+async def test_what_one_orchestrator_retired_another_makes_again(tmp_path: Path) -> None:
+    """The other made the queue's consumer before, and it is not there any more."""
+    async with running_colony(tmp_path, orchestrate=False) as colony:
+        await colony.orchestrate("other")
+        retiring = await _retiring(colony, 0.5)
+        client = await colony.client()
+        queue = await _unused_is_retired(client)
+        session = await colony.session("looker", "service")
+        assert isinstance(session.ledger, jetstream.JetStreamLedger)
+        machinery = session.ledger.machinery()
+        while await machinery.queue_state(queue) is not None:
+            await asyncio.sleep(0.05)
+        retiring.cancel()
+        await asyncio.gather(retiring, return_exceptions=True)
+
+        unused = Conditions.parse({"runtimetype": "unused"})
+        await client.session.record_entity("queue", queue, Declared(unused, 0))
+        async with asyncio.timeout(30):
+            while await machinery.queue_state(queue) is None:
+                await asyncio.sleep(0.05)

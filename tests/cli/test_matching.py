@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from colonies_cli import having
 
 from tests.cli.conftest import Cli
 from tests.cli.test_worker import running
@@ -56,6 +57,34 @@ def test_options_go_before_the_file_and_queue_ls_tells_who_can_serve(
         assert "NONE" not in table[2]
         assert queues[0]["id"] in cli.ok("queue", "ls", "--unserved", "-o", "name").out.split()
     cli.ok("process", "cancel", unserved)
+
+
+@pytest.mark.parametrize(
+    ("given", "visible", "ids"),
+    [
+        (["2xA100", "T4"], None, ["0", "1", "2"]),
+        (["3=A100:40GB", "GPU-aa=T4"], None, ["3", "GPU-aa"]),
+        (["2xA100"], "5,GPU-bb", ["5", "GPU-bb"]),
+        (["none"], "5", []),
+    ],
+)
+def test_devices_are_numbered_as_given_or_as_cuda_shows_them(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], visible: str | None, ids: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    said = having.said(having.Given(gpus=given), None)
+    assert [device.id for device in said.has.gpus] == ids
+
+
+def test_the_file_of_the_docs_says_what_the_docs_say(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "worker.md").read_text(encoding="utf-8")
+    path = tmp_path / "lab1.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0])
+    said = having.said(having.Given(), path)
+    assert (said.name, said.has.mem, said.has.location) == ("lab1", 64 * 10**9, "ice")
+    assert (len(said.has.gpus), said.has.labels) == (2, {"site": "north"})
 
 
 @pytest.mark.parametrize(

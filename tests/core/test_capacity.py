@@ -169,11 +169,12 @@ def test_the_smallest_device_that_will_do_is_taken() -> None:
 # --- against brute force ----------------------------------------------------------------------------
 
 amounts = st.integers(0, 6)
+cores = st.sampled_from([0, 1, 300, 500, 999, 1_000, 1_250, 3_000])  # in thousandths
 devices = st.lists(st.tuples(st.sampled_from(["A100", "T4"]), st.sampled_from([16, 40])), max_size=4)
-capacities = st.fixed_dictionaries({"cpu": amounts, "mem": amounts, "devices": devices})
+capacities = st.fixed_dictionaries({"cpu": cores, "mem": amounts, "devices": devices})
 wishes = st.fixed_dictionaries(
     {
-        "cpu": amounts,
+        "cpu": cores,
         "mem": amounts,
         "count": st.integers(0, 3),
         "name": st.sampled_from([None, "A100", "T4"]),
@@ -184,7 +185,11 @@ wishes = st.fixed_dictionaries(
 
 def _conditions(wish: dict[str, Any]) -> Conditions:
     gpu = {"count": wish["count"], "name": wish["name"], "mem": wish["gpu_mem"] and wish["gpu_mem"] * GB}
-    asked = {"cpu": wish["cpu"] or None, "mem": wish["mem"] * GB, "gpu": gpu if wish["count"] else None}
+    asked = {
+        "cpu": f"{wish['cpu']}m" if wish["cpu"] else None,
+        "mem": wish["mem"] * GB,
+        "gpu": gpu if wish["count"] else None,
+    }
     return conditions(**asked)
 
 
@@ -206,7 +211,7 @@ def test_processes_together_never_have_more_than_there_is_and_fit_when_they_coul
     has: dict[str, Any], asked: list[tuple[dict[str, Any], bool]]
 ) -> None:
     gpus = [Device(id=str(n), name=name, mem=mem * GB) for n, (name, mem) in enumerate(has["devices"])]
-    capacity = Capacity(cpu=has["cpu"] or None, mem=has["mem"] * GB or None, gpus=gpus, processes=99)
+    capacity = Capacity(cpu=has["cpu"] / 1_000 or None, mem=has["mem"] * GB or None, gpus=gpus, processes=99)
     pool = Pool(capacity)
     running: list[tuple[dict[str, Any], Share]] = []
     for wish, ends in asked:
@@ -227,7 +232,7 @@ def test_processes_together_never_have_more_than_there_is_and_fit_when_they_coul
     for _, share in running:
         pool.give_back(share)
     everything = conditions(
-        cpu=has["cpu"] or None,
+        cpu=f"{has['cpu']}m" if has["cpu"] else None,
         mem=has["mem"] * GB,
         gpu={"count": len(gpus)} if gpus else None,
     )
