@@ -104,7 +104,7 @@ class Puller:
 
     async def _park_what_is_empty(self) -> None:
         """Where the last offer came from, if there is room for one more. No turn is spent on that."""
-        for queue in [queue for queue in self._emptied if self._wanted(queue) > 0]:
+        for queue in sorted(queue for queue in self._emptied if self._wanted(queue) > 0):
             self._emptied.discard(queue)
             if queue not in self._parked and queue != self._sweeping and queue not in self._retry_at:
                 await self._pull(queue, 1, PARK_S)
