@@ -23,6 +23,7 @@ from colonies.attempt import current
 from colonies.calls import Call
 from colonies.client import Client, Handle, PartlySubmitted
 from colonies.connection import connect
+from colonies.core.flow import WorkflowSpec
 from colonies.core.spec import Conditions, Spec
 from colonies.errors import (
     ColoniesError,
@@ -35,8 +36,10 @@ from colonies.errors import (
     Unavailable,
     Unknown,
     Unsuccessful,
+    WorkflowUnsuccessful,
 )
 from colonies.execution import Fail, Later
+from colonies.flows import WorkflowHandle
 from colonies.memory_colony import memory
 from colonies.worker import Worker
 
@@ -60,6 +63,9 @@ __all__ = [
     "Unknown",
     "Unsuccessful",
     "Worker",
+    "WorkflowHandle",
+    "WorkflowSpec",
+    "WorkflowUnsuccessful",
     "connect",
     "current",
     "memory",

@@ -61,6 +61,7 @@ class Attempt:
     """A running attempt. `process` is its process's id, `n` its number from 1, `id` its event's id.
 
     `devices` are the graphics processors that are its own while it runs, as CUDA_VISIBLE_DEVICES names them.
+    `inputs` are, for a node of a workflow, the outputs of its parents by name.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Attempt:
         self.id = id
         self.spec = spec
         self.devices = devices
+        self.inputs: dict[str, Any] = {}
         self.last_progress: Progress | None = None
         self._session = session
         self._subject = subjects.log(process, session.name)

@@ -14,7 +14,17 @@ from typing import Any, Generic, TypeVar, overload
 
 from colonies import values
 from colonies.calls import Call
-from colonies.core.events import MAX_TEXT_CHARS, Cancelled, Declared, Queued, Record, Ref, checked_reason
+from colonies.core.events import (
+    MAX_TEXT_CHARS,
+    Cancelled,
+    Declared,
+    Queued,
+    Record,
+    Ref,
+    Submitted,
+    checked_reason,
+)
+from colonies.core.flow import WorkflowSpec
 from colonies.core.process import (
     CancelledForGood,
     FailedForGood,
@@ -33,6 +43,7 @@ from colonies.errors import (
     Unavailable,
     Unknown,
 )
+from colonies.flows import WorkflowHandle, submit_workflow
 from colonies.history import Judged, Story
 from colonies.ids import new_id
 from colonies.ledger import Draft
@@ -158,7 +169,7 @@ class Client:
                 watched.restart(story)
         return Handle(self, id, call)
 
-    async def _submit(self, id: str, event: Queued, queue: str) -> Story:
+    async def _submit(self, id: str, event: Queued | Submitted, queue: str | None) -> Story:
         try:
             return await self.session.record(id, event, at=Story(None, [], 0), queue=queue)
         except Conflict:
@@ -172,7 +183,7 @@ class Client:
                 ) from None
             return story
 
-    async def _prepare(self, spec: Spec, key: str | None) -> tuple[Queued, str]:
+    async def _prepare(self, spec: Spec, key: str | None) -> tuple[Queued | Submitted, str | None]:
         if spec.conditions.dependencies:
             raise Invalid("conditions.dependencies: a process on its own has none; they belong in a workflow")
         if spec.colony is not None and spec.colony not in (self.colony, self.ledger.colony):
@@ -195,9 +206,16 @@ class Client:
             limit = values.MAX_INLINE_BYTES + ROOM_FOR_ENVELOPE_BYTES
             if rest > limit:
                 raise Invalid(f"the spec without its arguments is {rest} bytes; at most {limit} are allowed")
+        queue = await self.declare(spec)
+        if spec.delay is not None or spec.at is not None:
+            return Submitted(spec, key, arguments), None
+        return Queued(spec, key, arguments), queue
+
+    async def declare(self, spec: Spec) -> str:
+        """Declare the queue of a spec, if it is not; its name."""
         queue = queue_of(spec.conditions, spec.priority)
         await self._declare(queue, spec)
-        return Queued(spec, key, arguments), queue
+        return queue
 
     async def _declare(self, queue: str, spec: Spec) -> None:
         if queue in self.session.colony.queues:
@@ -242,7 +260,7 @@ class Client:
         return handles
 
     async def _seal_many(
-        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued, str]]
+        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued | Submitted, str | None]]
     ) -> list[tuple[Draft, Record]]:
         now = await self.ledger.now()
         sealed = []
@@ -252,7 +270,7 @@ class Client:
         return sealed
 
     async def _append_together(
-        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued, str]]
+        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued | Submitted, str | None]]
     ) -> None:
         sealed = await self._seal_many(handles, prepared)
         try:
@@ -265,7 +283,7 @@ class Client:
             self._watcher.submitted(record, sequence)
 
     async def _append_each(
-        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued, str]]
+        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued | Submitted, str | None]]
     ) -> None:
         accepted: list[tuple[int, Handle[Any]]] = []
         refused: list[tuple[int, ColoniesError]] = []
@@ -306,6 +324,17 @@ class Client:
         except Unavailable:
             return error
         return story.guard if story.process is not None else error
+
+    async def submit_workflow(
+        self, work: WorkflowSpec | list[Any] | dict[str, Any], *, key: str | None = None
+    ) -> WorkflowHandle:
+        """Submit a workflow, whole; then it is on the ledger. `key` and errors as of `submit`."""
+        spec = work if isinstance(work, WorkflowSpec) else WorkflowSpec.parse(work)
+        return WorkflowHandle(self, await submit_workflow(self, spec, key))
+
+    def workflow(self, id: str) -> WorkflowHandle:
+        """A handle on a workflow that was submitted before, here or elsewhere."""
+        return WorkflowHandle(self, id)
 
     async def cancel(self, id: str, reason: str = "") -> Process:
         reason = checked_reason(reason)

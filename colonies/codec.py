@@ -19,7 +19,9 @@ import msgpack
 from pydantic import BaseModel, ValidationError
 
 from colonies.core.events import EVENT, Approved, Event, Genesis, Rotated
+from colonies.core.flow import WorkflowSpec
 from colonies.core.names import shown
+from colonies.core.node import Node
 from colonies.errors import Invalid
 from colonies.nkeys import KeyPair, Kind, kind_of, verify
 
@@ -238,8 +240,8 @@ def plain(value: Any) -> Any:
     """Dataclasses and models as maps, tuples as lists, all else as it is."""
     if type(value) in _PLAIN:
         return value
-    if isinstance(value, BaseModel):
-        return value.wire()  # type: ignore[attr-defined]
+    if isinstance(value, BaseModel | Node | WorkflowSpec):
+        return value.wire()  # type: ignore[union-attr]
     if is_dataclass(value):
         return _fields(value)
     if isinstance(value, list | tuple):

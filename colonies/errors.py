@@ -9,7 +9,8 @@
     │   └── Unknown      ... and whether it stored the event is not known: read before repeating
     └── Unsuccessful     the process ended otherwise than hoped
         ├── ProcessFailed
-        └── ProcessCancelled
+        ├── ProcessCancelled
+        └── WorkflowUnsuccessful
 
 Each message says what happened, where, and what would be right.
 """
@@ -59,3 +60,11 @@ class ProcessFailed(Unsuccessful):
 
 class ProcessCancelled(Unsuccessful):
     """The process was cancelled before it ended by itself."""
+
+
+class WorkflowUnsuccessful(Unsuccessful):
+    """The workflow failed or was cancelled. `workflow` is its id."""
+
+    def __init__(self, message: str, *, workflow: str) -> None:
+        super().__init__(message, process=workflow)
+        self.workflow = workflow

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from colonies.attempt import Attempt
@@ -37,12 +37,16 @@ class NotHere(ColoniesError):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be run: the spec, its arguments in full, and the attempt that it belongs to."""
+    """What is to be run: the spec, its arguments in full, and the attempt that it belongs to.
+
+    `inputs` are the outputs of the node's parents, by name.
+    """
 
     spec: Spec
     args: list[Any]
     kwargs: dict[str, Any]
     attempt: Attempt
+    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: Work) -> Any:
@@ -56,6 +60,7 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
         offered = ", ".join(sorted(functions)) or "none"
         raise LookupError(f"this worker has no function {work.spec.func!r}; it has: {offered}")
     bound = function.bind(work.args, work.kwargs)
+    work.attempt.inputs = work.inputs
     work.attempt.enter()
     try:
         if function.is_async:

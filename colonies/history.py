@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from colonies import codec, subjects
 from colonies.core import colony as colonies_
 from colonies.core import process as processes_
+from colonies.core import workflow as workflows_
 from colonies.core.colony import Colony
-from colonies.core.events import Record, Rotated, Verdict, quarantined
+from colonies.core.events import Record, Rotated, Source, Verdict, quarantined, void
 from colonies.core.process import Process
+from colonies.core.workflow import NOTHING, Held, Known, Sourced, Workflow
 from colonies.ledger import Stored
 
 
@@ -77,16 +79,44 @@ def examine(colony: Colony, stored: Stored, *, trusted: bool = False) -> Judged:
     return Judged(stored, record, Verdict("valid"))
 
 
-def judge_process(colony: Colony, process: Process | None, seen: Judged) -> tuple[Process | None, Judged]:
-    """Judge an examined event of a process and, if it is valid, fold it."""
+def judge_process(
+    colony: Colony,
+    process: Process | None,
+    seen: Judged,
+    known: Known = NOTHING,
+    voids: set[bytes] | None = None,
+) -> tuple[Process | None, Judged]:
+    """Judge an examined event of a process and, if it is valid, fold it.
+
+    `voids` are the digests of its events that are void: whoever built on one of them was not to blame either.
+    """
     record = seen.record
     if record is None:
         return process, seen
     if process is not None and record.time < process.time:
         record = replace(record, time=process.time)
-    verdict = processes_.judge(process, record, colony)
+    verdict = processes_.judge(process, record, colony, known)
+    if voids is not None and not verdict.valid:
+        if record.prev in voids:
+            verdict = void("it stands on an event that is void")
+        if verdict.kind == "void":
+            voids.add(record.digest)
     judged = Judged(seen.stored, record, verdict)
-    return (processes_.evolve(process, record) if verdict.valid else process), judged
+    return (processes_.evolve(process, record, known) if verdict.valid else process), judged
+
+
+def judge_workflow(
+    colony: Colony, held: Held | None, seen: Judged, known: Known
+) -> tuple[Held | None, Judged]:
+    """Judge an examined event of a workflow and, if it is valid, fold it."""
+    record = seen.record
+    if record is None:
+        return held, seen
+    if held is not None and record.time < held.time:
+        record = replace(record, time=held.time)
+    verdict = workflows_.judge(held, record, colony, known)
+    judged = Judged(seen.stored, record, verdict)
+    return (workflows_.evolve(held, record, known) if verdict.valid else held), judged
 
 
 @dataclass(slots=True)
@@ -98,25 +128,65 @@ class Story:
     guard: int
 
 
-def fold_process(colony: Colony, messages: Iterable[Stored]) -> Story:
+def fold_process(colony: Colony, messages: Iterable[Stored], known: Known = NOTHING) -> Story:
     """Fold the messages of one process, in order."""
     process: Process | None = None
     judged: list[Judged] = []
+    voids: set[bytes] = set()
     guard = 0
     for stored in messages:
-        process, seen = judge_process(colony, process, examine(colony, stored))
+        process, seen = judge_process(colony, process, examine(colony, stored), known, voids)
         judged.append(seen)
         guard = stored.sequence
     return Story(process, judged, guard)
 
 
 @dataclass(slots=True)
+class WorkflowStory:
+    """One workflow as read from the ledger: its own events, not those of its nodes. See `Story`."""
+
+    workflow: Workflow | None
+    judged: list[Judged]
+    guard: int
+    held: Held | None = None
+
+
+def fold_workflow(colony: Colony, messages: Iterable[Stored], known: Known) -> WorkflowStory:
+    """Fold the messages of one workflow, in order."""
+    held: Held | None = None
+    judged: list[Judged] = []
+    guard = 0
+    for stored in messages:
+        held, seen = judge_workflow(colony, held, examine(colony, stored), known)
+        judged.append(seen)
+        guard = stored.sequence
+    return WorkflowStory(held if isinstance(held, Workflow) else None, judged, guard, held)
+
+
+@dataclass(slots=True)
 class History:
-    """A fold over a whole ledger. Feed it every message in order, starting with the first."""
+    """A fold over a whole ledger. Feed it every message in order, starting with the first.
+
+    It is `Known` to itself: what a process or workflow cites stands before it. What it has forgotten it looks
+    up `beyond`.
+    """
 
     colony: Colony
     processes: dict[str, Process] = field(default_factory=dict)
     position: int = 0
+    workflows: dict[str, Held] = field(default_factory=dict)
+    voids: dict[str, set[bytes]] = field(default_factory=dict)
+    beyond: Known = NOTHING
+
+    def workflow(self, id: str) -> Workflow | None:
+        held = self.workflows.get(id)
+        return held if isinstance(held, Workflow) else self.beyond.workflow(id)
+
+    def process(self, id: str) -> Process | None:
+        return self.processes.get(id) or self.beyond.process(id)
+
+    def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
+        return NOTHING.sourced(source, record)
 
     def add(self, stored: Stored, *, trusted: bool = False) -> Judged:
         """Judge the next message and fold it if it is valid. `trusted` as in `examine`."""
@@ -125,12 +195,25 @@ class History:
         record = seen.record
         if record is None:
             return seen
-        if record.kind == "process":
-            process, judged = judge_process(self.colony, self.processes.get(record.entity), seen)
-            if process is not None:
-                self.processes[record.entity] = process
-            return judged
+        match record.kind:
+            case "process":
+                return self._add_process(record.entity, seen)
+            case "workflow":
+                held, judged = judge_workflow(self.colony, self.workflows.get(record.entity), seen, self)
+                if held is not None:
+                    self.workflows[record.entity] = held
+                return judged
         verdict = colonies_.judge(self.colony, record)
         if verdict.valid:
             colonies_.evolve(self.colony, record)
         return Judged(stored, record, verdict)
+
+    def _add_process(self, id: str, seen: Judged) -> Judged:
+        before = self.processes.get(id)
+        voids = self.voids.get(id, set())
+        process, judged = judge_process(self.colony, before, seen, self, voids)
+        if voids:
+            self.voids[id] = voids
+        if process is not None:
+            self.processes[id] = process
+        return judged

@@ -28,10 +28,12 @@ from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.execution import NotHere
 from colonies.history import Story, judge_process
 from colonies.ids import new_id, new_token
+from colonies.inputs import Inputs
 from colonies.ledger import Delivery
 from colonies.liveness import Held, Liveness, lease_left_s
 from colonies.outcome import outcome_of
 from colonies.pulling import Puller
+from colonies.releasing import release_children
 from colonies.session import Session
 from colonies.tasks import first_error
 from colonies.worker import Worker
@@ -58,6 +60,7 @@ class Instance:
         self._alive = Liveness(session, self.id, worker.runtimetype, worker.concurrency, self._held)
         self._candidate = Candidate(session.name, worker.runtimetype, worker.find_capacity())
         self._pool = Pool(self._candidate.has)
+        self._inputs = Inputs(session)
         self._began = time.monotonic()
         self._puller: Puller | None = None
         self._stopping = asyncio.Event()
@@ -250,7 +253,8 @@ class Instance:
         if not stored.alone or delivery.deliveries > 1:
             return None
         seen = await self.session.examine(stored)
-        process, seen = judge_process(self.session.colony, None, seen)
+        await self.session.knowledge.learn([stored], fresh=False)
+        process, seen = judge_process(self.session.colony, None, seen, self.session.knowledge)
         return Story(process, [seen], stored.sequence) if seen.verdict.valid else None
 
     async def _may_take(self, delivery: Delivery, story: Story) -> bool:
@@ -289,7 +293,7 @@ class Instance:
         assert process is not None
         log = _log.bind(colony=self.session.colony.name, process=process.id, attempt=held.attempt.n)
         try:
-            held.outcome = await outcome_of(self.worker, self.session, process, held.attempt)
+            held.outcome = await outcome_of(self.worker, self.session, process, held.attempt, self._inputs)
             await self._report(held, held.outcome, log)
         except asyncio.CancelledError:
             await asyncio.shield(self._let_go(held, log))
@@ -307,7 +311,9 @@ class Instance:
         wait_s = 0.1
         while True:
             try:
-                await self.session.record(held.attempt.process, event, at=held.story)
+                story = await self.session.record(held.attempt.process, event, at=held.story)
+                if story.process is not None and story.process.workflow is not None:
+                    await release_children(self.session, story.process)
                 break
             except (Conflict, Refused) as error:
                 log.warning("result refused", reason=str(error))

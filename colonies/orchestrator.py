@@ -17,10 +17,13 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 
 from colonies import subjects
+from colonies.conducting import Conductor
 from colonies.core.events import Expired, Poisoned, ProcessEvent, Requeued
 from colonies.core.process import (
     MAX_LOST_IN_A_ROW,
     SECOND,
+    ULID,
+    Awaiting,
     Blocked,
     Process,
     Running,
@@ -43,10 +46,20 @@ WITNESS_S = 1.0
 AGAIN_S = 1.0
 UNEXPECTED_S = 1.0
 BLOCKED_MARGIN_S = 2.0  # a timer that is so late is lost
+MAX_LATER_S = 86_400.0  # then it is looked at again
 MAX_FINISHED_KEPT = 100_000  # processes: what comes late of older ones is found out when it matters
 
 # What cannot wait for the next look; all else is found by looking every LOOK_S seconds.
-URGENT_FEEDS = ("feed.process.*.failed.*", "feed.queue.>", "feed.colony.>", "feed.member.>")
+URGENT_FEEDS = (
+    "feed.process.*.failed.*",
+    "feed.queue.>",
+    "feed.colony.>",
+    "feed.member.>",
+    "feed.workflow.>",
+    "feed.cron.>",
+    "feed.generator.>",
+)
+ENDS_FEEDS = ("feed.process.*.completed.*", "feed.process.*.cancelled.*", "feed.process.*.skipped.*")
 CHECKED_LATER = frozenset({"queued", "assigned", "renewed"})
 
 _log = structlog.get_logger("colonies.orchestrator")
@@ -62,7 +75,8 @@ class Orchestrator:
         self.ledger = session.ledger
         self.machinery = machinery
         self.ready = asyncio.Event()
-        self._history = History(type(session.colony)(session.ledger.colony))
+        self._history = History(type(session.colony)(session.ledger.colony), beyond=session.knowledge)
+        self._conductor = Conductor(session, self._history, self._later, self._is_done)
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._touched: set[str] = set()
         self._unchecked: dict[str, list[Stored]] = {}
@@ -89,6 +103,7 @@ class Orchestrator:
         await self._look_for_a_cut()
         self.ledger.on_gap(self._wake.set)
         feeds = [await self.ledger.subscribe(feed, lambda _: self._wake.set()) for feed in URGENT_FEEDS]
+        feeds += [await self.ledger.subscribe(feed, self._on_end) for feed in ENDS_FEEDS]
         try:
             with first_error():
                 async with asyncio.TaskGroup() as group:
@@ -104,6 +119,11 @@ class Orchestrator:
             await self._bear_witness()
             for feed in feeds:
                 await feed.close()
+
+    def _on_end(self, heard: Stored) -> None:
+        """What waits for the end of a node cannot wait for the next look."""
+        if ULID.match(subjects.process_of_feed(heard.subject)) is None:
+            self._wake.set()
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
         await self.ready.wait()
@@ -149,6 +169,8 @@ class Orchestrator:
             async for batch in self.ledger.scan(self._history.position):
                 for stored in batch:
                     try:
+                        if stored.subject.startswith(subjects.WORKFLOWS):
+                            await self.session.knowledge.learn_sources(self._history.colony, stored)
                         self._fold(stored)
                     except Exception:  # one event must not end it all, nor be met again and again
                         _log.exception("an event was passed over", sequence=stored.sequence)
@@ -162,9 +184,14 @@ class Orchestrator:
         """Fold one event. Most processes begin and end within a moment: what only moves them on is believed
         until `_check` or their end; what ends them, and all else, is checked at once."""
         subject = subjects.parse(stored.subject)
-        later = subject is not None and subject.kind == "process" and subject.event in CHECKED_LATER
+        is_process = subject is not None and subject.kind == "process"
+        # What a node is believed to be, others are released by: nothing of it is checked later.
+        plain = is_process and subject is not None and ULID.match(subject.entity) is not None
+        later = plain and subject is not None and subject.event in CHECKED_LATER
         judged = self._history.add(stored, trusted=later)
-        if subject is None or subject.kind != "process":
+        if subject is not None and subject.kind == "workflow" and judged.verdict.valid:
+            self._conductor.on_workflow(subject.entity)
+        if subject is None or not is_process:
             return
         process = subject.entity
         if later:
@@ -174,13 +201,24 @@ class Orchestrator:
         elif not judged.verdict.valid:
             if process in self._unchecked:  # perhaps only because of something that was believed
                 self._doubted.add(process)
-        elif self._history.processes[process].final:
-            self._finished[process] = None
-            if len(self._finished) > MAX_FINISHED_KEPT:
-                self._finished.popitem(last=False)
-            self._forget(process)
         else:
-            self._touched.add(process)
+            self._on_valid(self._history.processes[process])
+
+    def _on_valid(self, process: Process) -> None:
+        needed = process.workflow is not None and self._conductor.on_process(process)
+        if not process.final:
+            self._touched.add(process.id)
+        elif needed:  # by the nodes behind it, until its workflow has ended
+            self._unchecked.pop(process.id, None)
+            self._touched.discard(process.id)
+        else:
+            self._is_done(process.id)
+
+    def _is_done(self, process: str) -> None:
+        self._finished[process] = None
+        if len(self._finished) > MAX_FINISHED_KEPT:
+            self._finished.popitem(last=False)
+        self._forget(process)
 
     def _forget(self, process: str) -> None:
         self._history.processes.pop(process, None)
@@ -233,9 +271,11 @@ class Orchestrator:
             process_id = self._doubted.pop()
             await apart(self._checked(process_id), "checking a process", process=process_id)
         now = await self.ledger.now()
+        if self._conductor.has_work:
+            await self._conductor.act(now)
         while self._touched:
             process = self._history.processes.get(self._touched.pop())
-            if process is not None and process.queue not in self._history.colony.queues:
+            if process is not None and process.queue and process.queue not in self._history.colony.queues:
                 declaring = self._keeper.declare_again(process)
                 if not await apart(declaring, "declaring a queue", queue=process.queue):
                     self._look_again_in(AGAIN_S, process.id)
@@ -258,12 +298,15 @@ class Orchestrator:
             await self.machinery.schedule(process.id, until)
 
     def _look_again_in(self, delay_s: float, process: str) -> None:
+        self._later(delay_s, lambda: self._touched.add(process))
+
+    def _later(self, delay_s: float, do: Callable[[], None]) -> None:
         def due() -> None:
             self._soon.discard(timer)
-            self._touched.add(process)
+            do()
             self._wake.set()
 
-        timer = asyncio.get_running_loop().call_later(delay_s, due)
+        timer = asyncio.get_running_loop().call_later(min(delay_s, MAX_LATER_S), due)
         self._soon.add(timer)
 
     async def _due(self) -> None:
@@ -304,7 +347,7 @@ class Orchestrator:
     def _over(self, process: Process, now: int) -> ProcessEvent | None:
         """What ends the process's wait, if it is over."""
         match process.phase:
-            case Waiting(since=since) if process.spec.maxwaittime is not None:
+            case Waiting(since=since) | Awaiting(since=since) if process.spec.maxwaittime is not None:
                 return Expired() if now > since + process.spec.maxwaittime * SECOND else None
             case Blocked(until=until) if now > until + BLOCKED_MARGIN_S * SECOND:
                 return Requeued(process.sequence)
@@ -359,7 +402,8 @@ class Orchestrator:
             return
         queue = process.queue if isinstance(event, Requeued) else None
         try:
-            await self.session.record(process.id, event, at=Story(process, [], process.sequence), queue=queue)
+            at = Story(process, [], process.sequence)
+            await self.session.record(process.id, event, at=at, queue=queue, known=self._history)
             _log.info(event.type, process=process.id, colony=self.session.colony.name)
         except Conflict:
             self._wake.set()

@@ -27,6 +27,7 @@ from colonies.core.events import MAX_DELAY_S, MAX_ERROR_CHARS, Completed, Failed
 from colonies.core.process import Process
 from colonies.errors import ColoniesError, Invalid, Unavailable
 from colonies.execution import Fail, Later, NotHere, Work
+from colonies.inputs import Given, Inputs
 from colonies.session import Session
 from colonies.worker import MAX_BACKOFF_S, Worker
 
@@ -39,15 +40,16 @@ class _TimedOut(Exception):
 
 
 async def outcome_of(
-    worker: Worker, session: Session, process: Process, attempt: Attempt
+    worker: Worker, session: Session, process: Process, attempt: Attempt, inputs: Inputs
 ) -> Completed | Failed:
     """Run the attempt to its end. Raises NotHere, and CancelledError when it is stopped from outside."""
     kind: Literal["error", "timeout", "final", "later"]
     delay_s = backoff_s(worker.backoff_s, process.failures)
     try:
-        output = await _executed(worker, session, process, attempt)
+        output = await _executed(worker, session, process, attempt, inputs)
+        items = len(output) if isinstance(output, list | tuple) else None
         output, stored = await _stored(session, output)
-        return Completed(attempt.id, output, stored, await attempt.close())
+        return Completed(attempt.id, output, stored, await attempt.close(), items if stored else None)
     except _TimedOut as error:
         text, kind = str(error), "timeout"
     except Later as error:
@@ -61,14 +63,22 @@ async def outcome_of(
     return Failed(attempt.id, _cut(text), kind, delay_s, logs=await attempt.close())
 
 
-async def _executed(worker: Worker, session: Session, process: Process, attempt: Attempt) -> object:
+async def _executed(
+    worker: Worker, session: Session, process: Process, attempt: Attempt, inputs: Inputs
+) -> object:
     args, kwargs = process.spec.args, process.spec.kwargs
     if process.arguments is not None:
         try:
             args, kwargs = await values.load_arguments(session.ledger, process.arguments)
         except Unavailable as error:
             raise NotHere(str(error)) from error
-    work = Work(process.spec, args, kwargs, attempt)
+    given = Given(args, kwargs, {})
+    if process.workflow is not None:
+        try:
+            given = await inputs.of(process, args, kwargs)
+        except Unavailable as error:
+            raise NotHere(str(error)) from error
+    work = Work(process.spec, given.args, given.kwargs, attempt, given.inputs)
     limit_s = process.spec.maxexectime
     if limit_s is None:
         return await worker.execute(work)

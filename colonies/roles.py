@@ -76,7 +76,7 @@ def _subject_of(event: str) -> str:
     """Where a member says events of this type: about anything, but a worker's about itself."""
     kind, _, name = event.partition(".")
     match kind:
-        case "process" if name in ("queued", "requeued"):
+        case "process" if name in ("queued", "requeued", "released"):
             return "ledger.process.*.queued.*.{{name()}}"
         case "colony":
             return f"ledger.colony.{name}.{{{{name()}}}}"
@@ -101,7 +101,13 @@ _READ = (
 )
 _LISTEN = (f"{INBOX}.>", "feed.>", "log.>", "heartbeat.>")
 _STORE_VALUES = ("$O.values.C.{{name()}}.*", "$O.values.M.*")
-_SUBMIT = ("process.queued", "process.cancelled", "queue.declared")
+_SUBMIT = (
+    *_each("process.@", "queued", "submitted", "cancelled", "signalled"),
+    "queue.declared",
+    *_each("workflow.@", "part", "submitted", "cancelled", "signalled"),
+    *_each("cron.@", "added", "paused", "resumed", "removed"),
+    *_each("generator.@", "added", "packed", "removed"),
+)
 
 _TABLE = (
     Role(
@@ -109,15 +115,16 @@ _TABLE = (
         purpose="Owns the colony: all that a user may, and who is a member and what the settings are.",
         says=(
             *_SUBMIT,
-            *_each("member.@", "approved", "rotated", "revoked"),
-            *_each("colony.@", "genesis", "configured"),
+            *_each("member.@", "approved", "rotated", "revoked", "drained", "resumed"),
+            *_each("colony.@", "genesis", "configured", "paused", "resumed"),
+            *_each("queue.@", "paused", "resumed"),
         ),
         asks=(*_READ, *_STORE_VALUES),
         subscribe=_LISTEN,
     ),
     Role(
         name="user",
-        purpose="Submits processes, waits for their results, cancels them.",
+        purpose="Submits processes, workflows, crons and generators, waits for results, cancels, signals.",
         says=_SUBMIT,
         asks=(*_READ, *_STORE_VALUES),
         subscribe=_LISTEN,
@@ -127,7 +134,7 @@ _TABLE = (
         purpose="Pulls offers from the queues it meets, runs them, and says how that ended.",
         says=(
             *_each("process.@", "assigned", "renewed", "returned", "completed", "failed"),
-            *_each("process.@", "poisoned", "expired"),
+            *_each("process.@", "poisoned", "expired", "released"),
             *_each("worker.@", "started", "stopped"),
         ),
         asks=(
@@ -150,9 +157,11 @@ _TABLE = (
     ),
     Role(
         name="service",
-        purpose="The orchestrator: makes the queues' consumers, releases, re-offers and ends processes.",
+        purpose="The orchestrator: makes queues' consumers, releases, re-offers, ends, starts what is due.",
         says=(
-            *_each("process.@", "requeued", "poisoned", "expired"),
+            *_each("process.@", "requeued", "poisoned", "expired", "cancelled"),
+            *_each("process.@", "released", "awaited", "skipped", "received"),
+            "workflow.submitted",
             *_each("queue.@", "declared", "retired"),
         ),
         asks=(

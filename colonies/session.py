@@ -18,12 +18,26 @@ import structlog
 from colonies import codec, subjects
 from colonies.core import colony as colonies_
 from colonies.core import process as processes_
+from colonies.core import workflow as workflows_
 from colonies.core.colony import MAX_MEMBERS, Colony
-from colonies.core.events import Approved, Event, Genesis, ProcessEvent, Queued, Record, Role
+from colonies.core.events import (
+    MAX_COUNT,
+    Approved,
+    Event,
+    Genesis,
+    ProcessEvent,
+    Queued,
+    Record,
+    Role,
+    Submitted,
+    WorkflowEvent,
+)
 from colonies.core.process import Process, Wish
+from colonies.core.workflow import Known, Workflow
 from colonies.errors import Conflict, Invalid, NotFound, Refused, Unavailable, Unknown
-from colonies.history import Judged, Story, examine, fold_process
+from colonies.history import Judged, Story, WorkflowStory, examine, fold_process
 from colonies.ids import new_id
+from colonies.knowing import Knowledge
 from colonies.ledger import Draft, Ledger, Stored, Subscription
 from colonies.nkeys import KeyPair
 from colonies.show import to_the_second
@@ -48,6 +62,7 @@ class Session:
         self.stale = asyncio.Event()
         self.on_queues: list[Callable[[], None]] = []
         self.changed = asyncio.Event()
+        self.knowledge = Knowledge(self)
         self._position = 0
         self._refreshing = asyncio.Lock()
         self._subscriptions: list[Subscription] = []
@@ -167,11 +182,24 @@ class Session:
         anybody decides on it, the colony is read up to there.
         """
         messages = await self.ledger.read(subjects.guard_of("process", process))
-        story = fold_process(self.colony, messages)
+        await self.knowledge.learn(messages)
+        story = fold_process(self.colony, messages, self.knowledge)
         if any(not s.verdict.valid and s.stored.sequence > self._position for s in story.judged):
             await self.refresh()
-            story = fold_process(self.colony, messages)
+            await self.knowledge.learn(messages)
+            story = fold_process(self.colony, messages, self.knowledge)
         return story
+
+    async def workflow(self, id: str) -> Workflow:
+        """One workflow as it is now.
+
+        Raises:
+            NotFound: nobody submitted it.
+        """
+        found = (await self.knowledge.workflow_now(id)).workflow
+        if found is None:
+            raise NotFound(f"there is no workflow {id} in the colony {self.colony.name}")
+        return found
 
     async def process(self, process: str) -> Process:
         """One process as it is now.
@@ -203,7 +231,9 @@ class Session:
             data=codec.data_of(event),
         )
 
-    def seal_first(self, event: Queued, process: str, queue: str, now: int) -> tuple[Draft, Record]:
+    def seal_first(
+        self, event: Queued | Submitted, process: str, queue: str | None, now: int
+    ) -> tuple[Draft, Record]:
         """A submission to send, and the record that it will be (its sequence is not known yet)."""
         id = new_id()
         subject, sealed = self.seal(event, process, prev=None, id=id, now=now, queue=queue)
@@ -235,11 +265,12 @@ class Session:
         queue: str | None = None,
         id: str | None = None,
         once: bool = False,
+        known: Known | None = None,
     ) -> Story:
         """Record an event of a process, starting from what is known of it; read again on conflict.
 
         `id` is the event's, a new one by default. `once`: not again after a conflict, for what depends on
-        more than the ledger tells.
+        more than the ledger tells. `known` has what the event cites, by default what this session knows.
 
         Returns the process after it (its last time is our estimate; the ledger's is a moment later).
 
@@ -252,7 +283,7 @@ class Session:
         for _ in range(MAX_TRIES):
             now = await self.ledger.now()
             wish = Wish(process, queue, self.name, self.role_at(now), id, now, event)
-            prev = processes_.decide(at.process, wish, self.colony)
+            prev = processes_.decide(at.process, wish, self.colony, known or self.knowledge)
             subject, sealed = self.seal(event, process, prev=prev, id=id, now=now, queue=queue)
             try:
                 sequence = await self.ledger.append(Draft(subject, sealed.data, at.guard))
@@ -268,8 +299,49 @@ class Session:
             record = Record(
                 sequence, time, "process", process, queue, self.name, role, id, prev, digest, event
             )
-            return Story(processes_.evolve(at.process, record), at.judged, sequence)
+            after = processes_.evolve(at.process, record, known or self.knowledge)
+            return Story(after, at.judged, sequence)
         raise Conflict(f"process {process}: {MAX_TRIES} other events came first, each time")
+
+    async def record_workflow(
+        self, id: str, event: WorkflowEvent, *, at: WorkflowStory, known: Known | None = None
+    ) -> WorkflowStory:
+        """Record an event of a workflow, starting from what is known of it. As `record`."""
+        codec.check(event)
+        event_id = new_id()
+        for _ in range(MAX_TRIES):
+            now = await self.ledger.now()
+            held = at.held
+            time = now if held is None else max(now, held.time)
+            prev = held.head if held is not None else None
+            wish = Record(
+                MAX_COUNT,
+                time,
+                "workflow",
+                id,
+                None,
+                self.name,
+                self.role_at(now),
+                event_id,
+                prev,
+                b"",
+                event,
+            )
+            workflows_.decided(held, wish, self.colony, known or self.knowledge)
+            subject, sealed = self.seal(event, id, prev=prev, id=event_id, now=now)
+            try:
+                sequence = await self.ledger.append(Draft(subject, sealed.data, at.guard))
+            except (Conflict, Unknown):
+                at = await self.knowledge.story(id)
+                if any(
+                    s.record is not None and s.record.id == event_id and s.verdict.valid for s in at.judged
+                ):
+                    return at
+                continue
+            record = replace(wish, sequence=sequence, digest=sealed.digest)
+            after = workflows_.evolve(held, record, known or self.knowledge)
+            return WorkflowStory(after if isinstance(after, Workflow) else None, at.judged, sequence, after)
+        raise Conflict(f"workflow {id}: {MAX_TRIES} other events came first, each time")
 
     async def record_genesis(self, genesis: Genesis) -> int:
         """Record the colony's first event. This session's keypair must be the account's."""

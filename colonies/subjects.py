@@ -22,6 +22,7 @@ VALUES = f"OBJ_{VALUES_BUCKET}"
 EVERYTHING = "ledger.>"
 TRUST = ("ledger.colony.>", "ledger.member.>")
 QUEUES = "ledger.queue.>"
+WORKFLOWS = "ledger.workflow."
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -35,7 +36,7 @@ SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
 SCHEDULE_TTL = "Nats-Schedule-TTL"
 
-_QUEUED = {"queued", "requeued"}
+_QUEUED = {"queued", "requeued", "released"}
 _ENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EVENT = re.compile(r"[a-z]{1,32}")
 _QUEUE = re.compile(r"[a-z2-7]{26}")
@@ -140,6 +141,7 @@ def process_events(process: str) -> str:
 
 
 ALL_PROCESS_EVENTS = "feed.process.*.*.*"
+ALL_OFFERS = "feed.process.*.queued.*.*"
 ALL_CANCELS = "feed.process.*.cancelled.*"
 
 

@@ -13,16 +13,22 @@ from typing import Any
 from colonies.core.events import (
     VALID,
     Approved,
+    ColonyPaused,
+    ColonyResumed,
     Configured,
     Declared,
     Event,
     Genesis,
+    QueuePaused,
+    QueueResumed,
     Record,
     Retired,
     Revoked,
     Role,
     Rotated,
     Verdict,
+    WorkerDrained,
+    WorkerResumed,
     WorkerStarted,
     WorkerStopped,
     denied,
@@ -38,13 +44,23 @@ MAX_MEMBERS = 10_000
 MAX_QUEUES = 1_000  # a colony: each costs a consumer, and no other role than the service may tidy up
 
 
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Something that shall not go on for now: by whom, since when (ns), why."""
+
+    by: str
+    since: int
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Colony:
     """What the ledger says of the colony so far. `key` is the account key: all trust starts there.
 
     `holders` says of every key that is or was a member's whose it is. `heads` holds, per entity other than a
     process, the digest of its last valid event. `leases` holds each lease that was longer than all before
-    it, with its event's sequence.
+    it, with its event's sequence. `paused`, and by name `paused_queues` and `drained` workers, say what shall
+    not go on for now.
     """
 
     key: str
@@ -56,6 +72,13 @@ class Colony:
     holders: dict[str, str] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
     heads: dict[str, bytes] = field(default_factory=dict)
+    paused: Paused | None = None
+    paused_queues: dict[str, Paused] = field(default_factory=dict)
+    drained: dict[str, Paused] = field(default_factory=dict)
+
+    def is_paused(self, queue: str) -> bool:
+        """Is nothing of this queue to be handed out now?"""
+        return self.paused is not None or queue in self.paused_queues
 
     def key_of(self, kind: str, event: str, author: str, sequence: int, time: int) -> tuple[str, Role] | None:
         """The key that must have signed this event, and its holder's role; None: nobody's at that point.
@@ -110,7 +133,10 @@ def judge(colony: Colony, record: Record) -> Verdict:
         return quarantined("its prev is not the digest of the entity's last valid event")
     if not colony.name and not isinstance(record.event, Genesis):
         return quarantined("it stands before the colony's genesis")
-    return _RULES[type(record.event)](colony, record, record.event)
+    rule = _RULES.get(type(record.event))
+    if rule is None:
+        return quarantined(f"{record.event.type} is not an event of a {record.kind}")
+    return rule(colony, record, record.event)
 
 
 def _genesis(colony: Colony, record: Record, event: Genesis) -> Verdict:
@@ -201,6 +227,27 @@ def _retired(colony: Colony, record: Record, event: Retired) -> Verdict:
     return VALID
 
 
+def _pausing(colony: Colony, record: Record, event: Event) -> Verdict:
+    # Whose work waits, and on whose machines, is for the owner to decide.
+    if record.role != "owner":
+        return denied(f"only an owner pauses, drains and resumes, and {record.author} is a {record.role}")
+    match event:
+        case ColonyPaused() | ColonyResumed():
+            what, paused = "the colony", colony.paused is not None
+        case QueuePaused() | QueueResumed():
+            if record.entity not in colony.queues:
+                return quarantined("there is no such queue")
+            what, paused = "the queue", record.entity in colony.paused_queues
+        case _:
+            member = colony.members.get(record.entity)
+            if member is None or member.role != "worker":
+                return quarantined(f"there is no worker {record.entity}")
+            what, paused = f"the worker {record.entity}", record.entity in colony.drained
+    if paused == isinstance(event, ColonyPaused | QueuePaused | WorkerDrained):
+        return quarantined(f"{what} is {'paused already' if paused else 'not paused'}")
+    return VALID
+
+
 def _worker(colony: Colony, record: Record, event: Event) -> Verdict:
     if record.role != "worker" or record.author != record.entity:
         return denied("a worker speaks of itself only")
@@ -215,6 +262,12 @@ _RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
     Revoked: _revoked,
     Declared: _declared,
     Retired: _retired,
+    ColonyPaused: _pausing,
+    ColonyResumed: _pausing,
+    QueuePaused: _pausing,
+    QueueResumed: _pausing,
+    WorkerDrained: _pausing,
+    WorkerResumed: _pausing,
     WorkerStarted: _worker,
     WorkerStopped: _worker,
 }
@@ -246,6 +299,19 @@ def evolve(colony: Colony, record: Record) -> None:
             colony.queues[record.entity] = Queue(record.entity, widest, priority, record.sequence)
         case Retired():
             del colony.queues[record.entity]
+            colony.paused_queues.pop(record.entity, None)
+        case ColonyPaused(reason=reason):
+            colony.paused = Paused(record.author, record.time, reason)
+        case ColonyResumed():
+            colony.paused = None
+        case QueuePaused(reason=reason):
+            colony.paused_queues[record.entity] = Paused(record.author, record.time, reason)
+        case QueueResumed():
+            del colony.paused_queues[record.entity]
+        case WorkerDrained(reason=reason):
+            colony.drained[record.entity] = Paused(record.author, record.time, reason)
+        case WorkerResumed():
+            del colony.drained[record.entity]
         case _:
             pass
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from colonies.core.events import (
     Assigned,
+    Awaited,
     Cancelled,
     Completed,
     Event,
@@ -27,20 +28,29 @@ from colonies.core.events import (
     Failed,
     Poisoned,
     Queued,
+    Received,
     Record,
+    Released,
     Renewed,
     Requeued,
     Returned,
+    Signalled,
+    Skipped,
+    Submitted,
 )
+from colonies.core.nodes import spec_of
 from colonies.core.rules import Wish, decide, judge, lost_in_a_row
+from colonies.core.shapes import SECOND
+from colonies.core.spec import queue_of
 from colonies.core.states import (
     MAX_ATTEMPTS_KEPT,
     MAX_LOST_IN_A_ROW,
     RENEW_LEASES,
     RENEW_MAX_S,
     REOFFER_AFTER_S,
-    SECOND,
+    ULID,
     Attempt,
+    Awaiting,
     Blocked,
     CancelledForGood,
     FailedForGood,
@@ -50,12 +60,15 @@ from colonies.core.states import (
     Phase,
     Process,
     Running,
+    Signal,
+    SkippedForGood,
     State,
     Successful,
     Waiting,
     derived_id,
     keyed_id,
 )
+from colonies.core.workflow import NOTHING, Known, dag_of
 
 __all__ = [
     "MAX_ATTEMPTS_KEPT",
@@ -64,7 +77,9 @@ __all__ = [
     "RENEW_MAX_S",
     "REOFFER_AFTER_S",
     "SECOND",
+    "ULID",
     "Attempt",
+    "Awaiting",
     "Blocked",
     "CancelledForGood",
     "FailedForGood",
@@ -74,6 +89,8 @@ __all__ = [
     "Phase",
     "Process",
     "Running",
+    "Signal",
+    "SkippedForGood",
     "State",
     "Successful",
     "Waiting",
@@ -87,22 +104,24 @@ __all__ = [
 ]
 
 
-def evolve(process: Process | None, record: Record) -> Process:
+def evolve(process: Process | None, record: Record, known: Known = NOTHING) -> Process:
     """The process after a valid event. `record.time` is not before the process's last (see `judge`)."""
     event = record.event
-    if isinstance(event, Queued):
+    if isinstance(event, Queued | Submitted):
         return _born(record, event)
+    if isinstance(event, Released | Awaited | Skipped) or (process is None and isinstance(event, Cancelled)):
+        return _born_as_node(record, event, known)
     assert process is not None
     return replace(
         process,
         head=record.digest,
         sequence=record.sequence,
         time=record.time,
-        **_changes(process, record, event),
+        **_changes(process, record, event, known),
     )
 
 
-def _changes(process: Process, record: Record, event: Event) -> dict[str, Any]:
+def _changes(process: Process, record: Record, event: Event, known: Known) -> dict[str, Any]:
     """What else a valid event changes of a process, by field."""
     phase, time = process.phase, record.time
     match event:
@@ -121,34 +140,87 @@ def _changes(process: Process, record: Record, event: Event) -> dict[str, Any]:
         case Completed():
             logs = event.logs.count if event.logs else 0
             ended = _ended(process, time, "successful", logs=logs)
-            return {**ended, "phase": Successful(event.output, event.stored)}
+            adds = tuple(event.adds or ())
+            found = Successful(event.output, event.stored, event.items, adds, bool(event.between))
+            return {**ended, "phase": found}
         case Failed():
             return _attempt_failed(process, time, event)
         case Poisoned():
             error = f"poison: {MAX_LOST_IN_A_ROW} attempts in a row lost their worker"
             return {**_lost_attempt(process, time), "phase": FailedForGood(error)}
         case Expired():
-            return {"phase": FailedForGood(f"nobody took it within {process.spec.maxwaittime:g} s")}
+            what = (
+                f"the {process.spec.func} did not come" if isinstance(phase, Awaiting) else "nobody took it"
+            )
+            return {"phase": FailedForGood(f"{what} within {process.spec.maxwaittime:g} s")}
         case Cancelled(reason=reason):
             ended = _ended(process, time, "cancelled") if isinstance(phase, Running) else {}
             return {**ended, "phase": CancelledForGood(record.author, reason)}
+        case Received(cites=cites):
+            workflow = known.workflow(process.workflow or "")
+            assert workflow is not None
+            [signal] = [signal for signal in workflow.signals if signal.sequence == cites]
+            return {"phase": Successful({"by": signal.by, "data": signal.data})}
+        case Signalled(name=name, data=data):
+            signal = Signal(record.sequence, time, record.author, name, data)
+            return {"signals": (*process.signals, signal)}
         case _:
             raise AssertionError(f"not an event of a process: {event.type}")
 
 
-def _born(record: Record, event: Queued) -> Process:
-    assert record.queue is not None
+def _born(record: Record, event: Queued | Submitted) -> Process:
+    spec = event.spec
+    phase: Phase
+    if isinstance(event, Queued):
+        phase = Waiting(Offer(record.id, record.sequence, record.time), record.time)
+    else:
+        delay = record.time + int((spec.delay or 0) * SECOND)
+        phase = Blocked(max(delay, int((spec.at or 0) * SECOND)))
     return Process(
         id=record.entity,
-        spec=event.spec,
-        queue=record.queue,
+        spec=spec,
+        queue=queue_of(spec.conditions, spec.priority),
         submitter=record.author,
         submitted_at=record.time,
-        phase=Waiting(Offer(record.id, record.sequence, record.time), record.time),
+        phase=phase,
         head=record.digest,
         sequence=record.sequence,
         time=record.time,
         arguments=event.arguments,
+    )
+
+
+def _born_as_node(record: Record, event: Event, known: Known) -> Process:
+    """A node's process as its first event makes it: its submitter is that of the workflow."""
+    assert isinstance(event, Released | Awaited | Skipped | Cancelled)
+    workflow = known.workflow(event.workflow or "")
+    assert workflow is not None
+    assert event.node is not None
+    node = dag_of(workflow, known, before=record.sequence).node(event.node)
+    assert node is not None
+    spec = spec_of(workflow, node)
+    phase: Phase
+    match event:
+        case Released():
+            phase = Waiting(Offer(record.id, record.sequence, record.time), record.time)
+        case Awaited():
+            phase = Awaiting(record.time)
+        case Skipped():
+            phase = SkippedForGood()
+        case Cancelled(reason=reason):
+            phase = CancelledForGood(record.author, reason)
+    return Process(
+        id=record.entity,
+        spec=spec,
+        queue="" if node.wait_signal is not None else queue_of(spec.conditions, spec.priority),
+        submitter=workflow.submitter,
+        submitted_at=record.time,
+        phase=phase,
+        head=record.digest,
+        sequence=record.sequence,
+        time=record.time,
+        workflow=workflow.id,
+        node=event.node,
     )
 
 

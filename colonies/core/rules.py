@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from colonies.core import nodes
 from colonies.core.colony import Colony
 from colonies.core.events import (
     MAX_COUNT,
     VALID,
     Assigned,
+    Awaited,
     Cancelled,
     Completed,
     Expired,
@@ -21,38 +23,50 @@ from colonies.core.events import (
     Poisoned,
     ProcessEvent,
     Queued,
+    Received,
     Record,
+    Released,
     Renewed,
     Requeued,
     Returned,
     Role,
+    Signalled,
+    Skipped,
+    Submitted,
     Verdict,
     denied,
     quarantined,
 )
-from colonies.core.spec import queue_of
+from colonies.core.shapes import SECOND
+from colonies.core.spec import Spec, queue_of
 from colonies.core.states import (
     MAX_LOST_IN_A_ROW,
     REOFFER_AFTER_S,
-    SECOND,
     ULID,
+    Awaiting,
     Blocked,
     Process,
     Running,
     Waiting,
     keyed_id,
 )
+from colonies.core.workflow import MAX_SIGNALS, NOTHING, Known
 from colonies.errors import Conflict, Refused
 
 
-def judge(process: Process | None, record: Record, colony: Colony) -> Verdict:
+def judge(process: Process | None, record: Record, colony: Colony, known: Known = NOTHING) -> Verdict:
     """Could this event of a process be true here? Never raises.
 
-    `record.time` is not before that of the process's last valid event: the fold sees to that.
+    `record.time` is not before that of the process's last valid event: the fold sees to that. `known` has the
+    workflow of a node, and how the nodes before it ended.
     """
     event = record.event
-    if isinstance(event, Queued):
+    if isinstance(event, Queued | Submitted):
         return _queued(process, record, event, colony)
+    if isinstance(event, Released | Awaited | Skipped):
+        return nodes.born(process, record, event, known)
+    if process is None and isinstance(event, Cancelled) and event.workflow is not None:
+        return nodes.never_born(record, event, known)
     if process is None:
         return quarantined("the process has no valid submission before it")
     # Final is final: no later word, true or not, takes a result back.
@@ -74,13 +88,17 @@ def judge(process: Process | None, record: Record, colony: Colony) -> Verdict:
         case Expired():
             return _expired(process, record)
         case Cancelled():
-            return _cancelled(process, record)
+            return _cancelled(process, record, event, known)
+        case Received():
+            return nodes.received(process, record, event, known)
+        case Signalled():
+            return _signalled(process, record)
         case _:
             return quarantined(f"{event.type} is not an event of a process")
 
 
-def _queued(process: Process | None, record: Record, event: Queued, colony: Colony) -> Verdict:
-    # Workers submit nothing yet: what a process may start is a matter of workflows.
+def _queued(process: Process | None, record: Record, event: Queued | Submitted, colony: Colony) -> Verdict:
+    # What a process may start are nodes of its workflow, and those are in its `completed`.
     if record.role not in ("user", "owner"):
         return denied(f"the role {record.role} submits no processes")
     if process is not None:
@@ -93,8 +111,11 @@ def _queued(process: Process | None, record: Record, event: Queued, colony: Colo
     if event.key is not None and record.entity != keyed_id(record.author, event.key):
         return quarantined("the id does not derive from the submitter and the key")
     # In another queue it would reach workers that do not meet its conditions, or overtake others.
-    if record.queue != queue_of(event.spec.conditions, event.spec.priority):
+    if isinstance(event, Queued) and record.queue != queue_of(event.spec.conditions, event.spec.priority):
         return quarantined("the queue is not that of the spec's conditions and priority")
+    if isinstance(event, Queued) == _waits(event.spec):
+        when = "now" if isinstance(event, Queued) else "later"
+        return quarantined(f"by its delay and time it is not to be offered {when}")
     if event.spec.conditions.dependencies:
         return quarantined("a process on its own has no dependencies")
     if event.spec.colony is not None and event.spec.colony not in (colony.name, colony.key):
@@ -185,18 +206,35 @@ def _expired(process: Process, record: Record) -> Verdict:
     if record.role not in ("worker", "service"):
         return denied(f"the role {record.role} lets no process expire")
     limit_s = process.spec.maxwaittime
-    if limit_s is None or not isinstance(process.phase, Waiting):
+    if limit_s is None or not isinstance(process.phase, Waiting | Awaiting):
         return quarantined("the process has no wait that could be over")
     if record.time < process.phase.since + int(limit_s * SECOND):
         return quarantined("the process has not waited for its maxwaittime")
     return VALID
 
 
-def _cancelled(process: Process, record: Record) -> Verdict:
+def _cancelled(process: Process, record: Record, event: Cancelled, known: Known) -> Verdict:
+    if event.workflow is not None or event.node is not None:
+        return quarantined("it names a workflow and node, though the process has events of its own")
+    if record.role == "service":
+        return nodes.may_stop(process, record, event, known)
     # Names are never used again, so the submitter's name is still the submitter.
     if record.role == "owner" or (record.role == "user" and record.author == process.submitter):
         return VALID
     return denied(f"only {process.submitter} or an owner may cancel the process")
+
+
+def _signalled(process: Process, record: Record) -> Verdict:
+    if record.role not in ("user", "owner"):
+        return denied(f"the role {record.role} sends no signals")
+    if len(process.signals) >= MAX_SIGNALS:
+        return quarantined(f"the process has {MAX_SIGNALS} signals, and takes no more")
+    return VALID
+
+
+def _waits(spec: Spec) -> bool:
+    """Is it to be offered later than it is submitted?"""
+    return spec.delay is not None or spec.at is not None
 
 
 def lost_in_a_row(process: Process, at: int) -> int:
@@ -228,7 +266,7 @@ class Wish:
     event: ProcessEvent
 
 
-def decide(process: Process | None, wish: Wish, colony: Colony) -> bytes | None:
+def decide(process: Process | None, wish: Wish, colony: Colony, known: Known = NOTHING) -> bytes | None:
     """May this be recorded now? Gives the `prev` to record it with.
 
     Raises:
@@ -249,7 +287,7 @@ def decide(process: Process | None, wish: Wish, colony: Colony) -> bytes | None:
         digest=b"",
         event=wish.event,
     )
-    verdict = judge(process, record, colony)
+    verdict = judge(process, record, colony, known)
     if verdict.denied:
         raise Refused(f"process {wish.process}: {verdict.rule}")
     if not verdict.valid:

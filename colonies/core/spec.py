@@ -11,6 +11,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from math import ceil
 from typing import Annotated, ClassVar, Final, Literal
@@ -43,6 +44,7 @@ MAX_TEXT_CHARS: Final = 256
 MAX_ENV_VALUE_BYTES: Final = 65_536
 MAX_SECONDS: Final = 100 * 365 * 86_400
 MAX_COUNT: Final = 1_000_000
+MAX_UNIX_S: Final = 2**33  # in the year 2242
 MAX_ENTRIES: Final = 1_000  # of workernames, labels and env
 MAX_DEPENDENCIES: Final = 10_000
 
@@ -50,6 +52,9 @@ _TEXT: Final = f"text of 1 to {MAX_TEXT_CHARS} printable characters, without whi
 _SECONDS: Final = f"seconds, a number up to {MAX_SECONDS}; 0, -1 or nothing: no limit"
 COUNT: Final = f"a whole number from 1 to {MAX_COUNT}"
 _CONDITIONS_EXAMPLE: Final = '{"runtimetype": "cli"}'
+AT_ALLOWED: Final = (
+    'a moment with its zone, such as "2027-01-31T09:00:00+01:00", or a number of seconds since 1970 (UTC)'
+)
 _EXAMPLE: Final = f'{{"func": "resize", "conditions": {_CONDITIONS_EXAMPLE}}}'
 _ENV_NAME: Final = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -92,6 +97,19 @@ def _bytes(value: object) -> int | None:
 def _limit(value: object) -> object:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return None if is_number and value in (0, -1) else value
+
+
+def _at(value: object) -> object:
+    """A moment: seconds since 1970, or text with its zone, as in RFC 3339."""
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise PydanticCustomError("not_allowed", "not allowed")
+    return moment.timestamp()
 
 
 def _cores(value: object) -> object:
@@ -137,6 +155,7 @@ Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Seconds = Annotated[Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None, BeforeValidator(_limit)]
 Size = Annotated[int | None, BeforeValidator(_bytes)]
 Cores = Annotated[Annotated[float, Field(gt=0, le=MAX_COUNT)] | None, BeforeValidator(_cores)]
+At = Annotated[Annotated[float, Field(gt=0, le=MAX_UNIX_S)] | None, BeforeValidator(_at)]
 Args = Annotated[list[JsonValue], PlainValidator(_args)]
 Kwargs = Annotated[dict[str, JsonValue], PlainValidator(_kwargs)]
 
@@ -227,6 +246,8 @@ class Spec(Words):
     priority: Annotated[int, Field(ge=-9, le=9)] = Field(default=0, description="a whole number from -9 to 9")
     maxwaittime: Seconds = Field(default=None, description=_SECONDS)
     maxexectime: Seconds = Field(default=None, description=_SECONDS)
+    delay: Seconds = Field(default=None, description=_SECONDS)
+    at: At = Field(default=None, description=AT_ALLOWED)
     maxretries: Annotated[int, Field(ge=-1, le=MAX_COUNT)] = Field(
         default=0, description=f"a whole number from 0 to {MAX_COUNT}; -1: no limit"
     )

@@ -12,10 +12,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from colonies.core.events import Ref
+from colonies.core.node import Node
+from colonies.core.shapes import SECOND, Ref
 from colonies.core.spec import Spec
 
-SECOND = 1_000_000_000  # ns
 MAX_LOST_IN_A_ROW = 5  # attempts
 REOFFER_AFTER_S = 10
 MAX_ATTEMPTS_KEPT = 1_000  # in a `Process`: the last ones. The ledger has them all
@@ -28,7 +28,7 @@ RENEW_MARGIN_LEASES = 2
 
 ULID = re.compile(r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 
-State = Literal["blocked", "waiting", "running", "successful", "failed", "cancelled"]
+State = Literal["blocked", "waiting", "running", "successful", "failed", "cancelled", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,14 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Successful:
-    """Final: the output is here or, when it is large, in `stored`."""
+    """Final: the output is here or, when it is large, in `stored`. What it added to its workflow: see
+    `Completed`."""
 
     output: Any = None
     stored: Ref | None = None
+    items: int | None = None
+    adds: tuple[Node, ...] = ()
+    between: bool = False
     state: Literal["successful"] = "successful"
 
 
@@ -106,8 +110,25 @@ class CancelledForGood:
     state: Literal["cancelled"] = "cancelled"
 
 
-Phase = Blocked | Waiting | Running | Successful | FailedForGood | CancelledForGood
-Final = (Successful, FailedForGood, CancelledForGood)
+@dataclass(frozen=True, slots=True)
+class SkippedForGood:
+    """Final: a node whose condition did not hold."""
+
+    state: Literal["skipped"] = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Awaiting:
+    """A node that waits for a signal since `since` (ns): nobody runs it."""
+
+    since: int
+    state: Literal["waiting"] = "waiting"
+
+
+Phase = (
+    Blocked | Waiting | Awaiting | Running | Successful | FailedForGood | CancelledForGood | SkippedForGood
+)
+Final = (Successful, FailedForGood, CancelledForGood, SkippedForGood)
 
 Outcome = Literal["successful", "failed", "timeout", "later", "returned", "lost", "cancelled"]
 
@@ -128,11 +149,23 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal as it was stored: who sent it, when (ns), what with."""
+
+    sequence: int
+    time: int
+    by: str
+    name: str
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A process as the ledger tells it. `head` and `sequence` are those of its last valid event.
 
     `failures` counts failed and timed-out attempts, `lost_in_a_row` the lost ones since one last ended in
-    any other way.
+    any other way. A node of a `workflow` has its label in `node`; one that waits for a signal has neither
+    spec nor queue of its own: its spec is empty.
     """
 
     id: str
@@ -148,6 +181,9 @@ class Process:
     attempts: tuple[Attempt, ...] = ()
     failures: int = 0
     lost_in_a_row: int = 0
+    workflow: str | None = None
+    node: str | None = None
+    signals: tuple[Signal, ...] = ()
 
     @property
     def state(self) -> State:

@@ -72,7 +72,7 @@ class UnixWorker(Worker):
                 env,
                 process=attempt.process,
                 attempt=attempt.n,
-                inputs={},
+                inputs=work.inputs,
                 base=self.folder,
                 reaper=self._reaper,
                 on_output=on_output,

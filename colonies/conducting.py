@@ -1,0 +1,362 @@
+"""Conducts the open workflows of a ledger that somebody else folds: says of each node what is to be said.
+
+It holds counters, so that an end costs what hangs on it, however large the workflow is: a node is looked at
+when the last of its parents has ended. All it knows is derived from the ledger; whether something may be said
+decides `colonies.core.dag`, here as at every reader. It records what is true now, and if another orchestrator
+or a worker was faster, that is as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from colonies.core.dag import Await, Dag, Map, Run, Say, Skip, Stop
+from colonies.core.events import Awaited, Cancelled, ProcessEvent, Received, Released, Skipped
+from colonies.core.node import Node, label_of, split
+from colonies.core.nodes import spec_of
+from colonies.core.process import SECOND, Awaiting, Process
+from colonies.core.spec import queue_of
+from colonies.core.workflow import Workflow, dag_of, end_of, node_id
+from colonies.errors import ColoniesError, Conflict
+from colonies.history import History, Story
+from colonies.session import Session
+
+AT_ONCE = 64  # events under way
+AGAIN_S = 1.0
+HEAD_START_S = 0.05  # for the worker that may release a child itself
+MAX_ENDED_KEPT = 1_000  # workflows: what comes late of older ones is found out when it matters
+
+Later = Callable[[float, Callable[[], None]], None]
+
+_log = structlog.get_logger("colonies.orchestrator")
+
+
+@dataclass(slots=True)
+class Open:
+    """A workflow that has not ended. By name: how many parents a node still waits for, who waits for it, how
+    many parts of it are still to end. `ready` are the nodes to look at, `left` counts the names that have not
+    ended, `said` is what was said already, and `stopped` what stops it: a sequence, why, which node."""
+
+    workflow: Workflow
+    dag: Dag
+    waits: dict[str, int] = field(default_factory=dict)
+    children: dict[str, list[str]] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
+    ready: deque[str] = field(default_factory=deque)
+    ended: set[str] = field(default_factory=set)
+    last: list[str] = field(default_factory=list)
+    said: set[tuple[str, str]] = field(default_factory=set)
+    left: int = 0
+    stopped: tuple[int, str, str | None] | None = None
+
+    def names(self) -> Iterable[str]:
+        """All nodes that have not ended and do not run last."""
+        return [name for name in self.waits if name not in self.ended and name not in self.last]
+
+
+class Conductor:
+    """Conducts for the orchestrator that folds `history`. `later` has something done after so many seconds,
+    `done` is told of each process that is not needed any more."""
+
+    def __init__(self, session: Session, history: History, later: Later, done: Callable[[str], None]) -> None:
+        self._session = session
+        self._history = history
+        self._later = later
+        self._done = done
+        self._open: dict[str, Open] = {}
+        self._ended: deque[str] = deque()
+        self._busy: set[str] = set()  # workflows that have something ready
+        self._awaiting: dict[str, set[str]] = {}  # by workflow: who waits for a signal
+        self._looks: dict[tuple[str, str], bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    # --- what happened -------------------------------------------------------------------------------
+
+    def on_workflow(self, id: str) -> None:
+        """An event of this workflow was folded."""
+        workflow = self._history.workflow(id)
+        if workflow is None or id in self._ended:
+            return
+        before = self._open.get(id)
+        if before is None:
+            self._begin(workflow)
+            return
+        before.workflow = workflow
+        before.dag = dag_of(workflow, self._history)
+        if workflow.cancelled_at is not None and before.stopped is None:
+            self._stop(before, workflow.cancelled_at, "its workflow was cancelled", None)
+        for label in self._awaiting.get(id, ()):
+            before.ready.append(label)
+            self._busy.add(id)
+
+    def on_process(self, process: Process) -> bool:
+        """An event of this node was folded. Is its process needed still, once it is final?"""
+        opened = self._open.get(process.workflow or "")
+        if opened is None or process.node is None:
+            return False
+        if not process.final:
+            if isinstance(process.phase, Awaiting):
+                self._awaiting.setdefault(opened.workflow.id, set()).add(process.node)
+                opened.ready.append(process.node)
+                self._busy.add(opened.workflow.id)
+            return True
+        self._awaiting.get(opened.workflow.id, set()).discard(process.node)
+        self._on_end(opened, process)
+        return opened.workflow.id in self._open
+
+    def _begin(self, workflow: Workflow) -> None:
+        opened = Open(workflow, dag_of(workflow, self._history))
+        self._open[workflow.id] = opened
+        for node in workflow.spec.nodes:
+            self._add(opened, node)
+        if workflow.cancelled_at is not None:
+            self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
+        for label, process in (workflow.reuses or {}).items():
+            found = self._history.process(process)
+            if found is not None:
+                self._ended_label(opened, label)
+        self._busy.add(workflow.id)
+
+    def _add(self, opened: Open, node: Node) -> None:
+        """One more node; its parents are known by name."""
+        parents = list(opened.dag.parents(node))
+        if node.last:
+            opened.last.append(node.name)
+        opened.left += 1
+        waiting = [parent for parent in parents if parent not in opened.ended]
+        opened.waits[node.name] = len(waiting)
+        for parent in waiting:
+            opened.children.setdefault(parent, []).append(node.name)
+        if not waiting:
+            opened.ready.append(node.name)
+
+    def _on_end(self, opened: Open, process: Process) -> None:
+        assert process.node is not None
+        end = end_of(process)
+        assert end is not None
+        if end.adds:
+            self._add_more(opened, process.node, end.adds, end.between)
+        node = opened.dag.node(process.node)
+        fatal = node is not None and not node.allow_failure and not node.last
+        stops = opened.workflow.spec.on_failure == "stop" and opened.stopped is None
+        if fatal and stops and end.state in ("failed", "cancelled"):
+            self._stop(opened, end.sequence, f"{process.node} did not succeed", process.node)
+        self._ended_label(opened, process.node)
+
+    def _ended_label(self, opened: Open, label: str) -> None:
+        """A process ended, or a part of one that maps: perhaps its node has."""
+        name, part = split(label)
+        if part is not None:
+            left = opened.parts.get(name)
+            if left is None:  # the parts are counted when the node is looked at
+                return
+            opened.parts[name] = left - 1
+            self._busy.add(opened.workflow.id)
+            if left > 1:
+                return
+        self._ended_name(opened, name)
+
+    def _ended_name(self, opened: Open, name: str) -> None:
+        if name in opened.ended:
+            return
+        opened.ended.add(name)
+        opened.left -= 1
+        for child in opened.children.pop(name, ()):
+            opened.waits[child] -= 1
+            if opened.waits[child] == 0:
+                opened.ready.append(child)
+        self._busy.add(opened.workflow.id)
+
+    def _add_more(self, opened: Open, adder: str, adds: Iterable[Node], between: bool) -> None:
+        added = list(adds)
+        for node in added:
+            self._add(opened, node)
+        waited_for = {parent for node in added for parent in node.parents}
+        ends = [node.name for node in added if node.name not in waited_for]
+        children = opened.children.get(split(adder)[0], []) if between else []
+        for child in children:
+            if child in {node.name for node in added}:
+                continue
+            opened.waits[child] += len(ends)
+            for name in ends:
+                opened.children.setdefault(name, []).append(child)
+        for child in opened.last:
+            opened.waits[child] += len(added)
+            for node in added:
+                opened.children.setdefault(node.name, []).append(child)
+
+    def _stop(self, opened: Open, sequence: int, reason: str, cause: str | None) -> None:
+        opened.stopped = (sequence, reason, cause)
+        opened.ready.extend(opened.names())
+        self._busy.add(opened.workflow.id)
+
+    # --- what is to be said --------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._busy)
+
+    async def act(self, now: int) -> None:
+        """Say what is to be said at this ledger time (ns)."""
+        while self._busy:
+            id = self._busy.pop()
+            opened = self._open.get(id)
+            if opened is None:
+                continue
+            said: list[Coroutine[Any, Any, None]] = []
+            while opened.ready and len(said) < AT_ONCE:
+                said += self._look(opened, opened.ready.popleft(), now)
+            if opened.ready:
+                self._busy.add(id)
+            await asyncio.gather(*said)
+            if opened.left == 0 and not opened.ready:
+                self._close(opened)
+
+    def _close(self, opened: Open) -> None:
+        """All of its nodes have ended."""
+        id = opened.workflow.id
+        self._open.pop(id, None)
+        self._awaiting.pop(id, None)
+        for label, _ in opened.dag.labels():
+            self._done(node_id(id, label))
+        self._ended.append(id)
+        if len(self._ended) > MAX_ENDED_KEPT:
+            self._history.workflows.pop(self._ended.popleft(), None)
+        _log.info("workflow ended", workflow=id, colony=self._session.colony.name)
+
+    def _look(self, opened: Open, label: str, now: int) -> list[Coroutine[Any, Any, None]]:
+        """What is to be said of a node or part whose parents have ended."""
+        name, _ = split(label)
+        node = opened.dag.node(label)
+        if node is None or name in opened.ended:
+            return []
+        process = self._history.process(opened.workflow.process_of(label))
+        if process is not None and process.final:
+            return []
+        if opened.stopped is not None and not node.last:
+            return self._stopping(opened, node, label)
+        if process is not None:
+            return self._signal(opened, node, process)
+        say = opened.dag.decide(label)
+        match say:
+            case None:
+                return []
+            case Map(parts):
+                return self._mapping(opened, name, parts, now)
+            case Run(until=until) | Await(until=until) if until > now:
+                self._again(opened, label, (until - now) / SECOND + 0.002)
+                return []
+            case Run() if self._is_workers(opened, node, label):
+                return []
+        return [self._saying(opened, node, label, say)]
+
+    def _mapping(self, opened: Open, name: str, parts: int, now: int) -> list[Coroutine[Any, Any, None]]:
+        if name in opened.parts:
+            return []
+        labels = [label_of(name, number) for number in range(parts)]
+        known = [self._known(opened, label) for label in labels]
+        opened.parts[name] = parts - sum(found is not None and found.final for found in known)
+        if opened.parts[name] == 0:
+            self._ended_name(opened, name)
+            return []
+        opened.ready.extend(label for label, found in zip(labels, known, strict=True) if found is None)
+        return []
+
+    def _known(self, opened: Open, label: str) -> Process | None:
+        return self._history.process(opened.workflow.process_of(label))
+
+    def _is_workers(self, opened: Open, node: Node, label: str) -> bool:
+        """A child of one parent is released by the worker that finished it; only if it does not, by us."""
+        ends = [end for given in opened.dag.unfold(node).inputs for end in given.ends]
+        if len(ends) != 1 or ends[0].worker is None or ends[0].state != "successful":
+            return False
+        key = (opened.workflow.id, label)
+        if self._looks.pop(key, False):
+            return False
+        self._looks[key] = True
+        self._again(opened, label, HEAD_START_S)
+        return True
+
+    def _again(self, opened: Open, label: str, delay_s: float) -> None:
+        def due() -> None:
+            opened.ready.append(label)
+            self._busy.add(opened.workflow.id)
+
+        self._later(delay_s, due)
+
+    def _stopping(self, opened: Open, node: Node, label: str) -> list[Coroutine[Any, Any, None]]:
+        assert opened.stopped is not None
+        sequence, reason, cause = opened.stopped
+        labels = [label]
+        if node.map is not None and split(label)[1] is None and opened.parts.get(node.name):
+            parts = opened.dag.parts(node)
+            labels = [label_of(node.name, n) for n in range(parts)] if isinstance(parts, int) else labels
+        said: list[Coroutine[Any, Any, None]] = []
+        for one in labels:
+            process = self._known(opened, one)
+            if process is None or not process.final:
+                said.append(self._saying(opened, node, one, Stop(sequence, reason, cause)))
+        return said
+
+    def _signal(self, opened: Open, node: Node, process: Process) -> list[Coroutine[Any, Any, None]]:
+        """Has what the node waits for come?"""
+        if not isinstance(process.phase, Awaiting) or node.wait_signal is None:
+            return []
+        signal = opened.workflow.signal(node.wait_signal.name)
+        if signal is None:
+            return []
+        event = Received(signal.sequence)
+        at = Story(process, [], process.sequence)
+        return [self._record(opened, node.name, process.id, event, at, None)]
+
+    def _saying(self, opened: Open, node: Node, label: str, say: Say) -> Coroutine[Any, Any, None]:
+        workflow = opened.workflow
+        id = node_id(workflow.id, label)
+        process = self._history.process(id)
+        at = Story(process, [], process.sequence if process is not None else 0)
+        queue: str | None = None
+        event: ProcessEvent
+        match say:
+            case Run(cites=cites):
+                spec = spec_of(workflow, node)
+                queue = queue_of(spec.conditions, spec.priority)
+                event = Released(workflow.id, label, list(cites))
+            case Await(cites=cites):
+                event = Awaited(workflow.id, label, list(cites))
+            case Skip(cites=cites):
+                event = Skipped(workflow.id, label, list(cites))
+            case Stop(cites=sequence, reason=reason, cause=cause):
+                event = Cancelled(reason, cites=sequence, cause=cause)
+                if process is None:
+                    event = replace(event, workflow=workflow.id, node=label)
+            case _:
+                raise AssertionError(say)
+        return self._record(opened, label, id, event, at, queue)
+
+    async def _record(
+        self, opened: Open, label: str, id: str, event: ProcessEvent, at: Story, queue: str | None
+    ) -> None:
+        """Once for each thing that can be said of a node; again only if it could not be recorded."""
+        if (label, event.type) in opened.said:
+            return
+        opened.said.add((label, event.type))
+        try:
+            await self._session.record(id, event, at=at, queue=queue, known=self._history)
+            return
+        except Conflict as error:  # somebody was faster, or will be found out by what comes
+            _log.debug("said by another", doing=event.type, process=id, error=str(error))
+            return
+        except ColoniesError as error:
+            _log.warning("failed, tried again", doing=event.type, process=id, error=str(error))
+        except Exception:
+            _log.exception("failed, tried again", doing=event.type, process=id)
+        opened.said.discard((label, event.type))
+        self._again(opened, label, AGAIN_S)

@@ -1,0 +1,388 @@
+"""The rules of a workflow: what may be said of a node, given how the nodes before it ended.
+
+    all parents ended well      released, after its delay (or awaited, where it waits for a signal)
+    its condition does not hold, or all parents were skipped      skipped
+    a parent failed or was cancelled, and may not      cancelled, naming it
+    the workflow was cancelled, or stops at a failure      cancelled
+
+`decide` is asked by the orchestrator before the fact and by every reader after it, so what one says the
+other accepts. Pure: ends come in by label, and nothing here knows where from. A node may be a *part* of one
+that maps (`each[3]`), or one that a process added to its workflow when it completed (`split/count`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from colonies.core import when
+from colonies.core.flow import WorkflowSpec
+from colonies.core.node import MAX_MAPPED, Node, adder_of, label_of, split
+from colonies.core.references import Reference, followed
+from colonies.core.shapes import SECOND
+from colonies.errors import Invalid
+
+FINE = ("successful", "skipped")
+NO_OUTPUT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one process of a workflow ended: `sequence` and `time` (ns) are those of the event that ended it.
+
+    `output` is null where it is `stored`, and then `items` is the length of the list that is stored. `adds`
+    are the nodes that it added; with `between`, its children wait for these.
+    """
+
+    process: str
+    sequence: int
+    time: int
+    state: str
+    worker: str | None = None
+    output: Any = None
+    stored: bool = False
+    items: int | None = None
+    adds: tuple[Node, ...] = ()
+    between: bool = False
+
+
+Ends = Callable[[str], End | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Release it, from `until` (ns) on, citing these sequences."""
+
+    until: int
+    cites: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Let it wait for its signal, from `until` (ns) on, citing these sequences."""
+
+    until: int
+    cites: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """It has this many parts, and each of them is to be decided."""
+
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Skip it, citing these sequences."""
+
+    cites: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Cancel it, citing this sequence, the end of `cause` where a node caused it. `reason` is for people."""
+
+    cites: int
+    reason: str
+    cause: str | None = None
+
+
+Say = Run | Await | Map | Skip | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One parent as its child sees it: how its process, or each of its parts, ended. `label` is the
+    first's."""
+
+    name: str
+    ends: tuple[End, ...]
+    mapped: bool = False
+    allow_failure: bool = False
+
+    def failure(self) -> tuple[str, End] | None:
+        """The first part that did not end well, by label."""
+        if self.allow_failure:
+            return None
+        for number, end in enumerate(self.ends):
+            if end.state not in FINE:
+                return (label_of(self.name, number) if self.mapped else self.name), end
+        return None
+
+    def value(self) -> Any:
+        """What its child gets: null for what has no output."""
+        values = [end.output if end.state == "successful" else None for end in self.ends]
+        return values if self.mapped else values[0]
+
+
+@dataclass(slots=True)
+class Unfolded:
+    """The parents of a node as far as they have ended, and the labels of those that have not."""
+
+    inputs: list[Input] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    cites: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Dag:
+    """A workflow with what is known of its ends. `sequence` and `time` are those of its event; `packed` are
+    the arguments of a generator's run."""
+
+    spec: WorkflowSpec
+    sequence: int
+    time: int
+    ends: Ends
+    cancelled_at: int | None = None
+    packed: Sequence[Any] = ()
+
+    def node(self, label: str) -> Node | None:
+        """The node of a label; None if there is none, as far as is known."""
+        name, part = split(label)
+        found = self.spec.by_name.get(name) or self._added(name)
+        return found if found is not None and (part is None or found.map is not None) else None
+
+    def _added(self, name: str) -> Node | None:
+        adder = adder_of(name)
+        if adder is None:
+            return None
+        end = self.ends(adder)
+        for node in end.adds if end is not None else ():
+            if node.name == name:
+                return node
+        return None
+
+    def parents(self, node: Node) -> Sequence[str]:
+        """The names of those that it waits for, as far as they are known by name."""
+        if node.last:
+            return [other.name for other in self.spec.nodes if not other.last]
+        return node.parents
+
+    def unfold(self, node: Node) -> Unfolded:
+        """How its parents ended, those included that were put between."""
+        found = Unfolded()
+        left = list(reversed(self.parents(node)))
+        seen = set(left)
+        while left:
+            name = left.pop()
+            parent = self.node(name)
+            if parent is None:
+                found.missing.append(adder_of(name) or name)
+                continue
+            one = split(name)[1] is not None or parent.map is None or self.ends(name) is not None
+            ends = self._end_of(name, found) if one else self._ends_of(parent, found)
+            if ends is not None:
+                mapped = not one
+                found.inputs.append(Input(name, ends, mapped, parent.allow_failure))
+                more = [
+                    n
+                    for end in ends
+                    if end.adds and (end.between or node.last)
+                    for n in _last_of(end, node.last)
+                ]
+                left += [n for n in reversed(more) if n not in seen]
+                seen.update(more)
+        return found
+
+    def _end_of(self, label: str, found: Unfolded) -> tuple[End] | None:
+        end = self.ends(label)
+        if end is None:
+            found.missing.append(label)
+            return None
+        found.cites.add(end.sequence)
+        return (end,)
+
+    def _ends_of(self, parent: Node, found: Unfolded) -> tuple[End, ...] | None:
+        """The ends of a parent's parts; None if one is missing."""
+        parts = self.parts(parent, found)
+        if not isinstance(parts, int):
+            found.missing.append(parent.name)
+            return None
+        ends = []
+        for number in range(parts):
+            label = label_of(parent.name, number)
+            end = self.ends(label)
+            if end is None:
+                found.missing.append(label)
+            else:
+                found.cites.add(end.sequence)
+                ends.append(end)
+        return tuple(ends) if len(ends) == parts else None
+
+    def parts(self, node: Node, found: Unfolded | None = None) -> int | str | None:
+        """How many parts a node has that maps; text: why it cannot be said; None: it is not known yet."""
+        assert node.map is not None
+        reference = node.map
+        try:
+            match reference.kind:
+                case "parameter":
+                    value = followed(self.spec.parameters[reference.name], reference)
+                case "packed":
+                    value = followed(list(self.packed), reference)
+                case _:
+                    end = self._source(reference)
+                    if end is None:
+                        if found is not None:
+                            found.missing.append(reference.name)
+                        return None
+                    if found is not None:
+                        found.cites.add(end.sequence)
+                    value = _list_of(end, reference)
+        except Invalid as error:
+            return str(error)
+        count = value if isinstance(value, int) and not isinstance(value, bool) else None
+        if isinstance(value, list):
+            count = len(value)
+        if count is None or (isinstance(value, int) and not self._is_stored(reference)):
+            return f"{reference} is no list"
+        return (
+            count
+            if count <= MAX_MAPPED
+            else f"{reference} has {count} items; at most {MAX_MAPPED} are allowed"
+        )
+
+    def _source(self, reference: Reference) -> End | None:
+        return self.ends(reference.name)
+
+    def _is_stored(self, reference: Reference) -> bool:
+        end = self._source(reference) if reference.kind == "output" else None
+        return end is not None and end.stored
+
+    def decide(self, label: str) -> Say | None:
+        """What may be said of the node now; None: nothing yet, or there is no such node."""
+        node = self.node(label)
+        if node is None:
+            return None
+        if self.cancelled_at is not None and not node.last:
+            return Stop(self.cancelled_at, "its workflow was cancelled")
+        unfolded = self.unfold(node)
+        if not node.last and (failure := _failure(unfolded.inputs)) is not None:
+            cause, end = failure
+            return Stop(end.sequence, f"its parent {cause} {_was(end)}", cause)
+        if unfolded.missing:
+            return None
+        return self._ready(node, split(label)[1], unfolded)
+
+    def _ready(self, node: Node, part: int | None, unfolded: Unfolded) -> Say:
+        cites = (self.sequence, *sorted(unfolded.cites))
+        ends = [end for given in unfolded.inputs for end in given.ends]
+        if node.when is not None:
+            holds = when.holds(node.when, {given.name: given.value() for given in unfolded.inputs})
+            if isinstance(holds, str):
+                return Stop(cites[-1], f"its condition cannot be evaluated: {holds}")
+            if not holds:
+                return Skip(cites)
+        elif ends and not node.last and all(end.state == "skipped" for end in ends):
+            return Skip(cites)
+        if node.map is not None:
+            parts = self.parts(node)
+            if not isinstance(parts, int):
+                return Stop(cites[-1], f"map: {parts}")
+            if part is None:
+                return Map(parts)
+            if part >= parts:
+                return Stop(cites[-1], f"map: it has {parts} parts, counted from 0")
+        until = self._until(node, ends)
+        return Await(until, cites) if node.wait_signal is not None else Run(until, cites)
+
+    def _until(self, node: Node, ends: Sequence[End]) -> int:
+        """The ledger time (ns) before which it does not run."""
+        begun = self.time + _ns(self.spec.delay)
+        if self.spec.at is not None:
+            begun = max(begun, _ns(self.spec.at))
+        if node.last and self.cancelled_at is not None:
+            begun = self.time  # it cleans up: nothing delays that
+        after = max((end.time for end in ends), default=begun)
+        if node.spec is not None:
+            after = max(after + _ns(node.spec.delay), _ns(node.spec.at))
+        return max(begun, after)
+
+    def labels(self) -> Iterator[tuple[str, Node]]:
+        """Every node and part there is, as far as is known: parents first, of what was given."""
+        left = [self.spec.by_name[name] for name in reversed(self.spec.order)]
+        while left:
+            node = left.pop()
+            labels = [node.name]
+            if node.map is not None and self.ends(node.name) is None:
+                parts = self.parts(node)
+                if isinstance(parts, int) and isinstance(self.decide(node.name), Map):
+                    labels = [label_of(node.name, number) for number in range(parts)]
+            for label in labels:
+                yield label, node
+                end = self.ends(label)
+                if end is not None:
+                    left += reversed(end.adds)
+
+
+def _list_of(end: End, reference: Reference) -> Any:
+    """The list that a node maps over; of a stored one its length."""
+    if not end.stored:
+        return followed(end.output if end.state == "successful" else None, reference)
+    if reference.path:
+        raise Invalid(
+            f"{reference}: the output of {reference.name} is too large for an event: map over all of it"
+        )
+    return end.items if end.items is not None else None
+
+
+def _failure(inputs: Sequence[Input]) -> tuple[str, End] | None:
+    """The parent that ended wrong first."""
+    failures = [found for given in inputs if (found := given.failure()) is not None]
+    return min(failures, key=lambda found: found[1].sequence, default=None)
+
+
+def _was(end: End) -> str:
+    return "failed" if end.state == "failed" else "was cancelled"
+
+
+def _last_of(end: End, everything: bool) -> list[str]:
+    """The names of the nodes that were added with this end: all of them, or those on which no other
+    depends."""
+    if everything:
+        return [node.name for node in end.adds]
+    waited_for = {parent for node in end.adds for parent in node.parents}
+    return [node.name for node in end.adds if node.name not in waited_for]
+
+
+def _ns(seconds: float | None) -> int:
+    return int((seconds or 0.0) * SECOND)
+
+
+def placed(adds: Sequence[Node], adder: str) -> tuple[Node, ...]:
+    """Nodes that a process added, with the names that they have in its workflow: `adder/name`.
+
+    Each depends on the process that added it, and on those added with it whose names it says.
+
+    Raises:
+        Invalid: they make no DAG with it.
+    """
+    own, _ = split(adder)
+    short = own.rpartition("/")[2]
+    spec = WorkflowSpec(
+        tuple(replace(node, parents=tuple(p for p in node.parents if p != short)) for node in adds)
+    )
+    spec.checked(f"nodes added by {adder}")
+    if any("/" in node.name or node.last for node in adds):
+        raise Invalid(f"nodes added by {adder}: their names have no /, and none runs last (finally)")
+    names = {node.name for node in adds}
+
+    def outer(name: str) -> str:
+        return f"{adder}/{name}" if name in names else adder
+
+    return tuple(
+        replace(
+            node,
+            name=f"{adder}/{node.name}",
+            parents=tuple(dict.fromkeys((adder, *map(outer, node.parents)))),
+            dependencies=tuple(map(outer, node.dependencies)),
+            references=tuple(
+                replace(r, name=outer(r.name)) if r.kind == "output" else r for r in node.references
+            ),
+            map=replace(node.map, name=outer(node.map.name))
+            if node.map and node.map.kind == "output"
+            else node.map,
+        )
+        for node in adds
+    )

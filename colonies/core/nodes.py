@@ -1,0 +1,168 @@
+"""When it is true that a node of a workflow was released, skipped, cancelled, or got its signal.
+
+Each of these is a process's first event or its end, said by the service, or by the worker that just finished
+a node's only parent. It is true by what `colonies.core.dag` says of the ends that stand before it: whoever
+says it was trusted with nothing.
+"""
+
+from __future__ import annotations
+
+from colonies.core.dag import Await, Dag, Run, Skip, Stop
+from colonies.core.events import (
+    VALID,
+    Awaited,
+    Cancelled,
+    Received,
+    Record,
+    Released,
+    Skipped,
+    Verdict,
+    denied,
+    quarantined,
+    void,
+)
+from colonies.core.node import Node
+from colonies.core.spec import Conditions, Spec, queue_of
+from colonies.core.states import Awaiting, Process
+from colonies.core.workflow import Known, Workflow, dag_of, node_id
+
+_NO_WORKFLOW = "its workflow has no valid submission before it"
+
+
+def spec_of(workflow: Workflow, node: Node) -> Spec:
+    """The spec of a node's process: the workflow's `maxwaittime` holds where the node has none of its own."""
+    if node.wait_signal is not None:
+        conditions = Conditions(runtimetype="signal")
+        limit_s = node.wait_signal.timeout
+        return Spec(func=f"signal {node.wait_signal.name}", conditions=conditions, maxwaittime=limit_s)
+    assert node.spec is not None
+    if node.spec.maxwaittime is None and workflow.spec.maxwaittime is not None:
+        return node.spec.model_copy(update={"maxwaittime": workflow.spec.maxwaittime})
+    return node.spec
+
+
+def born(
+    process: Process | None, record: Record, event: Released | Awaited | Skipped, known: Known
+) -> Verdict:
+    """May a node's process begin with this event?"""
+    if record.role not in ("service", "worker"):
+        return denied(f"the role {record.role} decides about no nodes")
+    if process is not None:
+        return quarantined("something was decided about the node already")
+    found = _place(record, event.workflow, event.node, known)
+    if isinstance(found, Verdict):
+        return found
+    workflow, dag, node = found
+    say = dag.decide(event.node)
+    if isinstance(say, Stop) and dag.cancelled_at is not None:
+        return void("its workflow was cancelled before it")
+    wanted = {Released: Run, Awaited: Await, Skipped: Skip}[type(event)]
+    if not isinstance(say, wanted):
+        return quarantined(_instead(dag, event.node))
+    assert isinstance(say, Run | Await | Skip)
+    if tuple(event.cites) != say.cites:
+        return quarantined("it does not cite the workflow's event and the ends that decide")
+    if isinstance(say, Run | Await) and record.time < say.until:
+        return quarantined("the delay is not over")
+    if isinstance(event, Released):
+        spec = spec_of(workflow, node)
+        if record.queue != queue_of(spec.conditions, spec.priority):
+            return quarantined("the queue is not that of the spec's conditions and priority")
+    return _by_worker(record, dag, node) if record.role == "worker" else VALID
+
+
+def never_born(record: Record, event: Cancelled, known: Known) -> Verdict:
+    """May a node be cancelled about which nothing was decided yet?"""
+    if event.workflow is None or event.node is None:
+        return quarantined("it names no node of a workflow")
+    found = _place(record, event.workflow, event.node, known)
+    if isinstance(found, Verdict):
+        return found
+    workflow, dag, _ = found
+    if record.role == "service":
+        return _stopped(dag, event.node, event)
+    if record.role == "owner" or (record.role == "user" and record.author == workflow.submitter):
+        return VALID
+    return denied(f"only {workflow.submitter} or an owner may cancel the process")
+
+
+def may_stop(process: Process, record: Record, event: Cancelled, known: Known) -> Verdict:
+    """May the service cancel a node that has begun?"""
+    workflow = known.workflow(process.workflow) if process.workflow is not None else None
+    if workflow is None or process.node is None:
+        return denied("the service cancels nothing but nodes of workflows")
+    return _stopped(dag_of(workflow, known, before=record.sequence), process.node, event)
+
+
+def received(process: Process, record: Record, event: Received, known: Known) -> Verdict:
+    """Has the signal come that the node waits for?"""
+    if record.role != "service":
+        return denied(f"the role {record.role} hands on no signals")
+    workflow = known.workflow(process.workflow) if process.workflow is not None else None
+    if workflow is None or process.node is None or not isinstance(process.phase, Awaiting):
+        return quarantined("the process waits for no signal")
+    node = dag_of(workflow, known, before=record.sequence).node(process.node)
+    assert node is not None
+    assert node.wait_signal is not None
+    signal = workflow.signal(node.wait_signal.name, record.sequence)
+    if signal is None or signal.sequence != event.cites:
+        return quarantined(f"it does not cite the first signal {node.wait_signal.name} to the workflow")
+    return VALID
+
+
+def _place(record: Record, id: str, label: str, known: Known) -> tuple[Workflow, Dag, Node] | Verdict:
+    """Where in which workflow a node's first event stands."""
+    if record.prev is not None:
+        return quarantined("a node's first event has no event before it")
+    workflow = known.workflow(id)
+    if workflow is None or workflow.sequence >= record.sequence:
+        return quarantined(_NO_WORKFLOW)
+    # The id derives from workflow and label, so nobody takes the place of another's node.
+    if record.entity != node_id(workflow.id, label):
+        return quarantined("the id does not derive from the workflow and the node")
+    if label in (workflow.reuses or {}):
+        return quarantined("the node has its result from another workflow")
+    dag = dag_of(workflow, known, before=record.sequence)
+    node = dag.node(label)
+    if node is None:
+        return quarantined(f"the workflow has no node {label} at this point")
+    return workflow, dag, node
+
+
+def _instead(dag: Dag, label: str) -> str:
+    match dag.decide(label):
+        case None:
+            return "its parents have not all ended"
+        case Stop(reason=reason):
+            return f"the node cannot run: {reason}"
+        case Skip():
+            return "the node is to be skipped"
+        case _:
+            return "that is not what the node is to do"
+
+
+def _by_worker(record: Record, dag: Dag, node: Node) -> Verdict:
+    """A worker says it of children of what it just finished, when that is all they wait for."""
+    inputs = dag.unfold(node).inputs
+    ends = [end for given in inputs for end in given.ends]
+    if len(ends) != 1 or ends[0].worker != record.author or ends[0].state != "successful":
+        return denied("a worker releases only a child whose only parent it finished")
+    return VALID
+
+
+def _stopped(dag: Dag, label: str, event: Cancelled) -> Verdict:
+    """Is it true that the node can no longer run, by what the event cites?"""
+    node = dag.node(label)
+    if node is None or event.cites is None:
+        return quarantined("it cites nothing that stops the node")
+    if not node.last and event.cites == dag.cancelled_at:
+        return VALID
+    say = dag.decide(label)
+    if isinstance(say, Stop) and say.cites == event.cites:
+        return VALID
+    if not node.last and dag.spec.on_failure == "stop" and event.cause is not None:
+        end, cause = dag.ends(event.cause), dag.node(event.cause)
+        fatal = cause is not None and not cause.allow_failure and not cause.last
+        if end is not None and fatal and end.sequence == event.cites and end.state in ("failed", "cancelled"):
+            return VALID
+    return quarantined("what it cites does not stop the node")

@@ -1,0 +1,124 @@
+"""References: what in the arguments of a process stands for a value that is known only when it runs.
+
+An object with one key that begins with `$` is a reference: `{"$output": "train.path"}`. `found` lists them,
+`resolved` puts values in their place. Both are pure and know nothing of where the values come from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from colonies.core.names import shown
+from colonies.errors import Invalid
+
+Kind = Literal["output", "parameter", "item", "previous", "packed"]
+
+MAX_REFERENCE_CHARS: Final = 1_000
+LITERAL: Final = "$literal"
+
+_WORDS: Final[dict[str, Kind]] = {
+    "$output": "output",
+    "$parameter": "parameter",
+    "$item": "item",
+    "$previous": "previous",
+    "$packed": "packed",
+}
+_EXAMPLES: Final[dict[str, str]] = {
+    "$output": '{"$output": "train.path"}: of the output of the node train, its path',
+    "$parameter": '{"$parameter": "rate"}: a parameter of the workflow',
+    "$item": '{"$item": ""}: the item that this part of a mapping node is for, or "name": a part of it',
+    "$previous": '{"$previous": "train.path"}: as $output, of the cron\'s run before this one',
+    "$packed": '{"$packed": ""}: the arguments that a generator gives to this run, or "0": one of them',
+    LITERAL: '{"$literal": ...}: what is in it, as it stands',
+}
+_NODE: Final = re.compile(r"\A[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,7}\Z")
+_INDEX: Final = re.compile(r"\A(0|[1-9][0-9]{0,8})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One reference: the node, parameter or nothing that it is about, and the way from there to the value."""
+
+    kind: Kind
+    name: str
+    path: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = ".".join(part for part in (self.name, *self.path) if part)
+        return f"${self.kind} {text}".rstrip()
+
+
+def read(value: object, where: str) -> Reference | None:
+    """The reference that this object is; None if it is none.
+
+    Raises:
+        Invalid: it has a key that begins with `$` and is no reference.
+    """
+    if not isinstance(value, dict) or not any(isinstance(key, str) and key.startswith("$") for key in value):
+        return None
+    allowed = "; ".join(_EXAMPLES.values())
+    if len(value) != 1:
+        raise Invalid(f"{where}: {shown(value)}: a reference has one key; allowed: {allowed}")
+    [(word, text)] = value.items()
+    if word == LITERAL:
+        return None
+    kind = _WORDS.get(word)
+    if kind is None:
+        raise Invalid(f"{where}: {shown(word)} is no reference; allowed: {allowed}")
+    if not isinstance(text, str) or len(text) > MAX_REFERENCE_CHARS:
+        raise Invalid(f"{where}: {word}: {shown(text)} is not allowed; allowed: {_EXAMPLES[word]}")
+    if kind in ("item", "packed"):
+        return Reference(kind, "", tuple(text.split(".")) if text else ())
+    name, *path = text.split(".")
+    if not _NODE.match(name):
+        raise Invalid(f"{where}: {word}: {shown(name)} is no name; allowed: {_EXAMPLES[word]}")
+    return Reference(kind, name, tuple(path))
+
+
+def found(value: object, where: str) -> Iterator[Reference]:
+    """All references in a value. Raises Invalid."""
+    left: list[tuple[object, str]] = [(value, where)]
+    while left:
+        item, at = left.pop()
+        if isinstance(item, list):
+            left += [(inner, f"{at}[{n}]") for n, inner in enumerate(item)]
+        elif isinstance(item, dict):
+            reference = read(item, at)
+            if reference is not None:
+                yield reference
+            elif LITERAL not in item:
+                left += [(inner, f"{at}.{key}") for key, inner in item.items()]
+
+
+def resolved(value: object, look_up: Callable[[Reference], Any], where: str) -> Any:
+    """A copy of the value with what each reference stands for. Raises Invalid, and what `look_up` raises."""
+    if isinstance(value, list):
+        return [resolved(item, look_up, f"{where}[{n}]") for n, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if list(value) == [LITERAL]:
+        return value[LITERAL]
+    reference = read(value, where)
+    if reference is not None:
+        return look_up(reference)
+    return {key: resolved(item, look_up, f"{where}.{key}") for key, item in value.items()}
+
+
+def followed(value: Any, reference: Reference) -> Any:
+    """What stands at the end of the reference's path in a value. Raises Invalid, naming the step that is
+    not there."""
+    for done, part in enumerate(reference.path):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and _INDEX.match(part) and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            before = ".".join((reference.name, *reference.path[:done])).strip(".") or "it"
+            held = (
+                f"keys {', '.join(sorted(map(str, value))[:5])}" if isinstance(value, dict) else shown(value)
+            )
+            raise Invalid(f"{reference}: there is no {part!r} in {before}, which is {held}")
+    return value
