@@ -30,6 +30,7 @@ from colonies.session import Session
 AT_ONCE = 64  # events under way
 AGAIN_S = 1.0
 HEAD_START_S = 0.05  # for the worker that may release a child itself
+HEAD_START_EACH_S = 0.003
 MAX_ENDED_KEPT = 1_000  # workflows: what comes late of older ones is found out when it matters
 
 Later = Callable[[float, Callable[[], None]], None]
@@ -41,7 +42,8 @@ _log = structlog.get_logger("colonies.orchestrator")
 class Open:
     """A workflow that has not ended. By name: how many parents a node still waits for, who waits for it, how
     many parts of it are still to end. `ready` are the nodes to look at, `left` counts the names that have not
-    ended, `said` is what was said already, and `stopped` what stops it: a sequence, why, which node."""
+    ended, `said` is what was said already, `contested` what met another event, and `stopped` what stops it: a
+    sequence, why, which node."""
 
     workflow: Workflow
     dag: Dag
@@ -52,6 +54,7 @@ class Open:
     ended: set[str] = field(default_factory=set)
     last: list[str] = field(default_factory=list)
     said: set[tuple[str, str]] = field(default_factory=set)
+    contested: set[tuple[str, str]] = field(default_factory=set)
     left: int = 0
     stopped: tuple[int, str, str | None] | None = None
 
@@ -282,7 +285,8 @@ class Conductor:
         if self._looks.pop(key, False):
             return False
         self._looks[key] = True
-        self._again(opened, label, HEAD_START_S)
+        siblings = len(opened.workflow.spec.children.get(node.parents[0], ()))
+        self._again(opened, label, HEAD_START_S + siblings * HEAD_START_EACH_S)
         return True
 
     def _again(self, opened: Open, label: str, delay_s: float) -> None:
@@ -349,11 +353,15 @@ class Conductor:
             return
         opened.said.add((label, event.type))
         try:
-            await self._session.record(id, event, at=at, queue=queue, known=self._history)
+            # Mostly another said the same. If it was no valid event that came first, a second try reads that.
+            once = at.process is None and (label, event.type) not in opened.contested
+            await self._session.record(id, event, at=at, queue=queue, known=self._history, once=once)
             return
-        except Conflict as error:  # somebody was faster, or will be found out by what comes
-            _log.debug("said by another", doing=event.type, process=id, error=str(error))
-            return
+        except Conflict as error:
+            _log.debug("another event came first", doing=event.type, process=id, error=str(error))
+            if (label, event.type) in opened.contested:
+                return
+            opened.contested.add((label, event.type))
         except ColoniesError as error:
             _log.warning("failed, tried again", doing=event.type, process=id, error=str(error))
         except Exception:
