@@ -78,28 +78,29 @@ class Knowledge:
         """
         if not messages or ULID.match(subjects.process_of(messages[0].subject)):
             return
-        places = dict.fromkeys(self._places(messages))
-        for id, label, sequence in places:
-            workflow = await self._workflow_at(id, sequence if fresh else 0)
+        labels, causes = self._places(messages)
+        for id, label in labels:
+            workflow = await self._workflow_at(id, messages[-1].sequence if fresh else 0)
             if workflow is not None:
-                await self._learn_parents(workflow, [label])
+                await self._learn_parents(workflow, label, causes)
 
-    def _places(self, messages: Sequence[Stored]) -> Iterable[tuple[str, str, int]]:
-        """Which nodes of which workflows these messages say that they are."""
-        last = messages[-1].sequence
+    def _places(self, messages: Sequence[Stored]) -> tuple[Iterable[tuple[str, str]], list[str]]:
+        """Which nodes of which workflows these messages say that they are, and what, by label, ended them."""
+        labels: dict[tuple[str, str], None] = {}
+        causes: dict[str, None] = {}
         for stored in messages:
             record = examine(self._session.colony, stored).record
-            if record is None:
-                continue
-            match record.event:
+            match record.event if record is not None else None:
                 case Released(workflow=str(id), node=str(label)):
-                    yield id, label, last
+                    labels[id, label] = None
                 case Awaited(workflow=str(id), node=str(label)) | Skipped(workflow=str(id), node=str(label)):
-                    yield id, label, last
-                case Cancelled(workflow=str(id), node=str(label), cause=cause):
-                    yield id, label, last
-                    if cause is not None:
-                        yield id, cause, last
+                    labels[id, label] = None
+                case Cancelled() as cancelled:
+                    if cancelled.workflow is not None and cancelled.node is not None:
+                        labels[cancelled.workflow, cancelled.node] = None
+                    if cancelled.cause is not None:
+                        causes[cancelled.cause] = None
+        return labels, list(causes)
 
     async def story(self, id: str) -> WorkflowStory:
         """A workflow's own events, read from the leader, each judged."""
@@ -142,11 +143,19 @@ class Knowledge:
             return
         if (before := self._stories.pop(id, None)) is not None and before[0].workflow is not None:
             self._nodes -= len(before[0].workflow.spec.nodes)
+            if before[0].workflow.cancelled_at is None and story.workflow.cancelled_at is not None:
+                self._doubt(id, story.workflow.cancelled_at)
         self._stories[id] = story, max(sequence, story.guard)
         self._nodes += len(story.workflow.spec.nodes)
         while self._nodes > MAX_NODES_KEPT and len(self._stories) > 1:
             _, (oldest, _) = self._stories.popitem(last=False)
             self._nodes -= len(oldest.workflow.spec.nodes) if oldest.workflow is not None else 0
+
+    def _doubt(self, workflow: str, cancelled_at: int) -> None:
+        """Forget what was judged before it was known that the workflow was cancelled: it may be void."""
+        for process in list(self._ends.values()):
+            if process.workflow == workflow and process.sequence > cancelled_at:
+                del self._ends[process.id]
 
     async def workflow_now(self, id: str) -> WorkflowStory:
         """As `story`, and kept."""
@@ -156,13 +165,16 @@ class Knowledge:
 
     # --- the nodes before a node ---------------------------------------------------------------------
 
-    async def _learn_parents(self, workflow: Workflow, labels: Sequence[str]) -> None:
-        """Learn how all those ended that these nodes wait for, directly or not."""
+    async def _learn_parents(self, workflow: Workflow, asked: str, causes: Sequence[str]) -> None:
+        """Learn how all those ended that this node waits for, directly or not, and the causes with theirs.
+
+        The node itself is judged by whoever asks.
+        """
         dag = dag_of(workflow, self)
-        raw = await self._read_together(workflow, list(_ancestors(workflow, dag, labels)))
-        tried: set[str] = set(labels)
-        asked = set(labels)  # whoever asks judges these itself
-        stack = list(labels)
+        before = dict.fromkeys((*_ancestors(workflow, dag, [asked, *causes]), *causes))
+        raw = await self._read_together(workflow, list(before))
+        stack = [asked, *causes]
+        tried: set[str] = set(stack)
         while stack:
             label = stack[-1]
             missing = [name for name in _missing(dag, label) if name not in tried]
@@ -172,7 +184,7 @@ class Knowledge:
                 stack += missing
                 continue
             stack.pop()
-            if label not in asked and label in raw:
+            if label != asked and label in raw:
                 process = fold_process(self._colony, raw.pop(label), self).process
                 if process is not None:
                     self.remember(process)
@@ -221,11 +233,13 @@ def _missing(dag: Dag, label: str) -> list[str]:
     if node is None:
         adder = adder_of(split(label)[0])
         return [adder] if adder is not None else []
-    return dag.unfold(node).missing
+    unfolded = dag.unfold(node)
+    return [*unfolded.mapped, *unfolded.missing]
 
 
 def _ancestors(workflow: Workflow, dag: Dag, labels: Sequence[str]) -> Iterable[str]:
-    """The names of nodes before these, by the workflow's own event. Parts and added nodes come later."""
+    """The names of nodes before these, by the workflow's own event, also where a node that maps may have
+    ended as a whole. Parts and added nodes come later."""
     seen: set[str] = set()
     left = [
         parent for label in labels if (node := dag.node(label)) is not None for parent in dag.parents(node)
@@ -236,6 +250,5 @@ def _ancestors(workflow: Workflow, dag: Dag, labels: Sequence[str]) -> Iterable[
         if name in seen or node is None:
             continue
         seen.add(name)
-        if node.map is None:
-            yield name
+        yield name
         left += node.parents

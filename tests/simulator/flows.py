@@ -73,8 +73,19 @@ class Tale:
         """The processes that a node is; None: that is not known yet."""
         if name not in self.nodes or name in self.lives or "map" not in self.nodes[name]:
             return [name]
-        items = self.items(name)
+        items = self.items(name) if self._has_parts(name) else None
         return [f"{name}[{n}]" for n in range(len(items))] if items is not None else None
+
+    def _has_parts(self, name: str) -> bool:
+        """Has a node that maps all it waits for, so that it runs?"""
+        node, ends = self.nodes[name], []
+        for parent in self.before(name):
+            found = self.ends(parent)
+            excused = node.get("finally") or self.excused(parent)
+            if found is None or not (excused or all(life.state in FINE for life in found)):
+                return False
+            ends += found
+        return self._runs(node, ends) and self.items(name) is not None
 
     def items(self, name: str) -> list[Any] | None:
         """What a node maps over; None: it is no list, or not there yet."""
@@ -168,6 +179,10 @@ class Tale:
         if part is not None and name in self.lives:
             return f"{label} begins, and {name} has ended as a whole"
         if told.event == "cancelled":
+            if "map" in node and part is None and self._has_parts(name):
+                return VOID  # the last of its parents ended meanwhile
+            if part is not None and label not in (self.labels(name) or []):
+                return f"there is no part {part} to cancel"
             return self.cancel_wrong(told, label, role)
         if role not in ("service", "worker"):
             return f"a {role} decides about a node"
