@@ -174,12 +174,12 @@ class Knowledge:
         before = dict.fromkeys((*_ancestors(workflow, dag, [asked, *causes]), *causes))
         raw = await self._read_together(workflow, list(before))
         stack = [asked, *causes]
-        tried: set[str] = set(stack)
+        begun: set[str] = set()
         while stack:
             label = stack[-1]
-            missing = [name for name in _missing(dag, label) if name not in tried]
-            if missing:
-                tried.update(missing)
+            missing = [name for name in _missing(dag, label) if name not in begun]
+            begun.add(label)
+            if missing:  # judged before it, also those that others wait for as well
                 raw.update(await self._read_together(workflow, [name for name in missing if name not in raw]))
                 stack += missing
                 continue
@@ -210,13 +210,21 @@ class Knowledge:
             for label in labels:
                 process = self.process(workflow.process_of(label))
                 if process is None and label in raw:
-                    process = fold_process(self._colony, raw[label], self).process
-                    if process is not None:
-                        self.remember(process)
+                    process = await self._folded(raw[label])
                 found[label] = process
             await asyncio.sleep(0)
         there = {label for label, _ in dag.labels()}
         return {label: process for label, process in found.items() if label in there}
+
+    async def _folded(self, messages: Sequence[Stored]) -> Process | None:
+        """The process of a node. What was read before it may not yet be all that it cites."""
+        story = fold_process(self._colony, messages, self)
+        if any(not seen.verdict.valid for seen in story.judged):
+            await self.learn(messages, fresh=False)
+            story = fold_process(self._colony, messages, self)
+        if story.process is not None:
+            self.remember(story.process)
+        return story.process
 
     @property
     def _ledger(self) -> Ledger:

@@ -69,9 +69,20 @@ class FlowClient:
                 self._witness.believed(handle.id, now.state, began)
                 if now.state == "successful":
                     self._witness.believed_output(handle.id, await handle.result())
+                await self._look_afresh(handle.id)
                 return
             except Unavailable:
                 await asyncio.sleep(AGAIN_S)
+
+    async def _look_afresh(self, id: str) -> None:
+        """Who reads it for the first time comes to the same."""
+        session, ledger = await self._world.session(self._host)
+        try:
+            now = await WorkflowHandle(Client(session), id).get()
+            self._witness.believed(id, now.state, {node.label: node.state for node in now.nodes})
+        finally:
+            await session.close()
+            await ledger.close()
 
     async def _signal(self, handle: WorkflowHandle, number: int) -> None:
         name, after_s = self._seen.flow.signals[number]

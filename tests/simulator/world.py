@@ -338,7 +338,7 @@ class World(VirtualLoop):
 
     # --- programs ------------------------------------------------------------------------------------
 
-    async def _session(self, host: Host) -> tuple[Session, SimLedger]:
+    async def session(self, host: Host) -> tuple[Session, SimLedger]:
         ledger = SimLedger(self.network, host)
         session = Session(ledger, host.member, self.founded.keys[host.member])
         if (
@@ -349,7 +349,7 @@ class World(VirtualLoop):
 
     async def _be_worker(self, host: Host) -> None:
         while True:
-            session, ledger = await self._session(host)
+            session, ledger = await self.session(host)
             ledger.subscribe = self._hearing(host, ledger.subscribe)  # type: ignore[method-assign]
             instance = Instance(_worker(self.plan.concurrency), session)
             self._instances[host.name], host.instance = instance, instance.id
@@ -375,7 +375,7 @@ class World(VirtualLoop):
         return subscribed
 
     async def _be_orchestrator(self, host: Host) -> None:
-        session, ledger = await self._session(host)
+        session, ledger = await self.session(host)
         orchestrator = Orchestrator(session, ledger)
         if not self.network.faults.trouble:
             history = orchestrator._history
@@ -388,7 +388,7 @@ class World(VirtualLoop):
 
     async def _be_projector(self, host: Host) -> None:
         assert self.views is not None
-        session, ledger = await self._session(host)
+        session, ledger = await self.session(host)
         try:
             await Projector(session, self.views.path, ALL).run()
         finally:
@@ -396,7 +396,7 @@ class World(VirtualLoop):
             await ledger.close()
 
     async def _be_client(self, host: Host, mine: list[Seen], flows: list[SeenFlow]) -> None:
-        session, _ = await self._session(host)
+        session, _ = await self.session(host)
         client = Client(session)
         async with asyncio.TaskGroup() as group:
             together = [seen for seen in mine if seen.item.together]
