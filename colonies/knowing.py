@@ -177,7 +177,8 @@ class Knowledge:
         begun: set[str] = set()
         while stack:
             label = stack[-1]
-            missing = [name for name in _missing(dag, label) if name not in begun]
+            needed = [*_missing(dag, label), *self._places(raw.get(label, ()))[1]]
+            missing = [name for name in needed if name not in begun]
             begun.add(label)
             if missing:  # judged before it, also those that others wait for as well
                 raw.update(await self._read_together(workflow, [name for name in missing if name not in raw]))
