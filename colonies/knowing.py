@@ -210,17 +210,20 @@ class Knowledge:
             raw = await self._read_together(workflow, labels)
             for label in labels:
                 process = self.process(workflow.process_of(label))
-                if process is None and label in raw:
-                    process = await self._folded(raw[label])
+                if process is None and raw.get(label):
+                    node = dag.node(label)
+                    whole = node is not None and node.map is not None and split(label)[1] is None
+                    process = await self._folded(raw[label], doubted=whole)
                 found[label] = process
             await asyncio.sleep(0)
         there = {label for label, _ in dag.labels()}
         return {label: process for label, process in found.items() if label in there}
 
-    async def _folded(self, messages: Sequence[Stored]) -> Process | None:
-        """The process of a node. What was read before it may not yet be all that it cites."""
+    async def _folded(self, messages: Sequence[Stored], *, doubted: bool) -> Process | None:
+        """The process of a node. What was read before it may not yet be all that decides: `doubted` where
+        it is valid only if something has not happened."""
         story = fold_process(self._colony, messages, self)
-        if any(not seen.verdict.valid for seen in story.judged):
+        if doubted or any(not seen.verdict.valid for seen in story.judged):
             await self.learn(messages, fresh=False)
             story = fold_process(self._colony, messages, self)
         if story.process is not None:

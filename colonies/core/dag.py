@@ -298,6 +298,11 @@ class Dag:
             return Stop(self.cancelled_at, "its workflow was cancelled")
         return self._by_parents(label, node, {})
 
+    def by_parents(self, label: str) -> Say | None:
+        """As `decide`, whether the workflow was cancelled or not."""
+        node = self.node(label)
+        return self._by_parents(label, node, {}) if node is not None else None
+
     def _by_parents(self, label: str, node: Node, empty: dict[str, bool]) -> Say | None:
         unfolded = self.unfold(node, empty)
         if not node.last and (failure := _failure(unfolded.inputs)) is not None:

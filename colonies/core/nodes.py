@@ -171,7 +171,7 @@ def _stopped(dag: Dag, label: str, event: Cancelled) -> Verdict:
         return quarantined("it cites nothing that stops the node")
     if not node.last and event.cites == dag.cancelled_at:
         return VALID
-    say = dag.decide(label)
+    say = dag.by_parents(label)  # its parents stop it whatever was said of the workflow meanwhile
     if isinstance(say, Stop) and say.cites == event.cites:
         return VALID
     if not node.last and dag.spec.on_failure == "stop" and event.cause is not None:
