@@ -240,8 +240,14 @@ async def workflow_now(
 ) -> WorkflowNow:
     """A workflow and its nodes, read from the leader. Raises NotFound."""
     workflow = await client.session.workflow(id)
-    found = await client.session.knowledge.nodes(workflow, heard)
-    return _now(client, workflow, found)
+    while True:
+        found = await client.session.knowledge.nodes(workflow, heard)
+        now = _now(client, workflow, found)
+        if not now.final:
+            return now
+        workflow = await client.session.workflow(id)
+        if workflow.cancelled_at == now.workflow.cancelled_at:
+            return now  # else ends that were read after the cancel may be void
 
 
 def _now(client: Client, workflow: Workflow, found: dict[str, Process | None]) -> WorkflowNow:
