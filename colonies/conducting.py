@@ -119,9 +119,11 @@ class Conductor:
             self._add(opened, node)
         if workflow.cancelled_at is not None:
             self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
-        for label, process in (workflow.reuses or {}).items():
-            found = self._history.process(process)
-            if found is not None:
+        for label in workflow.reuses or {}:
+            end = opened.dag.ends(label)
+            if end is not None:
+                if end.adds:
+                    self._add_more(opened, label, end.adds, end.between)
                 self._ended_label(opened, label)
         self._busy.add(workflow.id)
 
@@ -155,6 +157,7 @@ class Conductor:
         """A process ended, or a part of one that maps: perhaps its node has."""
         name, part = split(label)
         if part is not None:
+            self._over(opened, label)  # for what it added itself
             left = opened.parts.get(name)
             if left is None:  # the parts are counted when the node is looked at
                 return
@@ -167,9 +170,13 @@ class Conductor:
     def _ended_name(self, opened: Open, name: str) -> None:
         if name in opened.ended:
             return
-        opened.ended.add(name)
         opened.left -= 1
-        for child in opened.children.pop(name, ()):
+        self._over(opened, name)
+
+    def _over(self, opened: Open, ended: str) -> None:
+        """Nobody need wait for this node or part any more."""
+        opened.ended.add(ended)
+        for child in opened.children.pop(ended, ()):
             opened.waits[child] -= 1
             if opened.waits[child] == 0:
                 opened.ready.append(child)
@@ -250,7 +257,9 @@ class Conductor:
             case None:
                 return []
             case Map(parts):
-                return self._mapping(opened, name, parts, now)
+                labels = self._mapping(opened, name, parts)
+                opened.ready.extend(one for one in labels if self._known(opened, one) is None)
+                return []
             case Run(until=until) | Await(until=until) if until > now:
                 self._again(opened, label, (until - now) / SECOND + 0.002)
                 return []
@@ -258,7 +267,8 @@ class Conductor:
                 return []
         return [self._saying(opened, node, label, say)]
 
-    def _mapping(self, opened: Open, name: str, parts: int, now: int) -> list[Coroutine[Any, Any, None]]:
+    def _mapping(self, opened: Open, name: str, parts: int) -> list[str]:
+        """Count the parts of a node that are to end, once; the labels of all of them, the first time."""
         if name in opened.parts:
             return []
         labels = [label_of(name, number) for number in range(parts)]
@@ -266,9 +276,7 @@ class Conductor:
         opened.parts[name] = parts - sum(found is not None and found.final for found in known)
         if opened.parts[name] == 0:
             self._ended_name(opened, name)
-            return []
-        opened.ready.extend(label for label, found in zip(labels, known, strict=True) if found is None)
-        return []
+        return labels
 
     def _known(self, opened: Open, label: str) -> Process | None:
         return self._history.process(opened.workflow.process_of(label))
@@ -294,17 +302,15 @@ class Conductor:
 
     def _stopping(self, opened: Open, node: Node, label: str) -> list[Coroutine[Any, Any, None]]:
         assert opened.stopped is not None
-        sequence, reason, cause = opened.stopped
-        labels = [label]
-        if node.map is not None and split(label)[1] is None and opened.parts.get(node.name):
-            parts = opened.dag.parts(node)
-            labels = [label_of(node.name, n) for n in range(parts)] if isinstance(parts, int) else labels
-        said: list[Coroutine[Any, Any, None]] = []
-        for one in labels:
-            process = self._known(opened, one)
-            if process is None or not process.final:
-                said.append(self._saying(opened, node, one, Stop(sequence, reason, cause)))
-        return said
+        parts = opened.dag.mapped(node) if split(label)[1] is None else None
+        if parts is None:
+            return [self._saying(opened, node, label, Stop(*opened.stopped))]
+        self._mapping(opened, node.name, parts)
+        labels = [label_of(node.name, number) for number in range(parts)]
+        opened.ready.extend(
+            one for one in labels if (found := self._known(opened, one)) is None or not found.final
+        )
+        return []
 
     def _signal(self, opened: Open, node: Node, process: Process) -> list[Coroutine[Any, Any, None]]:
         """Has what the node waits for come?"""

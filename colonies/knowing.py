@@ -83,6 +83,9 @@ class Knowledge:
             workflow = await self._workflow_at(id, sequence if fresh else 0)
             if workflow is not None:
                 await self._learn_parents(workflow, [label])
+                # Its own parents are known by now; another branch may have stopped the workflow.
+                causes = [workflow.process_of(cause) for cause in self._causes(messages)]
+                await self._learn_processes([id for id in causes if id != workflow.process_of(label)])
 
     def _places(self, messages: Sequence[Stored]) -> Iterable[tuple[str, str, int]]:
         """Which nodes of which workflows these messages say that they are."""
@@ -96,10 +99,15 @@ class Knowledge:
                     yield id, label, last
                 case Awaited(workflow=str(id), node=str(label)) | Skipped(workflow=str(id), node=str(label)):
                     yield id, label, last
-                case Cancelled(workflow=str(id), node=str(label), cause=cause):
+                case Cancelled(workflow=str(id), node=str(label)):
                     yield id, label, last
-                    if cause is not None:
-                        yield id, cause, last
+
+    def _causes(self, messages: Sequence[Stored]) -> Iterable[str]:
+        """The nodes whose failure stopped the one whose messages these are."""
+        for stored in messages:
+            record = examine(self._session.colony, stored).record
+            if record is not None and isinstance(record.event, Cancelled) and record.event.cause is not None:
+                yield record.event.cause
 
     async def story(self, id: str) -> WorkflowStory:
         """A workflow's own events, read from the leader, each judged."""
@@ -193,18 +201,42 @@ class Knowledge:
         """Every node and part that there is now, by label, with its process if it has begun."""
         dag = dag_of(workflow, self)
         found: dict[str, Process | None] = {}
+        doubtful: dict[str, list[Stored]] = {}
         while labels := [label for label, _ in dag.labels() if label not in found]:
             raw = await self._read_together(workflow, labels)
             for label in labels:
-                process = self.process(workflow.process_of(label))
-                if process is None and label in raw:
-                    process = fold_process(self._colony, raw[label], self).process
-                    if process is not None:
-                        self.remember(process)
-                found[label] = process
+                found[label] = self._folded(workflow, label, raw, doubtful)
             await asyncio.sleep(0)
-        there = {label for label, _ in dag.labels()}
-        return {label: process for label, process in found.items() if label in there}
+        # Some cite the ends of others that were read after them: of nodes put between, or of any that stopped
+        # the workflow.
+        while doubtful:
+            raw, before = doubtful, len(doubtful)
+            doubtful = {}
+            for label in raw:
+                found[label] = self._folded(workflow, label, raw, doubtful)
+            if len(doubtful) == before:
+                break
+        there = [label for label, _ in dag.labels()]
+        return {label: found.get(label) for label in there}
+
+    def _folded(
+        self,
+        workflow: Workflow,
+        label: str,
+        raw: dict[str, list[Stored]],
+        doubtful: dict[str, list[Stored]],
+    ) -> Process | None:
+        """The process of a node whose messages these are; among the doubtful, if not all of them are
+        valid."""
+        process = self.process(workflow.process_of(label))
+        if process is not None or label not in raw:
+            return process
+        story = fold_process(self._colony, raw[label], self)
+        if any(not seen.verdict.valid for seen in story.judged):
+            doubtful[label] = raw[label]
+        if story.process is not None:
+            self.remember(story.process)
+        return story.process
 
     @property
     def _ledger(self) -> Ledger:

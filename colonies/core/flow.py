@@ -288,6 +288,10 @@ def _renamed(
 
 
 def _literal(value: Any, path: str) -> Any:
+    if isinstance(value, dict) and len(value) == 1 and path:
+        [(word, text)] = value.items()
+        if word in ("$output", "$parameter") and isinstance(text, str):  # of the workflow around it
+            return {word: f"{text}.{path}"}
     for part in path.split(".") if path else []:
         value = value.get(part) if isinstance(value, dict) else None
     return value

@@ -27,6 +27,7 @@ from colonies.core.states import Awaiting, Process
 from colonies.core.workflow import Known, Workflow, dag_of, node_id
 
 _NO_WORKFLOW = "its workflow has no valid submission before it"
+_PARTS = "a node that maps is one process until its parts are known, and from then on these"
 
 
 def spec_of(workflow: Workflow, node: Node) -> Spec:
@@ -79,6 +80,8 @@ def never_born(record: Record, event: Cancelled, known: Known) -> Verdict:
     if isinstance(found, Verdict):
         return found
     workflow, dag, _ = found
+    if not dag.stands(event.node):
+        return quarantined(_PARTS)
     if record.role == "service":
         return _stopped(dag, event.node, event)
     if record.role == "owner" or (record.role == "user" and record.author == workflow.submitter):
@@ -155,6 +158,8 @@ def _stopped(dag: Dag, label: str, event: Cancelled) -> Verdict:
     node = dag.node(label)
     if node is None or event.cites is None:
         return quarantined("it cites nothing that stops the node")
+    if not dag.stands(label):
+        return quarantined(_PARTS)
     if not node.last and event.cites == dag.cancelled_at:
         return VALID
     say = dag.decide(label)
