@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from colonies import subjects
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 MAX_ENDS_KEPT = 50_000  # processes
 MAX_NODES_KEPT = 50_000  # of all workflows that are kept
 AT_ONCE = 64  # reads under way
+_ASKED: ContextVar[frozenset[str]] = ContextVar("colonies_asked", default=frozenset())
 
 
 class Knowledge:
@@ -76,38 +78,39 @@ class Knowledge:
 
         `fresh`: of its workflow also what was said between the last reading and the messages.
         """
-        if not messages or ULID.match(subjects.process_of(messages[0].subject)):
+        if not messages or ULID.match(process := subjects.process_of(messages[0].subject)):
             return
-        places = dict.fromkeys(self._places(messages))
-        for id, label, sequence in places:
-            workflow = await self._workflow_at(id, sequence if fresh else 0)
+        places, causes = self._cited(messages)
+        for id, label in places:
+            workflow = await self._workflow_at(id, messages[-1].sequence if fresh else 0)
             if workflow is not None:
                 await self._learn_parents(workflow, [label])
-                # Its own parents are known by now; another branch may have stopped the workflow.
-                causes = [workflow.process_of(cause) for cause in self._causes(messages)]
-                await self._learn_processes([id for id in causes if id != workflow.process_of(label)])
+                await self._learn_causes(process, [workflow.process_of(cause) for cause in causes])
 
-    def _places(self, messages: Sequence[Stored]) -> Iterable[tuple[str, str, int]]:
-        """Which nodes of which workflows these messages say that they are."""
-        last = messages[-1].sequence
+    def _cited(self, messages: Sequence[Stored]) -> tuple[Iterable[tuple[str, str]], Iterable[str]]:
+        """Which nodes of which workflows these messages say that they are, and whose failure stopped them."""
+        places: dict[tuple[str, str], None] = {}
+        causes: dict[str, None] = {}
         for stored in messages:
             record = examine(self._session.colony, stored).record
-            if record is None:
-                continue
-            match record.event:
-                case Released(workflow=str(id), node=str(label)):
-                    yield id, label, last
-                case Awaited(workflow=str(id), node=str(label)) | Skipped(workflow=str(id), node=str(label)):
-                    yield id, label, last
-                case Cancelled(workflow=str(id), node=str(label)):
-                    yield id, label, last
+            event = record.event if record is not None else None
+            if isinstance(event, Released | Awaited | Skipped):
+                places[event.workflow, event.node] = None
+            elif isinstance(event, Cancelled):
+                if event.workflow is not None and event.node is not None:
+                    places[event.workflow, event.node] = None
+                if event.cause is not None:
+                    causes[event.cause] = None
+        return places, causes
 
-    def _causes(self, messages: Sequence[Stored]) -> Iterable[str]:
-        """The nodes whose failure stopped the one whose messages these are."""
-        for stored in messages:
-            record = examine(self._session.colony, stored).record
-            if record is not None and isinstance(record.event, Cancelled) and record.event.cause is not None:
-                yield record.event.cause
+    async def _learn_causes(self, process: str, causes: Sequence[str]) -> None:
+        """Learn how those ended that stopped this one: its parents are known, these may be no parents."""
+        asked = _ASKED.get() | {process}  # else two that blame one another would be read for ever
+        token = _ASKED.set(asked)
+        try:
+            await self._learn_processes([id for id in causes if id not in asked])
+        finally:
+            _ASKED.reset(token)
 
     async def story(self, id: str) -> WorkflowStory:
         """A workflow's own events, read from the leader, each judged."""
