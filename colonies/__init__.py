@@ -20,8 +20,10 @@ import sys
 import structlog
 
 from colonies.attempt import current
+from colonies.batch import PartlySubmitted
+from colonies.building import Workflow
 from colonies.calls import Call
-from colonies.client import Client, Handle, PartlySubmitted
+from colonies.client import Client, Handle
 from colonies.connection import connect
 from colonies.core.flow import WorkflowSpec
 from colonies.core.spec import Conditions, Spec
@@ -63,6 +65,7 @@ __all__ = [
     "Unknown",
     "Unsuccessful",
     "Worker",
+    "Workflow",
     "WorkflowHandle",
     "WorkflowSpec",
     "WorkflowUnsuccessful",

@@ -12,7 +12,8 @@ from typing import Any
 from colonies_projections.projector import Projector
 
 from colonies import codec, current
-from colonies.client import Client, PartlySubmitted
+from colonies.batch import PartlySubmitted
+from colonies.client import Client
 from colonies.core.capacity import Capacity
 from colonies.core.process import Process
 from colonies.errors import ColoniesError, Conflict, Unavailable, Unsuccessful
