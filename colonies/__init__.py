@@ -43,6 +43,7 @@ from colonies.errors import (
 from colonies.execution import Fail, Later
 from colonies.flows import WorkflowHandle
 from colonies.memory_colony import memory
+from colonies.signals import signal
 from colonies.worker import Worker
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "connect",
     "current",
     "memory",
+    "signal",
 ]
 
 if not structlog.is_configured():
