@@ -21,10 +21,12 @@ from colonies.core.events import (
     Queued,
     Record,
     Ref,
+    Signalled,
     Submitted,
     checked_reason,
 )
 from colonies.core.flow import WorkflowSpec
+from colonies.core.names import name as checked_name
 from colonies.core.process import (
     CancelledForGood,
     FailedForGood,
@@ -43,7 +45,7 @@ from colonies.errors import (
     Unavailable,
     Unknown,
 )
-from colonies.flows import WorkflowHandle, submit_workflow
+from colonies.flows import WorkflowHandle, signal_data, submit_workflow
 from colonies.history import Judged, Story
 from colonies.ids import new_id
 from colonies.ledger import Draft
@@ -118,6 +120,10 @@ class Handle(Generic[T]):
     async def cancel(self, reason: str = "") -> Process:
         """Cancel it. Raises Conflict if it is final already, Refused if it is another's."""
         return await self._client.cancel(self.id, reason)
+
+    async def signal(self, name: str, data: Any = None) -> Process:
+        """Send it a signal, which its function may wait for. Raises Conflict if it is final, Refused."""
+        return await self._client.signal(self.id, name, data)
 
 
 class Client:
@@ -342,6 +348,16 @@ class Client:
         if story.process is None:
             raise NotFound(f"there is no process {id} in the colony {self.colony}")
         story = await self.session.record(id, Cancelled(reason), at=story)
+        assert story.process is not None
+        return story.process
+
+    async def signal(self, id: str, name: str, data: Any = None) -> Process:
+        """Send a process a signal. Raises NotFound, Invalid, Conflict if it is final, Refused."""
+        event = Signalled(checked_name(name, "signal"), signal_data(data))
+        story = await self.session.story(id)
+        if story.process is None:
+            raise NotFound(f"there is no process {id} in the colony {self.colony}")
+        story = await self.session.record(id, event, at=story)
         assert story.process is not None
         return story.process
 

@@ -122,9 +122,13 @@ class Conductor:
             self._add(opened, node)
         if workflow.cancelled_at is not None:
             self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
-        for label, process in (workflow.reuses or {}).items():
+        # Adders come before what they added: the label of an added node has one slash more.
+        for label, process in sorted((workflow.reuses or {}).items(), key=lambda item: item[0].count("/")):
             found = self._history.process(process)
-            if found is not None:
+            end = end_of(found) if found is not None else None
+            if end is not None:
+                if end.adds:
+                    self._add_more(opened, label, end.adds, end.between)
                 self._ended_label(opened, label)
         self._busy.add(workflow.id)
 
