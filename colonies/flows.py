@@ -119,7 +119,7 @@ class WorkflowHandle:
         """
         now = await self.wait(timeout_s)
         if now.state != "successful":
-            raise WorkflowUnsuccessful(_why(now), workflow=self.id)
+            raise WorkflowUnsuccessful(why_ended(now), workflow=self.id)
         spec = now.workflow.spec
         if spec.output is not None:
             return await self._output(now, spec.output)
@@ -349,7 +349,7 @@ async def follow(client: Client, id: str) -> AsyncGenerator[WorkflowNow, None]:
                     await changed.wait()
 
 
-def _why(now: WorkflowNow) -> str:
+def why_ended(now: WorkflowNow) -> str:
     """What ended the workflow, in a line."""
     if now.state == "cancelled":
         reason = f": {now.workflow.reason}" if now.workflow.reason else ""

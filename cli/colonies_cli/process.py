@@ -247,6 +247,34 @@ async def cancel(
             await show(here, client, process)
 
 
+@command(app, "signal")
+def signal(
+    here: Here,
+    id: _Id,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.", show_default=False)],
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="JSON", help="What goes with it; a JSON value.")
+    ] = None,
+) -> Coroutine[Any, Any, None]:
+    """Send a process a signal, signed by you. Its function may wait for it.
+
+    Example: colonies process signal 01JZY8 approve --data '{"budget": 500}'
+    """
+    specs.check_id(id)
+    return _signal(here, id, name, specs.json_given(data, "--data"))
+
+
+async def _signal(here: Here, id: str, name: str, data: Any) -> None:
+    from colonies_cli.showing import show
+
+    async with here.client() as client:
+        process = await client.signal(id, name, data)
+        if here.output == Output.table:
+            output.line(f"process {id} was sent {output.cell(name)}")
+        else:
+            await show(here, client, process)
+
+
 @command(app, "logs")
 async def logs(
     here: Here,
@@ -289,7 +317,8 @@ async def history(here: Here, id: _Id) -> None:
         if not story.judged:
             raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
         entries = await read_logs(session, id)
-        objects = [events.event_object(seen, n) for seen, n, _ in events.numbered(story.judged)]
+        numbered = events.numbered(story.judged, session.knowledge)
+        objects = [events.event_object(seen, n) for seen, n, _ in numbered]
         notes = [entry for entry in entries if entry.type != "log.written"]
         objects += [events.note_object(entry, id) for entry in notes]
         if here.output == Output.table:
@@ -300,7 +329,7 @@ async def history(here: Here, id: _Id) -> None:
         else:
             for seen in story.judged:
                 output.line(seen.record.id if seen.record else str(seen.stored.sequence))
-        say_missing_logs(story.judged, entries)
+        say_missing_logs(story.judged, entries, session.knowledge)
 
 
 # --- what was given ------------------------------------------------------------------------------

@@ -121,9 +121,9 @@ class Tail:
         return seen, events.attempt_of(seen, known.process)
 
     async def _read(self, id: str) -> _Known:
-        story = await self._session.story(id)
+        story, known = await self._session.story(id), self._session.knowledge
         judged: dict[int, tuple[Judged, int | None]] = {
-            seen.stored.sequence: (seen, n) for seen, n, _ in events.numbered(story.judged)
+            seen.stored.sequence: (seen, n) for seen, n, _ in events.numbered(story.judged, known)
         }
         return _Known(story.process, story.guard, judged)
 
