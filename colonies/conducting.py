@@ -25,6 +25,7 @@ from colonies.core.spec import queue_of
 from colonies.core.workflow import Workflow, dag_of, end_of, node_id
 from colonies.errors import ColoniesError, Conflict
 from colonies.history import History, Story
+from colonies.releasing import MAX_RELEASED
 from colonies.session import Session
 
 AT_ONCE = 64  # events under way
@@ -76,7 +77,7 @@ class Conductor:
         self._ended: deque[str] = deque()
         self._busy: set[str] = set()  # workflows that have something ready
         self._awaiting: dict[str, set[str]] = {}  # by workflow: who waits for a signal
-        self._looks: dict[tuple[str, str], bool] = {}
+        self._looks: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -282,14 +283,19 @@ class Conductor:
 
     def _is_workers(self, opened: Open, node: Node, label: str) -> bool:
         """A child of one parent is released by the worker that finished it; only if it does not, by us."""
-        ends = [end for given in opened.dag.unfold(node).inputs for end in given.ends]
-        if len(ends) != 1 or ends[0].worker is None or ends[0].state != "successful":
+        siblings = (
+            len(opened.workflow.spec.children.get(node.parents[0], ())) if len(node.parents) == 1 else 0
+        )
+        if not 0 < siblings <= MAX_RELEASED or node.map is not None:
+            return False
+        end = opened.dag.ends(node.parents[0])
+        if end is None or end.worker is None or end.state != "successful":
             return False
         key = (opened.workflow.id, label)
-        if self._looks.pop(key, False):
+        if key in self._looks:
+            self._looks.discard(key)
             return False
-        self._looks[key] = True
-        siblings = len(opened.workflow.spec.children.get(node.parents[0], ()))
+        self._looks.add(key)
         self._again(opened, label, HEAD_START_S + siblings * HEAD_START_EACH_S)
         return True
 
