@@ -18,6 +18,7 @@ from colonies.show_workflow import summary, workflow_object
 from colonies_cli import events, exits, flow_tree, output
 from colonies_cli.command import Here
 from colonies_cli.output import Output
+from colonies_cli.showing import show_value
 
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 _TO_LINE_START = "\r\x1b[K"
@@ -113,7 +114,7 @@ async def _show_end(here: Here, handle: WorkflowHandle, now: WorkflowNow) -> Non
     if here.output != Output.table:
         show(here, now)
     if now.state == "successful" and here.output == Output.table:
-        output.json_line(await handle.result())
+        show_value(await handle.result())
     end_of(now)
 
 

@@ -156,12 +156,16 @@ async def show_end(here: Here, client: Client, process: Process, *, with_output:
     if here.output != Output.table:
         await show(here, client, process)
     elif with_output and process.state == "successful":
-        value = await client.output(process)
-        if isinstance(value, str):
-            output.raw(value if not value or value.endswith("\n") else value + "\n")
-        elif value is not None:
-            output.json_line(value)
+        show_value(await client.output(process))
     end_of(process)
+
+
+def show_value(value: Any) -> None:
+    """Print an output for people: text as it is, nothing for null, all else as JSON."""
+    if isinstance(value, str):
+        output.raw(value if not value or value.endswith("\n") else value + "\n")
+    elif value is not None:
+        output.json_line(value)
 
 
 def end_of(process: Process) -> None:
