@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Generic, TypeVar, overload
 
-from colonies import codec, values
+from colonies import values
 from colonies.batch import Batch
 from colonies.building import Workflow
 from colonies.calls import Call
@@ -42,7 +42,7 @@ from colonies.errors import (
     ProcessCancelled,
     ProcessFailed,
 )
-from colonies.flows import WorkflowHandle, submit_workflow
+from colonies.flows import WorkflowHandle, signal_data, submit_workflow
 from colonies.history import Judged, Story
 from colonies.ids import new_id
 from colonies.session import Session
@@ -100,9 +100,9 @@ class Handle(Generic[T]):
         """Cancel it. Raises Conflict if it is final already, Refused if it is another's."""
         return await self._client.cancel(self.id, reason)
 
-    async def signal(self, name: str, data: Any = None) -> None:
-        """Send it a signal (`colonies.signal`). Raises Conflict if it is final, NotFound, Refused."""
-        await self._client.signal(self.id, name, data)
+    async def signal(self, name: str, data: Any = None) -> Process:
+        """Send it a signal, which its function may wait for. Raises Conflict if it is final, Refused."""
+        return await self._client.signal(self.id, name, data)
 
 
 class Client:
@@ -257,13 +257,15 @@ class Client:
         assert story.process is not None
         return story.process
 
-    async def signal(self, id: str, name: str, data: Any = None) -> None:
-        event = Signalled(checked_name(name, "signal"), data)
-        codec.check(event)
+    async def signal(self, id: str, name: str, data: Any = None) -> Process:
+        """Send a process a signal. Raises NotFound, Invalid, Conflict if it is final, Refused."""
+        event = Signalled(checked_name(name, "signal"), signal_data(data))
         story = await self.session.story(id)
         if story.process is None:
             raise NotFound(f"there is no process {id} in the colony {self.colony}")
-        await self.session.record(id, event, at=story)
+        story = await self.session.record(id, event, at=story)
+        assert story.process is not None
+        return story.process
 
     # --- waiting -------------------------------------------------------------------------------------
 

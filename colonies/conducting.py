@@ -127,7 +127,8 @@ class Conductor:
             self._add(opened, node)
         if workflow.cancelled_at is not None:
             self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
-        for label in workflow.reuses or {}:
+        # Adders come before what they added: the label of an added node has one slash more.
+        for label in sorted(workflow.reuses or {}, key=lambda label: label.count("/")):
             end = opened.dag.ends(label)
             if end is not None:
                 if end.adds:

@@ -126,11 +126,19 @@ class Knowledge:
         """Learn what the submission of a workflow cites: another whose results it takes."""
         if b"rerun_of" not in stored.data:  # most take nothing, and to read 10,000 nodes takes a while
             return
+        id = _rerun_of(colony, [stored])
+        reruns: list[str] = []  # the oldest last; each is learned before the one that takes its results
+        while id is not None and id not in self._stories and id not in reruns:
+            reruns.append(id)
+            id = _rerun_of(colony, await self._ledger.read(subjects.guard_of("workflow", id)))
+        for id in reversed(reruns):
+            await self._workflow_at(id, 0)
         record = examine(colony, stored).record
         event = record.event if record is not None else None
         if isinstance(event, WorkflowSubmitted) and event.reuses and event.rerun_of is not None:
-            await self._workflow_at(event.rerun_of, 0)
-            await self._learn_processes(list(event.reuses.values()))
+            before = await self._workflow_at(event.rerun_of, 0)
+            if before is not None and any(id not in self._ends for id in event.reuses.values()):
+                await self.nodes(before)
 
     async def _learn_processes(self, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), AT_ONCE):
@@ -300,6 +308,16 @@ class Knowledge:
     @property
     def _colony(self) -> Colony:
         return self._session.colony
+
+
+def _rerun_of(colony: Colony, messages: Iterable[Stored]) -> str | None:
+    """Which workflow's results these messages of a workflow say that it takes over."""
+    for stored in messages:
+        if b"rerun_of" in stored.data:
+            record = examine(colony, stored).record
+            if record is not None and isinstance(record.event, WorkflowSubmitted) and record.event.reuses:
+                return record.event.rerun_of
+    return None
 
 
 def _missing(dag: Dag, label: str) -> list[str]:

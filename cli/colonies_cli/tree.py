@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import context, dev, joining, ledger, process, queue, server, worker
+from colonies_cli import context, dev, joining, ledger, process, queue, server, worker, workflow
 from colonies_cli.command import group
 
 EPILOG = (
-    "Exit codes: 0 done, 1 failed, 2 usage or refused input, 3 the process failed or was cancelled, "
-    "4 not permitted, 5 not found, 6 unavailable, 130 interrupted."
+    "Exit codes: 0 done, 1 failed, 2 usage or refused input, 3 the process or workflow failed or was "
+    "cancelled, 4 not permitted, 5 not found, 6 unavailable, 130 interrupted."
 )
 
 
@@ -45,6 +45,7 @@ def build() -> typer.Typer:
     server.app.callback()(_logged(lambda: None))
     groups: tuple[tuple[str, typer.Typer], ...] = (
         ("process", process.app),
+        ("workflow", workflow.app),
         ("worker", worker.app),
         ("queue", queue.app),
         ("member", joining.app),
