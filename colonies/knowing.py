@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from colonies import subjects
+from colonies.core import crons as crons_
 from colonies.core.colony import Colony
+from colonies.core.crons import Cron
 from colonies.core.dag import Dag
 from colonies.core.events import (
     Awaited,
@@ -31,6 +33,7 @@ from colonies.core.states import ULID
 from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
 from colonies.history import WorkflowStory, examine, fold_process, fold_workflow, judge_workflow
 from colonies.ledger import Ledger, Stored
+from colonies.schedules import Schedules
 
 if TYPE_CHECKING:
     from colonies.session import Session
@@ -48,6 +51,7 @@ class Knowledge:
         self._stories: OrderedDict[str, tuple[WorkflowStory, int]] = OrderedDict()
         self._nodes = 0
         self._ends: OrderedDict[str, Process] = OrderedDict()
+        self.schedules = Schedules(session)
 
     # --- what a verifier asks ------------------------------------------------------------------------
 
@@ -58,7 +62,12 @@ class Knowledge:
     def process(self, id: str) -> Process | None:
         return self._ends.get(id)
 
+    def cron(self, name: str) -> Cron | None:
+        return self.schedules.cron(name)
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
+        if source.kind == "cron":
+            return crons_.sourced(self.cron(source.name), source, record)
         return NOTHING.sourced(source, record)
 
     # --- learning ------------------------------------------------------------------------------------
@@ -106,9 +115,12 @@ class Knowledge:
         messages = await self._ledger.read(subjects.guard_of("workflow", id))
         for stored in messages:
             await self.learn_sources(self._colony, stored)
+            await self.schedules.learn(stored)
         story = fold_workflow(self._colony, messages, self)
         if any(not seen.verdict.valid for seen in story.judged):
             await self._session.refresh()
+            for stored in messages:
+                await self.schedules.learn(stored, fresh=True)
             story = fold_workflow(self._colony, messages, self)
         return story
 
