@@ -24,6 +24,7 @@ TRUST = ("ledger.colony.>", "ledger.member.>")
 QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."
 CRONS = "ledger.cron.>"
+PROCESSES = "ledger.process.>"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
