@@ -7,6 +7,8 @@ that were due are found by their ids, which derive from the cron and the time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 NEXT_TIMES = 5
 LAST_RUNS = 5
 MAX_LOOKED_AT = 200  # due times, for the runs that there are
+AT_ONCE = 10
 CATCH_UPS = ("none", "one", "all")
 
 
@@ -79,18 +82,35 @@ class CronHandle:
     async def runs(self, most: int = LAST_RUNS) -> list[WorkflowNow]:
         """Its last runs that were due, the latest first. Raises NotFound."""
         cron = await self._cron()
-        until = await self._client.ledger.now()
         found: list[WorkflowNow] = []
-        for _ in range(MAX_LOOKED_AT):
-            due = cron.last_due(until, cron.added_at)
-            if due is None or len(found) >= most:
-                break
-            until = due - 1
-            try:
-                found.append(await workflow_now(self._client, cron.run_id(due)))
-            except NotFound:
-                continue
+        async with contextlib.aclosing(self._back(cron)) as runs:
+            async for run in runs:
+                if len(found) >= most:
+                    break
+                found.append(run)
         return found
+
+    async def _back(self, cron: Cron) -> AsyncGenerator[WorkflowNow, None]:
+        """Its runs that were due, the latest first, as far back as it is worth looking."""
+        until = await self._client.ledger.now()
+        looked_at = 0
+        while looked_at < MAX_LOOKED_AT:
+            times: list[int] = []
+            while len(times) < AT_ONCE and (due := cron.last_due(until, cron.added_at)) is not None:
+                times.append(due)
+                until = due - 1
+            for run in await asyncio.gather(*(self._run(cron, due) for due in times)):
+                if run is not None:
+                    yield run
+            looked_at += AT_ONCE
+            if len(times) < AT_ONCE:
+                return
+
+    async def _run(self, cron: Cron, due: int) -> WorkflowNow | None:
+        try:
+            return await workflow_now(self._client, cron.run_id(due))
+        except NotFound:
+            return None
 
     async def run(self) -> WorkflowHandle:
         """Run it now, as this member, whenever it is due. Raises NotFound, Refused."""
@@ -107,9 +127,10 @@ class CronHandle:
     async def _last_successful(self, cron: Cron) -> int | None:
         if not any(ref.kind == "previous" for node in cron.spec.nodes for ref in node.references):
             return None
-        for run in await self.runs(MAX_LOOKED_AT):
-            if run.state == "successful" and run.workflow.source is not None:
-                return run.workflow.source.due
+        async with contextlib.aclosing(self._back(cron)) as runs:
+            async for run in runs:
+                if run.state == "successful" and run.workflow.source is not None:
+                    return run.workflow.source.due
         return None
 
     async def pause(self, reason: str = "") -> None:
