@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 from colonies import values
 from colonies.batch import Batch
@@ -35,6 +35,7 @@ from colonies.core.process import (
     keyed_id,
 )
 from colonies.core.spec import MAX_SECONDS, Spec, queue_of
+from colonies.crons import CronHandle, CronNow, When, add_cron, added, crons
 from colonies.errors import (
     Conflict,
     Invalid,
@@ -247,6 +248,25 @@ class Client:
     def workflow(self, id: str) -> WorkflowHandle:
         """A handle on a workflow that was submitted before, here or elsewhere."""
         return WorkflowHandle(self, id)
+
+    async def add_cron(
+        self, name: str, work: WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]
+    ) -> CronHandle:
+        """Have a workflow, or one process, run by the clock.
+
+        Raises:
+            Invalid: the work or the times make no sense. Conflict: there is a cron of this name.
+            Refused, Unavailable, Unknown: as `submit`.
+        """
+        return await add_cron(self, name, added(work, **when))
+
+    async def crons(self) -> list[CronNow]:
+        """The crons of the colony, by name."""
+        return await crons(self)
+
+    def cron(self, name: str) -> CronHandle:
+        """A handle on a cron that was added before, here or elsewhere. Raises Invalid: that is no name."""
+        return CronHandle(self, name)
 
     async def cancel(self, id: str, reason: str = "") -> Process:
         reason = checked_reason(reason)

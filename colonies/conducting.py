@@ -22,7 +22,7 @@ from colonies.core.node import Node, label_of, split
 from colonies.core.nodes import spec_of
 from colonies.core.process import SECOND, Awaiting, Process
 from colonies.core.spec import queue_of
-from colonies.core.workflow import Workflow, dag_of, end_of, node_id
+from colonies.core.workflow import Workflow, WorkflowState, dag_of, end_of, node_id, state_of
 from colonies.errors import ColoniesError, Conflict
 from colonies.history import History, Story
 from colonies.releasing import MAX_RELEASED
@@ -35,6 +35,7 @@ HEAD_START_EACH_S = 0.003
 MAX_ENDED_KEPT = 1_000  # workflows: what comes late of older ones is found out when it matters
 
 Later = Callable[[float, Callable[[], None]], None]
+Ended = Callable[[Workflow, WorkflowState], None]
 
 _log = structlog.get_logger("colonies.orchestrator")
 
@@ -73,6 +74,7 @@ class Conductor:
         self._history = history
         self._later = later
         self._done = done
+        self.on_ended: Ended = lambda workflow, state: None  # of what comes from a cron or a generator
         self._open: dict[str, Open] = {}
         self._ended: deque[str] = deque()
         self._busy: dict[str, None] = {}  # workflows that have something ready
@@ -242,6 +244,9 @@ class Conductor:
         id = opened.workflow.id
         self._open.pop(id, None)
         self._awaiting.pop(id, None)
+        if opened.workflow.source is not None:
+            ends = ((node, opened.dag.ends(label)) for label, node in opened.dag.labels())
+            self.on_ended(opened.workflow, state_of(opened.workflow, ends))
         for label, _ in opened.dag.labels():
             self._done(node_id(id, label))
         self._ended.append(id)

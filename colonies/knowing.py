@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from colonies import subjects
+from colonies.core import crons as crons_
 from colonies.core.colony import Colony
+from colonies.core.crons import Cron
 from colonies.core.dag import Dag
 from colonies.core.events import (
     Awaited,
@@ -38,6 +40,7 @@ from colonies.history import (
     judge_workflow,
 )
 from colonies.ledger import Ledger, Stored
+from colonies.schedules import Schedules
 
 if TYPE_CHECKING:
     from colonies.session import Session
@@ -57,6 +60,7 @@ class Knowledge:
         self._stories: OrderedDict[str, tuple[WorkflowStory, int]] = OrderedDict()
         self._nodes = 0
         self._ends: OrderedDict[str, Process] = OrderedDict()
+        self.schedules = Schedules(session)
 
     # --- what a verifier asks ------------------------------------------------------------------------
 
@@ -67,7 +71,12 @@ class Knowledge:
     def process(self, id: str) -> Process | None:
         return self._ends.get(id)
 
+    def cron(self, name: str) -> Cron | None:
+        return self.schedules.cron(name)
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
+        if source.kind == "cron":
+            return crons_.sourced(self.cron(source.name), source, record)
         return NOTHING.sourced(source, record)
 
     # --- learning ------------------------------------------------------------------------------------
@@ -116,9 +125,12 @@ class Knowledge:
         messages = await self._ledger.read(subjects.guard_of("workflow", id))
         for stored in messages:
             await self.learn_sources(self._colony, stored)
+            await self.schedules.learn(stored)
         story = fold_workflow(self._colony, messages, self)
         if any(not seen.verdict.valid for seen in story.judged):
             await self._session.refresh()
+            for stored in messages:
+                await self.schedules.learn(stored, fresh=True)
             story = fold_workflow(self._colony, messages, self)
         return story
 

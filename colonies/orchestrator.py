@@ -35,6 +35,7 @@ from colonies.history import History, Story, examine
 from colonies.keeping import RETIRE_AFTER_S, QueueKeeper, apart
 from colonies.ledger import Machinery, Stored
 from colonies.reoffering import QueueWatch, offer_of
+from colonies.scheduling import Scheduler
 from colonies.session import Session
 from colonies.tasks import first_error
 from colonies.witness import HighWater, digest_of, recall, remember
@@ -77,6 +78,8 @@ class Orchestrator:
         self.ready = asyncio.Event()
         self._history = History(type(session.colony)(session.ledger.colony), beyond=session.knowledge)
         self._conductor = Conductor(session, self._history, self._later, self._is_done)
+        self._scheduler = Scheduler(session, self._history, self._later)
+        self._conductor.on_ended = self._scheduler.on_ended
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._touched: set[str] = set()
         self._unchecked: dict[str, list[Stored]] = {}
@@ -189,6 +192,7 @@ class Orchestrator:
         plain = is_process and subject is not None and ULID.match(subject.entity) is not None
         later = plain and subject is not None and subject.event in CHECKED_LATER
         judged = self._history.add(stored, trusted=later)
+        self._scheduler.on_event(judged)
         if subject is not None and subject.kind == "workflow" and judged.verdict.valid:
             self._conductor.on_workflow(subject.entity)
         if subject is None or not is_process:
@@ -276,6 +280,8 @@ class Orchestrator:
         now = await self.ledger.now()
         if self._conductor.has_work:
             await self._conductor.act(now)
+        if self._scheduler.has_work:
+            await self._scheduler.act(now)
         while self._touched:
             process = self._history.processes.get(self._touched.pop())
             if process is not None and process.queue and process.queue not in self._history.colony.queues:

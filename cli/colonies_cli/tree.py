@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import context, dev, joining, ledger, process, queue, server, worker, workflow
+from colonies_cli import context, cron, dev, joining, ledger, process, queue, server, worker, workflow
 from colonies_cli.command import group
 
 EPILOG = (
@@ -48,6 +48,7 @@ def build() -> typer.Typer:
         ("workflow", workflow.app),
         ("worker", worker.app),
         ("queue", queue.app),
+        ("cron", cron.app),
         ("member", joining.app),
         ("context", context.app),
         ("ledger", ledger.app),
