@@ -177,7 +177,8 @@ async def submit_workflow(client: Client, spec: WorkflowSpec, key: str | None = 
             story = await session.record_workflow(id, Part(list(nodes)), at=story)
             assert isinstance(story.held, Gathering)
             digests.append(story.held.parts[-1][0].hex())
-        await session.record_workflow(id, WorkflowSubmitted(rest, digests or None, key), at=story)
+        story = await session.record_workflow(id, WorkflowSubmitted(rest, digests or None, key), at=story)
+        session.knowledge.keep(id, story)
     except Conflict:
         before = (await session.knowledge.story(id)).workflow
         if key is None or before is None:

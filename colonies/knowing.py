@@ -29,7 +29,7 @@ from colonies.core.node import adder_of, split
 from colonies.core.process import Process
 from colonies.core.states import ULID
 from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
-from colonies.history import WorkflowStory, examine, fold_process, fold_workflow
+from colonies.history import WorkflowStory, examine, fold_process, fold_workflow, judge_workflow
 from colonies.ledger import Ledger, Stored
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ class Knowledge:
 
     async def learn_sources(self, colony: Colony, stored: Stored) -> None:
         """Learn what the submission of a workflow cites: another whose results it takes."""
+        if b"rerun_of" not in stored.data:  # most take nothing, and to read 10,000 nodes takes a while
+            return
         record = examine(colony, stored).record
         event = record.event if record is not None else None
         if isinstance(event, WorkflowSubmitted) and event.reuses and event.rerun_of is not None:
@@ -133,11 +135,22 @@ class Knowledge:
         if kept is not None and kept[1] >= sequence and kept[0].workflow is not None:
             self._stories.move_to_end(id)
             return kept[0].workflow
-        story = await self.story(id)
-        self._keep(id, story, sequence)
+        story = await (self.story(id) if kept is None else self._read_on(id, kept[0]))
+        self.keep(id, story, sequence)
         return story.workflow
 
-    def _keep(self, id: str, story: WorkflowStory, sequence: int) -> None:
+    async def _read_on(self, id: str, story: WorkflowStory) -> WorkflowStory:
+        """The story with what came since: its first event may be large."""
+        held, judged, guard = story.held, list(story.judged), story.guard
+        async for batch in self._ledger.scan(guard, subjects.guard_of("workflow", id)):
+            for stored in batch:
+                held, seen = judge_workflow(self._colony, held, examine(self._colony, stored), self)
+                judged.append(seen)
+                guard = stored.sequence
+        return WorkflowStory(held if isinstance(held, Workflow) else None, judged, guard, held)
+
+    def keep(self, id: str, story: WorkflowStory, sequence: int = 0) -> None:
+        """Keep a story that was judged, with all that was said before this sequence."""
         if story.workflow is None:
             return
         if (before := self._stories.pop(id, None)) is not None and before[0].workflow is not None:
@@ -150,8 +163,9 @@ class Knowledge:
 
     async def workflow_now(self, id: str) -> WorkflowStory:
         """As `story`, and kept."""
-        story = await self.story(id)
-        self._keep(id, story, story.guard)
+        kept = self._stories.get(id)
+        story = await (self.story(id) if kept is None else self._read_on(id, kept[0]))
+        self.keep(id, story, story.guard)
         return story
 
     # --- the nodes before a node ---------------------------------------------------------------------
