@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from colonies.core.colony import Colony
 from colonies.core.events import (
@@ -37,7 +37,7 @@ from colonies.core.states import derived_id
 from colonies.core.workflow import Sourced
 from colonies.errors import Conflict, Invalid, Refused
 
-KIND = "generator"
+KIND: Final = "generator"
 MAX_REMOVED_KEPT = 100  # of one name: whose last, unfinished run is known to have lost to the removal
 
 

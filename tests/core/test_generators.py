@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core.telling import MEMBERS, START, a_colony, record_of
 
 from colonies.core.events import (
     SECOND,
@@ -38,6 +37,7 @@ from colonies.core.generators import (
 )
 from colonies.core.workflow import Sourced
 from colonies.errors import Conflict, Refused
+from tests.core.telling import MEMBERS, START, a_colony, record_of
 
 SPEC = WorkflowSpec.parse(
     [{"name": "all", "func": "f", "args": [{"$packed": ""}], "conditions": {"runtimetype": "python"}}]
