@@ -44,6 +44,7 @@ from colonies.errors import (
     Unknown,
 )
 from colonies.flows import WorkflowHandle, submit_workflow
+from colonies.generators import GeneratorClient
 from colonies.history import Judged, Story
 from colonies.ids import new_id
 from colonies.ledger import Draft
@@ -120,7 +121,7 @@ class Handle(Generic[T]):
         return await self._client.cancel(self.id, reason)
 
 
-class Client:
+class Client(GeneratorClient):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:

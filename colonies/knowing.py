@@ -29,6 +29,7 @@ from colonies.core.node import adder_of, split
 from colonies.core.process import Process
 from colonies.core.states import ULID
 from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
+from colonies.generating import Generators
 from colonies.history import WorkflowStory, examine, fold_process, fold_workflow, judge_workflow
 from colonies.ledger import Ledger, Stored
 
@@ -48,6 +49,7 @@ class Knowledge:
         self._stories: OrderedDict[str, tuple[WorkflowStory, int]] = OrderedDict()
         self._nodes = 0
         self._ends: OrderedDict[str, Process] = OrderedDict()
+        self.generators = Generators(session)
 
     # --- what a verifier asks ------------------------------------------------------------------------
 
@@ -59,6 +61,8 @@ class Knowledge:
         return self._ends.get(id)
 
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
+        if source.kind == "generator":
+            return self.generators.sourced(source, record)
         return NOTHING.sourced(source, record)
 
     # --- learning ------------------------------------------------------------------------------------
@@ -106,9 +110,12 @@ class Knowledge:
         messages = await self._ledger.read(subjects.guard_of("workflow", id))
         for stored in messages:
             await self.learn_sources(self._colony, stored)
+            await self.generators.learn(stored)
         story = fold_workflow(self._colony, messages, self)
         if any(not seen.verdict.valid for seen in story.judged):
             await self._session.refresh()
+            for stored in messages:
+                await self.generators.learn(stored)
             story = fold_workflow(self._colony, messages, self)
         return story
 

@@ -23,6 +23,7 @@ EVERYTHING = "ledger.>"
 TRUST = ("ledger.colony.>", "ledger.member.>")
 QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."
+GENERATORS_ADDED = "ledger.generator.*.added.*"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"

@@ -55,8 +55,8 @@ class Group:
     """The arguments of one run: `count` from number `first` on. `ends` (ns): from then on it takes no more.
 
     It begins in the packed event `since`, whose first argument has the number `start` and whose `prev` is
-    `head`; the last of it so far is in the packed event `last`. `packs` are these events, unless a reader
-    keeps none.
+    `head`; the last of it so far is in the packed event `last`, whose digest is `tail`. `packs` are these
+    events, unless a reader keeps none.
     """
 
     run: int
@@ -67,6 +67,7 @@ class Group:
     ends: int | None
     count: int = 0
     last: int = 0
+    tail: bytes = b""
     packs: list[Pack] = field(default_factory=list)
 
 
@@ -210,7 +211,7 @@ def decided(chain: Chain, record: Record, colony: Colony) -> None:
 
 def evolve(chain: Chain, record: Record) -> None:
     """Apply a valid event, in place (a chain has one holder, its reader)."""
-    head = chain.head
+    before = chain.head
     chain.head, chain.time = record.digest, max(chain.time, record.time)
     match record.event:
         case GeneratorAdded(spec=spec, trigger=trigger, timeout_s=timeout_s):
@@ -219,7 +220,7 @@ def evolve(chain: Chain, record: Record) -> None:
         case GeneratorPacked(args=args):
             assert chain.generator is not None
             pack = Pack(record.sequence, chain.generator.total, args)
-            _take(chain.generator, pack, head, chain.time, keeps=chain.keeps)
+            _take(chain, chain.generator, pack, before)
         case GeneratorRemoved():
             assert chain.generator is not None
             _end(chain, chain.generator, record.sequence)
@@ -227,8 +228,9 @@ def evolve(chain: Chain, record: Record) -> None:
             raise AssertionError(f"not an event of a generator: {record.event.type}")
 
 
-def _take(generator: Generator, pack: Pack, head: bytes | None, time: int, *, keeps: bool) -> None:
-    """Put the arguments of a packed event into groups."""
+def _take(chain: Chain, generator: Generator, pack: Pack, before: bytes | None) -> None:
+    """Put the arguments of a packed event into groups. `before` is the head that it was built on."""
+    time = chain.time
     if generator.open is not None and generator.open.ends is not None and time >= generator.open.ends:
         _close(generator)
     left = len(pack.args)
@@ -237,12 +239,12 @@ def _take(generator: Generator, pack: Pack, head: bytes | None, time: int, *, ke
         if group is None:
             limit = generator.timeout_s
             ends = None if limit is None else time + int(limit * SECOND)
-            group = Group(generator.runs, generator.total, pack.sequence, pack.start, head, ends)
+            group = Group(generator.runs, generator.total, pack.sequence, pack.start, before, ends)
             generator.open = group
         taken = min(left, generator.trigger - group.count)
         group.count += taken
-        group.last = pack.sequence
-        if keeps:
+        group.last, group.tail = pack.sequence, chain.head or b""
+        if chain.keeps:
             group.packs.append(pack)
         generator.total += taken
         left -= taken
@@ -277,21 +279,27 @@ def _end(chain: Chain, generator: Generator, sequence: int) -> None:
 # --- runs -------------------------------------------------------------------------------------------
 
 
-def held(group: Group, records: Iterable[Record]) -> list[Pack]:
-    """The packed events of a group out of those of its chain from `since` on, which were judged before."""
-    packs: list[Pack] = []
-    head, total = group.head, group.start
-    for record in records:
+class Holding:
+    """Finds the packed events of a group again: those that its chain had when it was judged."""
+
+    def __init__(self, group: Group) -> None:
+        self.packs: list[Pack] = []
+        self._head, self._total = group.head, group.start
+        self._tail = group.tail
+
+    @property
+    def complete(self) -> bool:
+        return self._head == self._tail
+
+    def add(self, record: Record) -> None:
+        """The next event of the chain from the group's `since` on. It need not be checked: the digests are,
+        from the one before the group to the last of it."""
         event = record.event
-        if not isinstance(event, GeneratorPacked) or record.prev != head or event.start != total:
-            continue
-        if record.role not in ("user", "owner") or not event.args:
-            continue
-        packs.append(Pack(record.sequence, total, event.args))
-        head, total = record.digest, total + len(event.args)
-        if total >= group.first + group.count:
-            break
-    return packs
+        if self.complete or not isinstance(event, GeneratorPacked):
+            return
+        if record.prev == self._head and event.start == self._total and event.args:
+            self.packs.append(Pack(record.sequence, self._total, event.args))
+            self._head, self._total = record.digest, self._total + len(event.args)
 
 
 def arguments(group: Group, packs: Sequence[Pack]) -> tuple[Any, ...]:

@@ -25,11 +25,11 @@ from colonies.core.generators import (
     Chain,
     Generator,
     Group,
+    Holding,
     Pack,
     arguments,
     decided,
     evolve,
-    held,
     judge,
     run_id,
     source_of,
@@ -122,6 +122,16 @@ class Story:
         packs = held(group, self.records) if group is not None else []
         assert sourced(light, source, record, packs) == found
         return found
+
+
+def held(group: Group, records: list[Record]) -> list[Pack]:
+    """The packed events of a group, as a reader who kept none finds them again."""
+    holding = Holding(group)
+    for record in records:
+        if record.sequence >= group.since:
+            holding.add(record)
+    assert holding.complete
+    return holding.packs
 
 
 def packed_of(found: Sourced | Verdict) -> list[Any]:
