@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 
 from colonies import codec, subjects
 from colonies.core import colony as colonies_
+from colonies.core import crons as crons_
 from colonies.core import generators as generators_
 from colonies.core import process as processes_
 from colonies.core import workflow as workflows_
 from colonies.core.colony import Colony
+from colonies.core.crons import Cron
 from colonies.core.events import Record, Rotated, Source, Verdict, WorkflowSubmitted, quarantined, void
 from colonies.core.generators import Chain
 from colonies.core.process import Process
@@ -165,6 +167,36 @@ def fold_workflow(colony: Colony, messages: Iterable[Stored], known: Known) -> W
     return WorkflowStory(held if isinstance(held, Workflow) else None, judged, guard, held)
 
 
+def judge_cron(colony: Colony, cron: Cron | None, seen: Judged) -> tuple[Cron | None, Judged]:
+    """Judge an examined event of a cron and, if it is valid, fold it."""
+    record = seen.record
+    if record is None:
+        return cron, seen
+    if cron is not None and record.time < cron.time:
+        record = replace(record, time=cron.time)
+    verdict = crons_.judge(cron, record, colony)
+    return (crons_.evolve(cron, record) if verdict.valid else cron), Judged(seen.stored, record, verdict)
+
+
+@dataclass(slots=True)
+class CronStory:
+    """One cron as read from the ledger: its own events, not its runs. See `Story`."""
+
+    cron: Cron | None
+    judged: list[Judged]
+    guard: int
+
+
+def fold_cron(colony: Colony, messages: Iterable[Stored]) -> CronStory:
+    """Fold the messages of one cron, in order."""
+    story = CronStory(None, [], 0)
+    for stored in messages:
+        story.cron, seen = judge_cron(colony, story.cron, examine(colony, stored))
+        story.judged.append(seen)
+        story.guard = stored.sequence
+    return story
+
+
 def judge_generator(colony: Colony, chain: Chain, seen: Judged) -> Judged:
     """Judge an examined event of a generator and, if it is valid, fold it."""
     record = seen.record
@@ -190,6 +222,7 @@ class History:
     workflows: dict[str, Held] = field(default_factory=dict)
     voids: dict[str, set[bytes]] = field(default_factory=dict)
     beyond: Known = NOTHING
+    crons: dict[str, Cron] = field(default_factory=dict)
     generators: dict[str, Chain] = field(default_factory=dict)
 
     def workflow(self, id: str) -> Workflow | None:
@@ -199,7 +232,12 @@ class History:
     def process(self, id: str) -> Process | None:
         return self.processes.get(id) or self.beyond.process(id)
 
+    def cron(self, name: str) -> Cron | None:
+        return self.crons.get(name)
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
+        if source.kind == "cron":
+            return crons_.sourced(self.cron(source.name), source, record)
         if source.kind == "generator" and (chain := self.generators.get(source.name)) is not None:
             return generators_.sourced(chain.find(source.added), source, record)
         return NOTHING.sourced(source, record)
@@ -219,6 +257,11 @@ class History:
                 if held is not None:
                     self.workflows[record.entity] = held
                 self._take(judged)
+                return judged
+            case "cron":
+                cron, judged = judge_cron(self.colony, self.crons.get(record.entity), seen)
+                if cron is not None:
+                    self.crons[record.entity] = cron
                 return judged
             case "generator":
                 return self._add_generator(record.entity, seen)

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from colonies import subjects
+from colonies.core import crons as crons_
 from colonies.core.colony import Colony
+from colonies.core.crons import Cron
 from colonies.core.dag import Dag
 from colonies.core.events import (
     Awaited,
@@ -32,6 +34,7 @@ from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
 from colonies.generating import Generators
 from colonies.history import WorkflowStory, examine, fold_process, fold_workflow, judge_workflow
 from colonies.ledger import Ledger, Stored
+from colonies.schedules import Schedules
 
 if TYPE_CHECKING:
     from colonies.session import Session
@@ -49,6 +52,7 @@ class Knowledge:
         self._stories: OrderedDict[str, tuple[WorkflowStory, int]] = OrderedDict()
         self._nodes = 0
         self._ends: OrderedDict[str, Process] = OrderedDict()
+        self.schedules = Schedules(session)
         self.generators = Generators(session)
 
     # --- what a verifier asks ------------------------------------------------------------------------
@@ -60,7 +64,12 @@ class Knowledge:
     def process(self, id: str) -> Process | None:
         return self._ends.get(id)
 
+    def cron(self, name: str) -> Cron | None:
+        return self.schedules.cron(name)
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
+        if source.kind == "cron":
+            return crons_.sourced(self.cron(source.name), source, record)
         if source.kind == "generator":
             return self.generators.sourced(source, record)
         return NOTHING.sourced(source, record)
@@ -110,11 +119,13 @@ class Knowledge:
         messages = await self._ledger.read(subjects.guard_of("workflow", id))
         for stored in messages:
             await self.learn_sources(self._colony, stored)
+            await self.schedules.learn(stored)
             await self.generators.learn(stored)
         story = fold_workflow(self._colony, messages, self)
         if any(not seen.verdict.valid for seen in story.judged):
             await self._session.refresh()
             for stored in messages:
+                await self.schedules.learn(stored, fresh=True)
                 await self.generators.learn(stored)
             story = fold_workflow(self._colony, messages, self)
         return story

@@ -23,6 +23,7 @@ EVERYTHING = "ledger.>"
 TRUST = ("ledger.colony.>", "ledger.member.>")
 QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."
+CRONS = "ledger.cron.>"
 GENERATORS_ADDED = "ledger.generator.*.added.*"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"

@@ -333,7 +333,7 @@ def sourced(
     if generator is None or generator.added >= record.sequence:
         return quarantined(f"the generator {source.name} was not added at {source.added}")
     run = source.run
-    if run is None or source.due is not None or source.previous is not None:
+    if run is None or (source.due, source.previous, source.previous_due) != (None, None, None):
         return quarantined("it does not say which run of the generator it is")
     if record.entity != run_id(generator.name, generator.added, run):
         return quarantined("the id does not derive from the generator and the run")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from colonies.core.colony import Colony
 from colonies.core.dag import Dag, End, placed
@@ -40,6 +40,9 @@ from colonies.core.states import (
     keyed_id,
 )
 from colonies.errors import Conflict, Invalid, Refused
+
+if TYPE_CHECKING:
+    from colonies.core.crons import Cron
 
 WorkflowState = Literal["running", "successful", "failed", "cancelled"]
 
@@ -99,6 +102,8 @@ class Known(Protocol):
 
     def process(self, id: str) -> Process | None: ...
 
+    def cron(self, name: str) -> Cron | None: ...
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         """What a run of a cron or generator has from it; or why it has nothing."""
 
@@ -120,6 +125,9 @@ class Nothing:
         return None
 
     def process(self, id: str) -> Process | None:
+        return None
+
+    def cron(self, name: str) -> Cron | None:
         return None
 
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:

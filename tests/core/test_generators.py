@@ -303,6 +303,7 @@ def test_what_comes_when_the_time_is_over_is_the_next_runs() -> None:
         ({"run": None}, "which run"),
         ({"due": 5}, "which run"),
         ({"previous": "a" * 32}, "which run"),
+        ({"previous_due": 5}, "which run"),
         ({"added": 99}, "was not added at 99"),
         ({"run": 1}, "does not derive"),
         ({"id": "a" * 32}, "does not derive"),
