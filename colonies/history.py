@@ -238,9 +238,8 @@ class History:
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         if source.kind == "cron":
             return crons_.sourced(self.cron(source.name), source, record)
-        if source.kind == "generator" and (chain := self.generators.get(source.name)) is not None:
-            return generators_.sourced(chain.find(source.added), source, record)
-        return NOTHING.sourced(source, record)
+        chain = self.generators.get(source.name)
+        return generators_.sourced(chain.find(source.added) if chain is not None else None, source, record)
 
     def add(self, stored: Stored, *, trusted: bool = False) -> Judged:
         """Judge the next message and fold it if it is valid. `trusted` as in `examine`."""

@@ -30,7 +30,7 @@ from colonies.core.events import (
 from colonies.core.node import adder_of, split
 from colonies.core.process import Process
 from colonies.core.states import ULID
-from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
+from colonies.core.workflow import Sourced, Workflow, dag_of
 from colonies.generating import Generators
 from colonies.history import WorkflowStory, examine, fold_process, fold_workflow, judge_workflow
 from colonies.ledger import Ledger, Stored
@@ -70,9 +70,7 @@ class Knowledge:
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         if source.kind == "cron":
             return crons_.sourced(self.cron(source.name), source, record)
-        if source.kind == "generator":
-            return self.generators.sourced(source, record)
-        return NOTHING.sourced(source, record)
+        return self.generators.sourced(source, record)
 
     # --- learning ------------------------------------------------------------------------------------
 
