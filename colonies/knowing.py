@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from colonies import subjects
@@ -32,7 +32,14 @@ from colonies.core.process import Process
 from colonies.core.states import ULID
 from colonies.core.workflow import Sourced, Workflow, dag_of
 from colonies.generating import Generators
-from colonies.history import WorkflowStory, examine, fold_process, fold_workflow, judge_workflow
+from colonies.history import (
+    WorkflowStory,
+    examine,
+    fold_process,
+    fold_workflow,
+    judge_process,
+    judge_workflow,
+)
 from colonies.ledger import Ledger, Stored
 from colonies.schedules import Schedules
 
@@ -42,6 +49,8 @@ if TYPE_CHECKING:
 MAX_ENDS_KEPT = 50_000  # processes
 MAX_NODES_KEPT = 50_000  # of all workflows that are kept
 AT_ONCE = 64  # reads under way
+MANY = 256  # nodes
+WORTH_SCANNING = 30  # events: to read so many in a row costs no more than to ask for one process
 
 
 class Knowledge:
@@ -213,17 +222,37 @@ class Knowledge:
         await self._learn_processes(reused)
         wanted = [label for label in labels if workflow.process_of(label) not in self._ends]
         found: dict[str, list[Stored]] = {}
+        span = len(wanted) * WORTH_SCANNING if len(wanted) >= MANY else 0
+        if span and await self._ledger.last_sequence() - workflow.sequence < span:
+            return await self._scan(workflow, {workflow.process_of(label): label for label in wanted})
         for start in range(0, len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]
             ids = [subjects.guard_of("process", workflow.process_of(label)) for label in some]
             found.update(zip(some, await asyncio.gather(*map(self._ledger.read, ids)), strict=True))
         return found
 
-    async def nodes(self, workflow: Workflow) -> dict[str, Process | None]:
-        """Every node and part that there is now, by label, with its process if it has begun."""
+    async def _scan(self, workflow: Workflow, ids: Mapping[str, str]) -> dict[str, list[Stored]]:
+        """The messages of many nodes: what was stored since their workflow was, read in one go."""
+        found: dict[str, list[Stored]] = {label: [] for label in ids.values()}
+        async for batch in self._ledger.scan(workflow.sequence, subjects.PROCESSES):
+            for stored in batch:
+                label = ids.get(subjects.process_of(stored.subject))
+                if label is not None:
+                    found[label].append(stored)
+        return found
+
+    async def nodes(
+        self, workflow: Workflow, heard: Mapping[str, list[Stored]] | None = None
+    ) -> dict[str, Process | None]:
+        """Every node and part that there is now, by label, with its process if it has begun.
+
+        `heard` are messages of processes, by id, from the feed: what they prove to have ended is not read.
+        """
         dag = dag_of(workflow, self)
         found: dict[str, Process | None] = {}
         while labels := [label for label, _ in dag.labels() if label not in found]:
+            for label in labels:
+                self._take_heard(workflow.process_of(label), heard or {})
             raw = await self._read_together(workflow, labels)
             for label in labels:
                 process = self.process(workflow.process_of(label))
@@ -235,6 +264,25 @@ class Knowledge:
             await asyncio.sleep(0)
         there = {label for label, _ in dag.labels()}
         return {label: process for label, process in found.items() if label in there}
+
+    def _take_heard(self, id: str, heard: Mapping[str, list[Stored]]) -> None:
+        """Keep the end of a process if what was heard of it is a whole and sound chain up to there."""
+        messages = heard.get(id)
+        if messages is None or id in self._ends:
+            return
+        process: Process | None = None
+        for stored, after in zip(messages, [*messages[1:], None], strict=True):
+            # What the next event, of the same author, names as its `prev` is signed by that.
+            covered = after is not None and subjects.author_of(after.subject) == subjects.author_of(
+                stored.subject
+            )
+            process, seen = judge_process(
+                self._colony, process, examine(self._colony, stored, trusted=covered), self
+            )
+            if not seen.verdict.valid or process is None:
+                return
+        if process is not None:
+            self.remember(process)
 
     @property
     def _ledger(self) -> Ledger:
@@ -266,6 +314,8 @@ def _ancestors(workflow: Workflow, dag: Dag, labels: Sequence[str]) -> Iterable[
         if name in seen or node is None:
             continue
         seen.add(name)
+        if dag.ends(name) is not None:  # it was judged, and with it all before it
+            continue
         if node.map is None:
             yield name
         left += node.parents

@@ -25,6 +25,7 @@ QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."
 CRONS = "ledger.cron.>"
 GENERATORS_ADDED = "ledger.generator.*.added.*"
+PROCESSES = "ledger.process.>"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
