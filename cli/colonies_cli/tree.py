@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import context, dev, joining, ledger, process, queue, server, worker
+from colonies_cli import context, dev, generator, joining, ledger, process, queue, server, worker
 from colonies_cli.command import group
 
 EPILOG = (
@@ -45,6 +45,7 @@ def build() -> typer.Typer:
     server.app.callback()(_logged(lambda: None))
     groups: tuple[tuple[str, typer.Typer], ...] = (
         ("process", process.app),
+        ("generator", generator.app),
         ("worker", worker.app),
         ("queue", queue.app),
         ("member", joining.app),
