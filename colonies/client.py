@@ -44,6 +44,7 @@ from colonies.errors import (
     ProcessFailed,
 )
 from colonies.flows import WorkflowHandle, signal_data, submit_workflow
+from colonies.generators import GeneratorClient
 from colonies.history import Judged, Story
 from colonies.ids import new_id
 from colonies.session import Session
@@ -106,7 +107,7 @@ class Handle(Generic[T]):
         return await self._client.signal(self.id, name, data)
 
 
-class Client:
+class Client(GeneratorClient):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:

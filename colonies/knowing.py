@@ -30,7 +30,8 @@ from colonies.core.events import (
 from colonies.core.node import adder_of, split
 from colonies.core.process import Process
 from colonies.core.states import ULID
-from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
+from colonies.core.workflow import Sourced, Workflow, dag_of
+from colonies.generating import Generators
 from colonies.history import (
     WorkflowStory,
     examine,
@@ -61,6 +62,7 @@ class Knowledge:
         self._nodes = 0
         self._ends: OrderedDict[str, Process] = OrderedDict()
         self.schedules = Schedules(session)
+        self.generators = Generators(session)
 
     # --- what a verifier asks ------------------------------------------------------------------------
 
@@ -77,7 +79,7 @@ class Knowledge:
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         if source.kind == "cron":
             return crons_.sourced(self.cron(source.name), source, record)
-        return NOTHING.sourced(source, record)
+        return self.generators.sourced(source, record)
 
     # --- learning ------------------------------------------------------------------------------------
 
@@ -126,11 +128,13 @@ class Knowledge:
         for stored in messages:
             await self.learn_sources(self._colony, stored)
             await self.schedules.learn(stored)
+            await self.generators.learn(stored)
         story = fold_workflow(self._colony, messages, self)
         if any(not seen.verdict.valid for seen in story.judged):
             await self._session.refresh()
             for stored in messages:
                 await self.schedules.learn(stored, fresh=True)
+                await self.generators.learn(stored)
             story = fold_workflow(self._colony, messages, self)
         return story
 

@@ -34,6 +34,7 @@ from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.keeping import RETIRE_AFTER_S, QueueKeeper, apart
 from colonies.ledger import Machinery, Stored
+from colonies.packing import Runs
 from colonies.reoffering import QueueWatch, offer_of
 from colonies.scheduling import Scheduler
 from colonies.session import Session
@@ -80,6 +81,7 @@ class Orchestrator:
         self._conductor = Conductor(session, self._history, self._later, self._is_done)
         self._scheduler = Scheduler(session, self._history, self._later)
         self._conductor.on_ended = self._scheduler.on_ended
+        self._runs = Runs(session, self._history, self._later)
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._touched: set[str] = set()
         self._unchecked: dict[str, list[Stored]] = {}
@@ -195,6 +197,8 @@ class Orchestrator:
         self._scheduler.on_event(judged)
         if subject is not None and subject.kind == "workflow" and judged.verdict.valid:
             self._conductor.on_workflow(subject.entity)
+        if subject is not None and subject.kind == "generator" and judged.verdict.valid:
+            self._runs.on_generator(subject.entity)
         if subject is None or not is_process:
             return
         process = subject.entity
@@ -282,6 +286,9 @@ class Orchestrator:
             await self._conductor.act(now)
         if self._scheduler.has_work:
             await self._scheduler.act(now)
+        if self._runs.has_work:
+            await self._runs.act(now)
+            self._wake.set()
         while self._touched:
             process = self._history.processes.get(self._touched.pop())
             if process is not None and process.queue and process.queue not in self._history.colony.queues:

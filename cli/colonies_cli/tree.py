@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import context, cron, dev, joining, ledger, process, queue, server, worker, workflow
+from colonies_cli import (
+    context,
+    cron,
+    dev,
+    generator,
+    joining,
+    ledger,
+    process,
+    queue,
+    server,
+    worker,
+    workflow,
+)
 from colonies_cli.command import group
 
 EPILOG = (
@@ -46,6 +58,7 @@ def build() -> typer.Typer:
     groups: tuple[tuple[str, typer.Typer], ...] = (
         ("process", process.app),
         ("workflow", workflow.app),
+        ("generator", generator.app),
         ("worker", worker.app),
         ("queue", queue.app),
         ("cron", cron.app),

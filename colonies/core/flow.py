@@ -80,6 +80,17 @@ class WorkflowSpec:
         return cls.read({**said, "nodes": flat(said.get("nodes"), where, inner=cls.read)}, where=where)
 
     @classmethod
+    def of(cls, data: object, name: str, *, where: str = "spec") -> WorkflowSpec:
+        """As `parse`; and one spec of a process is the workflow with this one node, by default of that
+        name."""
+        if isinstance(data, dict) and "nodes" not in data:
+            said = {key: value for key, value in data.items() if value is not None}
+            return cls.parse(
+                [said if {"name", "nodename"} & set(said) else {**said, "name": name}], where=where
+            )
+        return cls.parse(data, where=where)
+
+    @classmethod
     def parse_text(cls, text: str | bytes, where: str = "workflow") -> WorkflowSpec:
         """The workflow that a JSON text (bytes: UTF-8) means, or `Invalid`."""
         return cls.parse(json_value(text, where, EXAMPLE), where=where)
