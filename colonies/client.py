@@ -47,6 +47,7 @@ from colonies.flows import WorkflowHandle, submit_workflow
 from colonies.history import Judged, Story
 from colonies.ids import new_id
 from colonies.ledger import Draft
+from colonies.pausing import Pausing
 from colonies.session import Session
 from colonies.watching import Watcher
 
@@ -120,7 +121,7 @@ class Handle(Generic[T]):
         return await self._client.cancel(self.id, reason)
 
 
-class Client:
+class Client(Pausing):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:

@@ -341,6 +341,9 @@ class Orchestrator:
                     lapsing = self._lapsed(process, running, now)
                     await apart(lapsing, "ending a lease", process=process.id)
         for queue, waiting_ in late.items():
+            if self._history.colony.is_paused(queue):  # it waits because it shall
+                self._watched.pop(queue, None)
+                continue
             offering = self._offer_again(queue, waiting_, open_[queue])
             await apart(offering, "offering again", queue=queue)
 

@@ -134,13 +134,13 @@ class Session:
                 # Complete up to what the leader has (see `scan`): whatever is left out is never read again.
                 async for batch in self.ledger.scan(self._position, pattern):
                     found += [stored for stored in batch if stored.sequence <= last]
-            queues = dict(self.colony.queues)
+            before = _handed_out_by(self.colony)
             for stored in sorted(found, key=lambda stored: stored.sequence):
                 self._fold(stored)
             self._position = max(self._position, last)
             if found:
                 self.changed.set()
-            if self.colony.queues != queues:
+            if _handed_out_by(self.colony) != before:
                 for heard in self.on_queues:
                     heard()
 
@@ -394,3 +394,8 @@ class Session:
             if seen.record is not None and colonies_.judge(view, seen.record).valid:
                 colonies_.evolve(view, seen.record)
         return view
+
+
+def _handed_out_by(colony: Colony) -> tuple[object, ...]:
+    """What decides which queues a worker pulls from."""
+    return dict(colony.queues), colony.paused, dict(colony.paused_queues), dict(colony.drained)

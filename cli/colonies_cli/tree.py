@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import context, dev, joining, ledger, process, queue, server, worker
+from colonies_cli import colony, context, dev, joining, ledger, process, queue, server, worker
 from colonies_cli.command import group
 
 EPILOG = (
@@ -47,6 +47,7 @@ def build() -> typer.Typer:
         ("process", process.app),
         ("worker", worker.app),
         ("queue", queue.app),
+        ("colony", colony.app),
         ("member", joining.app),
         ("context", context.app),
         ("ledger", ledger.app),

@@ -222,6 +222,8 @@ def _retired(colony: Colony, record: Record, event: Retired) -> Verdict:
     queue = colony.queues.get(record.entity)
     if queue is None:
         return quarantined("there is no such queue")
+    if record.entity in colony.paused_queues:
+        return quarantined("the queue is paused")
     if event.floor < queue.declared:
         return quarantined("its floor lies before the queue's declaration")
     return VALID
@@ -233,18 +235,22 @@ def _pausing(colony: Colony, record: Record, event: Event) -> Verdict:
         return denied(f"only an owner pauses, drains and resumes, and {record.author} is a {record.role}")
     match event:
         case ColonyPaused() | ColonyResumed():
-            what, paused = "the colony", colony.paused is not None
+            what, paused = "the colony", colony.paused
         case QueuePaused() | QueueResumed():
             if record.entity not in colony.queues:
                 return quarantined("there is no such queue")
-            what, paused = "the queue", record.entity in colony.paused_queues
+            what, paused = "the queue", colony.paused_queues.get(record.entity)
         case _:
             member = colony.members.get(record.entity)
             if member is None or member.role != "worker":
                 return quarantined(f"there is no worker {record.entity}")
-            what, paused = f"the worker {record.entity}", record.entity in colony.drained
-    if paused == isinstance(event, ColonyPaused | QueuePaused | WorkerDrained):
-        return quarantined(f"{what} is {'paused already' if paused else 'not paused'}")
+            what, paused = "the worker", colony.drained.get(record.entity)
+    done = "drained" if record.kind == "member" else "paused"
+    pauses = isinstance(event, ColonyPaused | QueuePaused | WorkerDrained)
+    if pauses and paused is not None:
+        return quarantined(f"{what} is {done} already, by {paused.by}")
+    if not pauses and paused is None:
+        return quarantined(f"{what} is not {done}")
     return VALID
 
 
