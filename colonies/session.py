@@ -134,13 +134,13 @@ class Session:
                 # Complete up to what the leader has (see `scan`): whatever is left out is never read again.
                 async for batch in self.ledger.scan(self._position, pattern):
                     found += [stored for stored in batch if stored.sequence <= last]
-            before = _handed_out_by(self.colony)
+            before = self.colony.flow()
             for stored in sorted(found, key=lambda stored: stored.sequence):
                 self._fold(stored)
             self._position = max(self._position, last)
             if found:
                 self.changed.set()
-            if _handed_out_by(self.colony) != before:
+            if self.colony.flow() != before:
                 for heard in self.on_queues:
                     heard()
 
@@ -370,10 +370,11 @@ class Session:
             prev = colonies_.head(view, kind, entity)
             record = Record(0, now, kind, entity, None, self.name, self.role_at(now), id, prev, b"", event)
             verdict = colonies_.judge(view, record)
+            what = f"{kind} {entity}".rstrip()
             if verdict.denied:
-                raise Refused(f"{kind} {entity}: {verdict.rule}")
+                raise Refused(f"{what}: {verdict.rule}")
             if not verdict.valid:
-                raise Conflict(f"{kind} {entity}: {verdict.rule}")
+                raise Conflict(f"{what}: {verdict.rule}")
             guard = messages[-1].sequence if messages else 0
             subject, sealed = self.seal(event, entity, prev=prev, id=id, now=now)
             try:
@@ -394,8 +395,3 @@ class Session:
             if seen.record is not None and colonies_.judge(view, seen.record).valid:
                 colonies_.evolve(view, seen.record)
         return view
-
-
-def _handed_out_by(colony: Colony) -> tuple[object, ...]:
-    """What decides which queues a worker pulls from."""
-    return dict(colony.queues), colony.paused, dict(colony.paused_queues), dict(colony.drained)

@@ -80,6 +80,10 @@ class Colony:
         """Is nothing of this queue to be handed out now?"""
         return self.paused is not None or queue in self.paused_queues
 
+    def flow(self) -> tuple[object, ...]:
+        """What decides where work may be taken from: for comparing it with what it is later."""
+        return dict(self.queues), self.paused, dict(self.paused_queues), dict(self.drained)
+
     def key_of(self, kind: str, event: str, author: str, sequence: int, time: int) -> tuple[str, Role] | None:
         """The key that must have signed this event, and its holder's role; None: nobody's at that point.
 

@@ -1,4 +1,4 @@
-"""Paused queues, a paused colony, drained workers: nothing is handed out, nothing is lost, and all goes on."""
+"""Paused queues, a paused colony, drained workers: nothing is handed out, nothing is lost, all goes on."""
 
 from __future__ import annotations
 
@@ -218,9 +218,7 @@ async def test_a_drained_worker_finishes_what_it_runs_and_takes_nothing_more(tmp
         one = await colony.spawn("w1")
         (tmp_path / "folder").mkdir()
         only = {"runtimetype": "python", "workernames": ["w1"]}
-        running = await client.submit(
-            spec("wait_for", str(tmp_path / "folder"), "go") | {"conditions": only}
-        )
+        running = await client.submit(spec("wait_for", str(tmp_path / "folder"), "go") | {"conditions": only})
         await until((tmp_path / "folder" / "go.1.running").exists, "it runs")
         await owner.drain_worker("w1", "new disks")
         await colony.spawn("w2")
