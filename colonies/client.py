@@ -208,7 +208,7 @@ class Client(Pausing):
             if rest > limit:
                 raise Invalid(f"the spec without its arguments is {rest} bytes; at most {limit} are allowed")
         queue = await self.declare(spec)
-        if spec.delay is not None or spec.at is not None:
+        if spec.delay is not None or spec.at is not None or spec.limits:
             return Submitted(spec, key, arguments), None
         return Queued(spec, key, arguments), queue
 

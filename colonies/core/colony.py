@@ -19,6 +19,7 @@ from colonies.core.events import (
     Declared,
     Event,
     Genesis,
+    Granted,
     QueuePaused,
     QueueResumed,
     Record,
@@ -34,6 +35,7 @@ from colonies.core.events import (
     denied,
     quarantined,
 )
+from colonies.core.limits import digest_of
 from colonies.core.members import Held, Member, time_of
 from colonies.core.names import MEMBER
 from colonies.core.spec import Conditions, queue_of
@@ -258,6 +260,15 @@ def _pausing(colony: Colony, record: Record, event: Event) -> Verdict:
     return VALID
 
 
+def _granted(colony: Colony, record: Record, event: Granted) -> Verdict:
+    # Whether there was room is not asked here: that takes all processes that ever had the key.
+    if record.role != "service":
+        return denied(f"the role {record.role} grants no places")
+    if record.entity != digest_of(event.key):
+        return quarantined("the name is not the digest of the key")
+    return VALID
+
+
 def _worker(colony: Colony, record: Record, event: Event) -> Verdict:
     if record.role != "worker" or record.author != record.entity:
         return denied("a worker speaks of itself only")
@@ -276,6 +287,7 @@ _RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
     ColonyResumed: _pausing,
     QueuePaused: _pausing,
     QueueResumed: _pausing,
+    Granted: _granted,
     WorkerDrained: _pausing,
     WorkerResumed: _pausing,
     WorkerStarted: _worker,
@@ -285,7 +297,9 @@ _RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
 
 def evolve(colony: Colony, record: Record) -> None:
     """Apply a valid event, in place (a colony has one holder, its reader)."""
-    colony.heads[f"{record.kind}.{record.entity}"] = record.digest
+    # A grant stands alone: its guard orders it, and every reader would keep a digest for each key there was.
+    if not isinstance(record.event, Granted):
+        colony.heads[f"{record.kind}.{record.entity}"] = record.digest
     match record.event:
         case Genesis() as event:
             colony.name, colony.roles = event.name, dict(event.roles)
