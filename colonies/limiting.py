@@ -238,8 +238,12 @@ class Limiter:
                 heappop(key.line)  # it left, or stands elsewhere now
                 continue
             missing = self._missing(want.id, want.cites, want.keys)
+            if not missing:  # another service granted it
+                heappop(key.line)
+                self._has_all(want)
+                continue
             full = next((one for one in missing if self._room_at(one, now, digest, len(chosen)) != now), None)
-            elsewhere = full[0] if full is not None else missing[0][0] if missing else digest
+            elsewhere = full[0] if full is not None else missing[0][0]
             if elsewhere != digest:
                 heappop(key.line)
                 self._line_up(want, elsewhere)
@@ -299,8 +303,11 @@ class Limiter:
             if missing := self._missing(want.id, want.cites, want.keys):
                 self._line_up(want, missing[0][0])
             else:
-                del self._wanting[want.id]
-                want.granted()
+                self._has_all(want)
+
+    def _has_all(self, want: Want) -> None:
+        del self._wanting[want.id]
+        want.granted()
 
     async def _append(self, digest: str, key: Key, chosen: list[Want]) -> int:
         """The sequence of the grant; 0: there may be grants that are not folded yet."""
