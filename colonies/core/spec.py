@@ -286,7 +286,7 @@ def _apart(limits: list[Limit], info: ValidationInfo) -> list[Limit]:
     """Each of another key, which the spec has. `func` and `label` are read before."""
     func, label = info.data.get("func", ""), info.data.get("label")
     if label is None and any(limit.by == "label" for limit in limits):
-        raise _said('by label: this spec has no label; add "label": "nightly", or say a key')
+        raise _said('by label: this spec has no label; allowed: with "label": "nightly", or a key instead')
     keys = [limit.key_for(func, label) for limit in limits]
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:

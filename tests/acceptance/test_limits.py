@@ -14,11 +14,11 @@ import pytest
 
 import colonies
 from colonies.client import Client, Handle
-from colonies.core.events import Granted, Record
+from colonies.core.events import Granted, Record, Released
 from colonies.core.limits import digest_of
 from colonies.core.process import Running
-from colonies.errors import ProcessFailed
-from colonies.history import History, Judged
+from colonies.errors import ProcessFailed, Refused
+from colonies.history import History, Judged, Story
 from colonies.ids import new_id
 from colonies.jetstream import JetStreamLedger
 from colonies.ledger import Draft
@@ -311,3 +311,32 @@ async def test_processes_without_limits_are_offered_when_they_are_submitted(tmp_
         plain = await client.submit(spec("sleep", 0))
         story = await client.session.story(plain.id)
         assert [seen.record.event.type for seen in story.judged if seen.record] == ["process.queued"]
+
+
+async def test_a_worker_releases_no_node_with_limits(tmp_path: Path) -> None:
+    async with running_colony(tmp_path) as colony:
+        client = await colony.client()
+        worker = await colony.session("w1", "worker")
+        program = await colony.spawn("w1")
+        (tmp_path / "folder").mkdir()
+        held = await client.submit(limited("a", 1, "wait_for", str(tmp_path / "folder"), "go"))
+        await until((tmp_path / "folder" / "go.1.running").exists, "the only place is taken")
+        nodes = [
+            {**spec("sleep", 0), "name": "root"},
+            {**limited("a", 1, "sleep", 0), "name": "child", "dependencies": ["root"]},
+        ]
+        workflow = await client.submit_workflow(nodes)
+        root, child = (await workflow.get()).nodes
+        done = await client.process(root.id).wait(30)
+        workflow_now = await client.session.workflow(workflow.id)
+        await worker.knowledge.workflow_now(workflow.id)
+        worker.knowledge.remember(done)
+        release = Released(workflow.id, "child", [workflow_now.sequence, done.sequence])
+        queue = done.queue
+        with pytest.raises(Refused, match="a worker releases no node with limits"):
+            await worker.record(child.id, release, at=Story(None, [], 0), queue=queue, once=True)
+        (tmp_path / "folder" / "go").touch()
+        await held.result(30)
+        assert (await workflow.wait(30)).state == "successful"
+        assert program.process.returncode is None
+        await verified(colony)
