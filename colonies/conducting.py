@@ -26,11 +26,13 @@ from colonies.core.workflow import Workflow, dag_of, end_of, node_id
 from colonies.errors import ColoniesError, Conflict
 from colonies.history import History, Story
 from colonies.limiting import Limiter
+from colonies.releasing import MAX_RELEASED
 from colonies.session import Session
 
 AT_ONCE = 64  # events under way
 AGAIN_S = 1.0
 HEAD_START_S = 0.05  # for the worker that may release a child itself
+HEAD_START_EACH_S = 0.003
 MAX_ENDED_KEPT = 1_000  # workflows: what comes late of older ones is found out when it matters
 
 Later = Callable[[float, Callable[[], None]], None]
@@ -42,7 +44,8 @@ _log = structlog.get_logger("colonies.orchestrator")
 class Open:
     """A workflow that has not ended. By name: how many parents a node still waits for, who waits for it, how
     many parts of it are still to end. `ready` are the nodes to look at, `left` counts the names that have not
-    ended, `said` is what was said already, and `stopped` what stops it: a sequence, why, which node."""
+    ended, `said` is what was said already, `contested` what met another event, and `stopped` what stops it: a
+    sequence, why, which node."""
 
     workflow: Workflow
     dag: Dag
@@ -53,6 +56,7 @@ class Open:
     ended: set[str] = field(default_factory=set)
     last: list[str] = field(default_factory=list)
     said: set[tuple[str, str]] = field(default_factory=set)
+    contested: set[tuple[str, str]] = field(default_factory=set)
     left: int = 0
     stopped: tuple[int, str, str | None] | None = None
 
@@ -67,12 +71,7 @@ class Conductor:
     limits."""
 
     def __init__(
-        self,
-        session: Session,
-        history: History,
-        later: Later,
-        done: Callable[[str], None],
-        limiter: Limiter,
+        self, session: Session, history: History, later: Later, done: Callable[[str], None], limiter: Limiter
     ) -> None:
         self._session = session
         self._history = history
@@ -81,12 +80,16 @@ class Conductor:
         self._limiter = limiter
         self._open: dict[str, Open] = {}
         self._ended: deque[str] = deque()
-        self._busy: set[str] = set()  # workflows that have something ready
-        self._awaiting: dict[str, set[str]] = {}  # by workflow: who waits for a signal
-        self._looks: dict[tuple[str, str], bool] = {}
+        self._busy: dict[str, None] = {}  # workflows that have something ready
+        self._awaiting: dict[str, dict[str, None]] = {}  # by workflow: who waits for a signal
+        self._looks: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def conducts(self, process: Process) -> bool:
+        """Is it a node of an open workflow? Then nothing but the ledger, in order, says what it is."""
+        return process.workflow in self._open
 
     # --- what happened -------------------------------------------------------------------------------
 
@@ -105,7 +108,7 @@ class Conductor:
             self._stop(before, workflow.cancelled_at, "its workflow was cancelled", None)
         for label in self._awaiting.get(id, ()):
             before.ready.append(label)
-            self._busy.add(id)
+            self._busy[id] = None
 
     def on_process(self, process: Process) -> bool:
         """An event of this node was folded. Is its process needed still, once it is final?"""
@@ -114,11 +117,11 @@ class Conductor:
             return False
         if not process.final:
             if isinstance(process.phase, Awaiting):
-                self._awaiting.setdefault(opened.workflow.id, set()).add(process.node)
+                self._awaiting.setdefault(opened.workflow.id, {})[process.node] = None
                 opened.ready.append(process.node)
-                self._busy.add(opened.workflow.id)
+                self._busy[opened.workflow.id] = None
             return True
-        self._awaiting.get(opened.workflow.id, set()).discard(process.node)
+        self._awaiting.get(opened.workflow.id, {}).pop(process.node, None)
         self._on_end(opened, process)
         return opened.workflow.id in self._open
 
@@ -133,7 +136,7 @@ class Conductor:
             found = self._history.process(process)
             if found is not None:
                 self._ended_label(opened, label)
-        self._busy.add(workflow.id)
+        self._busy[workflow.id] = None
 
     def _add(self, opened: Open, node: Node) -> None:
         """One more node; its parents are known by name."""
@@ -169,7 +172,7 @@ class Conductor:
             if left is None:  # the parts are counted when the node is looked at
                 return
             opened.parts[name] = left - 1
-            self._busy.add(opened.workflow.id)
+            self._busy[opened.workflow.id] = None
             if left > 1:
                 return
         self._ended_name(opened, name)
@@ -183,7 +186,7 @@ class Conductor:
             opened.waits[child] -= 1
             if opened.waits[child] == 0:
                 opened.ready.append(child)
-        self._busy.add(opened.workflow.id)
+        self._busy[opened.workflow.id] = None
 
     def _add_more(self, opened: Open, adder: str, adds: Iterable[Node], between: bool) -> None:
         added = list(adds)
@@ -206,7 +209,7 @@ class Conductor:
     def _stop(self, opened: Open, sequence: int, reason: str, cause: str | None) -> None:
         opened.stopped = (sequence, reason, cause)
         opened.ready.extend(opened.names())
-        self._busy.add(opened.workflow.id)
+        self._busy[opened.workflow.id] = None
 
     # --- what is to be said --------------------------------------------------------------------------
 
@@ -217,7 +220,8 @@ class Conductor:
     async def act(self, now: int) -> None:
         """Say what is to be said at this ledger time (ns)."""
         while self._busy:
-            id = self._busy.pop()
+            id = next(iter(self._busy))
+            del self._busy[id]
             opened = self._open.get(id)
             if opened is None:
                 continue
@@ -225,7 +229,7 @@ class Conductor:
             while opened.ready and len(said) < AT_ONCE:
                 said += self._look(opened, opened.ready.popleft(), now)
             if opened.ready:
-                self._busy.add(id)
+                self._busy[id] = None
             await asyncio.gather(*said)
             if opened.left == 0 and not opened.ready:
                 self._close(opened)
@@ -260,7 +264,8 @@ class Conductor:
             case None:
                 return []
             case Map(parts):
-                return self._mapping(opened, name, parts, now)
+                self._mapping(opened, name, parts)
+                return []
             case Run(until=until) | Await(until=until) if until > now:
                 self._again(opened, label, (until - now) / SECOND + 0.002)
                 return []
@@ -271,31 +276,37 @@ class Conductor:
                 return []
         return [self._saying(opened, node, label, say)]
 
-    def _mapping(self, opened: Open, name: str, parts: int, now: int) -> list[Coroutine[Any, Any, None]]:
+    def _mapping(self, opened: Open, name: str, parts: int) -> None:
+        """Count the parts of a node, once, and look at those of which nothing was said yet."""
         if name in opened.parts:
-            return []
+            return
         labels = [label_of(name, number) for number in range(parts)]
         known = [self._known(opened, label) for label in labels]
         opened.parts[name] = parts - sum(found is not None and found.final for found in known)
         if opened.parts[name] == 0:
             self._ended_name(opened, name)
-            return []
+            return
         opened.ready.extend(label for label, found in zip(labels, known, strict=True) if found is None)
-        return []
 
     def _known(self, opened: Open, label: str) -> Process | None:
         return self._history.process(opened.workflow.process_of(label))
 
     def _is_workers(self, opened: Open, node: Node, label: str) -> bool:
         """A child of one parent is released by the worker that finished it; only if it does not, by us."""
-        ends = [end for given in opened.dag.unfold(node).inputs for end in given.ends]
-        if len(ends) != 1 or ends[0].worker is None or ends[0].state != "successful":
+        siblings = (
+            len(opened.workflow.spec.children.get(node.parents[0], ())) if len(node.parents) == 1 else 0
+        )
+        if not 0 < siblings <= MAX_RELEASED or node.map is not None:
+            return False
+        end = opened.dag.ends(node.parents[0])
+        if end is None or end.worker is None or end.state != "successful":
             return False
         key = (opened.workflow.id, label)
-        if self._looks.pop(key, False):
+        if key in self._looks:
+            self._looks.discard(key)
             return False
-        self._looks[key] = True
-        self._again(opened, label, HEAD_START_S)
+        self._looks.add(key)
+        self._again(opened, label, HEAD_START_S + siblings * HEAD_START_EACH_S)
         return True
 
     def _is_admitted(self, opened: Open, spec: Spec, label: str) -> bool:
@@ -306,7 +317,7 @@ class Conductor:
 
     def _ready_again(self, opened: Open, label: str) -> None:
         opened.ready.append(label)
-        self._busy.add(opened.workflow.id)
+        self._busy[opened.workflow.id] = None
 
     def _again(self, opened: Open, label: str, delay_s: float) -> None:
         self._later(delay_s, lambda: self._ready_again(opened, label))
@@ -315,9 +326,10 @@ class Conductor:
         assert opened.stopped is not None
         sequence, reason, cause = opened.stopped
         labels = [label]
-        if node.map is not None and split(label)[1] is None and opened.parts.get(node.name):
-            parts = opened.dag.parts(node)
-            labels = [label_of(node.name, n) for n in range(parts)] if isinstance(parts, int) else labels
+        parts = opened.dag.expanded(node) if split(label)[1] is None else None
+        if parts is not None:
+            self._mapping(opened, node.name, parts)
+            labels = [label_of(node.name, n) for n in range(parts)]
         said: list[Coroutine[Any, Any, None]] = []
         for one in labels:
             process = self._known(opened, one)
@@ -368,11 +380,15 @@ class Conductor:
             return
         opened.said.add((label, event.type))
         try:
-            await self._session.record(id, event, at=at, queue=queue, known=self._history)
+            # Mostly another said the same. If it was no valid event that came first, a second try reads that.
+            once = at.process is None and (label, event.type) not in opened.contested
+            await self._session.record(id, event, at=at, queue=queue, known=self._history, once=once)
             return
-        except Conflict as error:  # somebody was faster, or will be found out by what comes
-            _log.debug("said by another", doing=event.type, process=id, error=str(error))
-            return
+        except Conflict as error:
+            _log.debug("another event came first", doing=event.type, process=id, error=str(error))
+            if (label, event.type) in opened.contested:
+                return
+            opened.contested.add((label, event.type))
         except ColoniesError as error:
             _log.warning("failed, tried again", doing=event.type, process=id, error=str(error))
         except Exception:

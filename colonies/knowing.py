@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from colonies import subjects
@@ -29,7 +29,14 @@ from colonies.core.node import adder_of, split
 from colonies.core.process import Process
 from colonies.core.states import ULID
 from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
-from colonies.history import WorkflowStory, examine, fold_process, fold_workflow
+from colonies.history import (
+    WorkflowStory,
+    examine,
+    fold_process,
+    fold_workflow,
+    judge_process,
+    judge_workflow,
+)
 from colonies.ledger import Ledger, Stored
 
 if TYPE_CHECKING:
@@ -38,6 +45,8 @@ if TYPE_CHECKING:
 MAX_ENDS_KEPT = 50_000  # processes
 MAX_NODES_KEPT = 50_000  # of all workflows that are kept
 AT_ONCE = 64  # reads under way
+MANY = 256  # nodes
+WORTH_SCANNING = 30  # events: to read so many in a row costs no more than to ask for one process
 
 
 class Knowledge:
@@ -78,28 +87,29 @@ class Knowledge:
         """
         if not messages or ULID.match(subjects.process_of(messages[0].subject)):
             return
-        places = dict.fromkeys(self._places(messages))
-        for id, label, sequence in places:
-            workflow = await self._workflow_at(id, sequence if fresh else 0)
+        labels, causes = self._places(messages)
+        for id, label in labels:
+            workflow = await self._workflow_at(id, messages[-1].sequence if fresh else 0)
             if workflow is not None:
-                await self._learn_parents(workflow, [label])
+                await self._learn_parents(workflow, label, causes)
 
-    def _places(self, messages: Sequence[Stored]) -> Iterable[tuple[str, str, int]]:
-        """Which nodes of which workflows these messages say that they are."""
-        last = messages[-1].sequence
+    def _places(self, messages: Sequence[Stored]) -> tuple[Iterable[tuple[str, str]], list[str]]:
+        """Which nodes of which workflows these messages say that they are, and what, by label, ended them."""
+        labels: dict[tuple[str, str], None] = {}
+        causes: dict[str, None] = {}
         for stored in messages:
             record = examine(self._session.colony, stored).record
-            if record is None:
-                continue
-            match record.event:
+            match record.event if record is not None else None:
                 case Released(workflow=str(id), node=str(label)):
-                    yield id, label, last
+                    labels[id, label] = None
                 case Awaited(workflow=str(id), node=str(label)) | Skipped(workflow=str(id), node=str(label)):
-                    yield id, label, last
-                case Cancelled(workflow=str(id), node=str(label), cause=cause):
-                    yield id, label, last
-                    if cause is not None:
-                        yield id, cause, last
+                    labels[id, label] = None
+                case Cancelled() as cancelled:
+                    if cancelled.workflow is not None and cancelled.node is not None:
+                        labels[cancelled.workflow, cancelled.node] = None
+                    if cancelled.cause is not None:
+                        causes[cancelled.cause] = None
+        return labels, list(causes)
 
     async def story(self, id: str) -> WorkflowStory:
         """A workflow's own events, read from the leader, each judged."""
@@ -114,6 +124,8 @@ class Knowledge:
 
     async def learn_sources(self, colony: Colony, stored: Stored) -> None:
         """Learn what the submission of a workflow cites: another whose results it takes."""
+        if b"rerun_of" not in stored.data:  # most take nothing, and to read 10,000 nodes takes a while
+            return
         record = examine(colony, stored).record
         event = record.event if record is not None else None
         if isinstance(event, WorkflowSubmitted) and event.reuses and event.rerun_of is not None:
@@ -133,46 +145,70 @@ class Knowledge:
         if kept is not None and kept[1] >= sequence and kept[0].workflow is not None:
             self._stories.move_to_end(id)
             return kept[0].workflow
-        story = await self.story(id)
-        self._keep(id, story, sequence)
+        story = await (self.story(id) if kept is None else self._read_on(id, kept[0]))
+        self.keep(id, story, sequence)
         return story.workflow
 
-    def _keep(self, id: str, story: WorkflowStory, sequence: int) -> None:
+    async def _read_on(self, id: str, story: WorkflowStory) -> WorkflowStory:
+        """The story with what came since: its first event may be large."""
+        held, judged, guard = story.held, list(story.judged), story.guard
+        async for batch in self._ledger.scan(guard, subjects.guard_of("workflow", id)):
+            for stored in batch:
+                held, seen = judge_workflow(self._colony, held, examine(self._colony, stored), self)
+                judged.append(seen)
+                guard = stored.sequence
+        return WorkflowStory(held if isinstance(held, Workflow) else None, judged, guard, held)
+
+    def keep(self, id: str, story: WorkflowStory, sequence: int = 0) -> None:
+        """Keep a story that was judged, with all that was said before this sequence."""
         if story.workflow is None:
             return
         if (before := self._stories.pop(id, None)) is not None and before[0].workflow is not None:
             self._nodes -= len(before[0].workflow.spec.nodes)
+            if before[0].workflow.cancelled_at is None and story.workflow.cancelled_at is not None:
+                self._doubt(id, story.workflow.cancelled_at)
         self._stories[id] = story, max(sequence, story.guard)
         self._nodes += len(story.workflow.spec.nodes)
         while self._nodes > MAX_NODES_KEPT and len(self._stories) > 1:
             _, (oldest, _) = self._stories.popitem(last=False)
             self._nodes -= len(oldest.workflow.spec.nodes) if oldest.workflow is not None else 0
 
+    def _doubt(self, workflow: str, cancelled_at: int) -> None:
+        """Forget what was judged before it was known that the workflow was cancelled: it may be void."""
+        for process in list(self._ends.values()):
+            if process.workflow == workflow and process.sequence > cancelled_at:
+                del self._ends[process.id]
+
     async def workflow_now(self, id: str) -> WorkflowStory:
         """As `story`, and kept."""
-        story = await self.story(id)
-        self._keep(id, story, story.guard)
+        kept = self._stories.get(id)
+        story = await (self.story(id) if kept is None else self._read_on(id, kept[0]))
+        self.keep(id, story, story.guard)
         return story
 
     # --- the nodes before a node ---------------------------------------------------------------------
 
-    async def _learn_parents(self, workflow: Workflow, labels: Sequence[str]) -> None:
-        """Learn how all those ended that these nodes wait for, directly or not."""
+    async def _learn_parents(self, workflow: Workflow, asked: str, causes: Sequence[str]) -> None:
+        """Learn how all those ended that this node waits for, directly or not, and the causes with theirs.
+
+        The node itself is judged by whoever asks.
+        """
         dag = dag_of(workflow, self)
-        raw = await self._read_together(workflow, list(_ancestors(workflow, dag, labels)))
-        tried: set[str] = set(labels)
-        asked = set(labels)  # whoever asks judges these itself
-        stack = list(labels)
+        before = dict.fromkeys((*_ancestors(workflow, dag, [asked, *causes]), *causes))
+        raw = await self._read_together(workflow, list(before))
+        stack = [asked, *causes]
+        begun: set[str] = set()
         while stack:
             label = stack[-1]
-            missing = [name for name in _missing(dag, label) if name not in tried]
-            if missing:
-                tried.update(missing)
+            needed = [*_missing(dag, label), *self._places(raw.get(label, ()))[1]]
+            missing = [name for name in needed if name not in begun]
+            begun.add(label)
+            if missing:  # judged before it, also those that others wait for as well
                 raw.update(await self._read_together(workflow, [name for name in missing if name not in raw]))
                 stack += missing
                 continue
             stack.pop()
-            if label not in asked and label in raw:
+            if label != asked and label in raw:
                 process = fold_process(self._colony, raw.pop(label), self).process
                 if process is not None:
                     self.remember(process)
@@ -183,28 +219,79 @@ class Knowledge:
         await self._learn_processes(reused)
         wanted = [label for label in labels if workflow.process_of(label) not in self._ends]
         found: dict[str, list[Stored]] = {}
+        span = len(wanted) * WORTH_SCANNING if len(wanted) >= MANY else 0
+        if span and await self._ledger.last_sequence() - workflow.sequence < span:
+            return await self._scan(workflow, {workflow.process_of(label): label for label in wanted})
         for start in range(0, len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]
             ids = [subjects.guard_of("process", workflow.process_of(label)) for label in some]
             found.update(zip(some, await asyncio.gather(*map(self._ledger.read, ids)), strict=True))
         return found
 
-    async def nodes(self, workflow: Workflow) -> dict[str, Process | None]:
-        """Every node and part that there is now, by label, with its process if it has begun."""
+    async def _scan(self, workflow: Workflow, ids: Mapping[str, str]) -> dict[str, list[Stored]]:
+        """The messages of many nodes: what was stored since their workflow was, read in one go."""
+        found: dict[str, list[Stored]] = {label: [] for label in ids.values()}
+        async for batch in self._ledger.scan(workflow.sequence, subjects.PROCESSES):
+            for stored in batch:
+                label = ids.get(subjects.process_of(stored.subject))
+                if label is not None:
+                    found[label].append(stored)
+        return found
+
+    async def nodes(
+        self, workflow: Workflow, heard: Mapping[str, list[Stored]] | None = None
+    ) -> dict[str, Process | None]:
+        """Every node and part that there is now, by label, with its process if it has begun.
+
+        `heard` are messages of processes, by id, from the feed: what they prove to have ended is not read.
+        """
         dag = dag_of(workflow, self)
         found: dict[str, Process | None] = {}
         while labels := [label for label, _ in dag.labels() if label not in found]:
+            for label, node in ((label, dag.node(label)) for label in labels):
+                if node is not None and (node.map is None or split(label)[1] is not None):
+                    self._take_heard(workflow.process_of(label), heard or {})
             raw = await self._read_together(workflow, labels)
             for label in labels:
                 process = self.process(workflow.process_of(label))
-                if process is None and label in raw:
-                    process = fold_process(self._colony, raw[label], self).process
-                    if process is not None:
-                        self.remember(process)
+                if process is None and raw.get(label):
+                    node = dag.node(label)
+                    whole = node is not None and node.map is not None and split(label)[1] is None
+                    process = await self._folded(raw[label], doubted=whole)
                 found[label] = process
             await asyncio.sleep(0)
         there = {label for label, _ in dag.labels()}
         return {label: process for label, process in found.items() if label in there}
+
+    def _take_heard(self, id: str, heard: Mapping[str, list[Stored]]) -> None:
+        """Keep the end of a process if what was heard of it is a whole and sound chain up to there."""
+        messages = heard.get(id)
+        if messages is None or id in self._ends:
+            return
+        process: Process | None = None
+        for stored, after in zip(messages, [*messages[1:], None], strict=True):
+            # What the next event, of the same author, names as its `prev` is signed by that.
+            covered = after is not None and subjects.author_of(after.subject) == subjects.author_of(
+                stored.subject
+            )
+            process, seen = judge_process(
+                self._colony, process, examine(self._colony, stored, trusted=covered), self
+            )
+            if not seen.verdict.valid or process is None:
+                return
+        if process is not None:
+            self.remember(process)
+
+    async def _folded(self, messages: Sequence[Stored], *, doubted: bool) -> Process | None:
+        """The process of a node. What was read before it may not yet be all that decides: `doubted` where
+        it is valid only if something has not happened."""
+        story = fold_process(self._colony, messages, self)
+        if doubted or any(not seen.verdict.valid for seen in story.judged):
+            await self.learn(messages, fresh=False)
+            story = fold_process(self._colony, messages, self)
+        if story.process is not None:
+            self.remember(story.process)
+        return story.process
 
     @property
     def _ledger(self) -> Ledger:
@@ -221,11 +308,13 @@ def _missing(dag: Dag, label: str) -> list[str]:
     if node is None:
         adder = adder_of(split(label)[0])
         return [adder] if adder is not None else []
-    return dag.unfold(node).missing
+    unfolded = dag.unfold(node)
+    return [*unfolded.mapped, *unfolded.missing]
 
 
 def _ancestors(workflow: Workflow, dag: Dag, labels: Sequence[str]) -> Iterable[str]:
-    """The names of nodes before these, by the workflow's own event. Parts and added nodes come later."""
+    """The names of nodes before these, by the workflow's own event, also where a node that maps may have
+    ended as a whole. Parts and added nodes come later."""
     seen: set[str] = set()
     left = [
         parent for label in labels if (node := dag.node(label)) is not None for parent in dag.parents(node)
@@ -236,6 +325,7 @@ def _ancestors(workflow: Workflow, dag: Dag, labels: Sequence[str]) -> Iterable[
         if name in seen or node is None:
             continue
         seen.add(name)
-        if node.map is None:
-            yield name
+        if dag.ends(name) is not None:  # it was judged, and with it all before it
+            continue
+        yield name
         left += node.parents

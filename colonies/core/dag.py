@@ -119,10 +119,12 @@ class Input:
 
 @dataclass(slots=True)
 class Unfolded:
-    """The parents of a node as far as they have ended, and the labels of those that have not."""
+    """The parents of a node as far as they have ended, and the labels of those that have not. `mapped` are
+    the parents that have parts unless it is known that they ended as a whole."""
 
     inputs: list[Input] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    mapped: list[str] = field(default_factory=list)
     cites: set[int] = field(default_factory=set)
 
 
@@ -160,9 +162,10 @@ class Dag:
             return [other.name for other in self.spec.nodes if not other.last]
         return node.parents
 
-    def unfold(self, node: Node) -> Unfolded:
-        """How its parents ended, those included that were put between."""
+    def unfold(self, node: Node, empty: dict[str, bool] | None = None) -> Unfolded:
+        """How its parents ended, those included that were put between. `empty`: what `_is_through` knows."""
         found = Unfolded()
+        empty = {} if empty is None else empty
         left = list(reversed(self.parents(node)))
         seen = set(left)
         while left:
@@ -172,7 +175,7 @@ class Dag:
                 found.missing.append(adder_of(name) or name)
                 continue
             one = split(name)[1] is not None or parent.map is None or self.ends(name) is not None
-            ends = self._end_of(name, found) if one else self._ends_of(parent, found)
+            ends = self._end_of(name, found) if one else self._ends_of(parent, found, empty)
             if ends is not None:
                 mapped = not one
                 found.inputs.append(Input(name, ends, mapped, parent.allow_failure))
@@ -194,10 +197,11 @@ class Dag:
         found.cites.add(end.sequence)
         return (end,)
 
-    def _ends_of(self, parent: Node, found: Unfolded) -> tuple[End, ...] | None:
+    def _ends_of(self, parent: Node, found: Unfolded, empty: dict[str, bool]) -> tuple[End, ...] | None:
         """The ends of a parent's parts; None if one is missing."""
+        found.mapped.append(parent.name)
         parts = self.parts(parent, found)
-        if not isinstance(parts, int):
+        if not isinstance(parts, int) or (parts == 0 and not self._is_through(parent.name, empty)):
             found.missing.append(parent.name)
             return None
         ends = []
@@ -210,6 +214,41 @@ class Dag:
                 found.cites.add(end.sequence)
                 ends.append(end)
         return tuple(ends) if len(ends) == parts else None
+
+    def _is_through(self, name: str, known: dict[str, bool]) -> bool:
+        """Has a node ended that maps over an empty list? No event says so: it has when it would run.
+
+        Its parents may be such nodes as well, so they are looked at first, whatever their number.
+        """
+        left = [name]
+        while left:
+            node = self.node(left[-1])
+            assert node is not None
+            before = [
+                parent for parent in self.parents(node) if parent not in known and self._is_empty(parent)
+            ]
+            if before:
+                left += before
+                continue
+            known[left.pop()] = isinstance(self._by_parents(node.name, node, known), Map)
+        return known[name]
+
+    def _is_empty(self, name: str) -> bool:
+        node = self.node(name)
+        return (
+            node is not None
+            and node.map is not None
+            and split(name)[1] is None
+            and self.ends(name) is None
+            and self.parts(node) == 0
+        )
+
+    def expanded(self, node: Node) -> int | None:
+        """How many parts a node has of which each is to be decided; None if it has none (yet)."""
+        if node.map is None or self.ends(node.name) is not None:
+            return None
+        say = self._by_parents(node.name, node, {})
+        return say.parts if isinstance(say, Map) else None
 
     def parts(self, node: Node, found: Unfolded | None = None) -> int | str | None:
         """How many parts a node has that maps; text: why it cannot be said; None: it is not known yet."""
@@ -257,7 +296,15 @@ class Dag:
             return None
         if self.cancelled_at is not None and not node.last:
             return Stop(self.cancelled_at, "its workflow was cancelled")
-        unfolded = self.unfold(node)
+        return self._by_parents(label, node, {})
+
+    def by_parents(self, label: str) -> Say | None:
+        """As `decide`, whether the workflow was cancelled or not."""
+        node = self.node(label)
+        return self._by_parents(label, node, {}) if node is not None else None
+
+    def _by_parents(self, label: str, node: Node, empty: dict[str, bool]) -> Say | None:
+        unfolded = self.unfold(node, empty)
         if not node.last and (failure := _failure(unfolded.inputs)) is not None:
             cause, end = failure
             return Stop(end.sequence, f"its parent {cause} {_was(end)}", cause)
@@ -305,10 +352,8 @@ class Dag:
         while left:
             node = left.pop()
             labels = [node.name]
-            if node.map is not None and self.ends(node.name) is None:
-                parts = self.parts(node)
-                if isinstance(parts, int) and isinstance(self.decide(node.name), Map):
-                    labels = [label_of(node.name, number) for number in range(parts)]
+            if (parts := self.expanded(node)) is not None:
+                labels = [label_of(node.name, number) for number in range(parts)]
             for label in labels:
                 yield label, node
                 end = self.ends(label)

@@ -79,18 +79,18 @@ def read(value: object, where: str) -> Reference | None:
 
 
 def found(value: object, where: str) -> Iterator[Reference]:
-    """All references in a value. Raises Invalid."""
+    """All references in a value, in the order in which they stand there. Raises Invalid."""
     left: list[tuple[object, str]] = [(value, where)]
     while left:
         item, at = left.pop()
         if isinstance(item, list):
-            left += [(inner, f"{at}[{n}]") for n, inner in enumerate(item)]
+            left += reversed([(inner, f"{at}[{n}]") for n, inner in enumerate(item)])
         elif isinstance(item, dict):
             reference = read(item, at)
             if reference is not None:
                 yield reference
             elif LITERAL not in item:
-                left += [(inner, f"{at}.{key}") for key, inner in item.items()]
+                left += reversed([(inner, f"{at}.{key}") for key, inner in item.items()])
 
 
 def resolved(value: object, look_up: Callable[[Reference], Any], where: str) -> Any:
