@@ -47,6 +47,7 @@ from colonies.flows import WorkflowHandle, signal_data, submit_workflow
 from colonies.generators import GeneratorClient
 from colonies.history import Judged, Story
 from colonies.ids import new_id
+from colonies.pausing import Pausing
 from colonies.session import Session
 from colonies.watching import Watcher
 
@@ -107,7 +108,7 @@ class Handle(Generic[T]):
         return await self._client.signal(self.id, name, data)
 
 
-class Client(GeneratorClient):
+class Client(GeneratorClient, Pausing):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:
@@ -207,7 +208,7 @@ class Client(GeneratorClient):
             if rest > limit:
                 raise Invalid(f"the spec without its arguments is {rest} bytes; at most {limit} are allowed")
         queue = await self.declare(spec)
-        if spec.delay is not None or spec.at is not None:
+        if spec.delay is not None or spec.at is not None or spec.limits:
             return Submitted(spec, key, arguments), None
         return Queued(spec, key, arguments), queue
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from colonies_cli import (
+    colony,
     context,
     cron,
     dev,
@@ -62,6 +63,7 @@ def build() -> typer.Typer:
         ("worker", worker.app),
         ("queue", queue.app),
         ("cron", cron.app),
+        ("colony", colony.app),
         ("member", joining.app),
         ("context", context.app),
         ("ledger", ledger.app),
