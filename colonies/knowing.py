@@ -28,7 +28,7 @@ from colonies.core.events import (
 from colonies.core.node import adder_of, split
 from colonies.core.process import Process
 from colonies.core.states import ULID
-from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
+from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of, node_id
 from colonies.history import WorkflowStory, examine, fold_process, fold_workflow, judge_workflow
 from colonies.ledger import Ledger, Stored
 
@@ -78,49 +78,70 @@ class Knowledge:
         """
         if not messages or ULID.match(subjects.process_of(messages[0].subject)):
             return
-        places = dict.fromkeys(self._places(messages))
-        for id, label, sequence in places:
-            workflow = await self._workflow_at(id, sequence if fresh else 0)
-            if workflow is not None:
-                await self._learn_parents(workflow, [label])
-
-    def _places(self, messages: Sequence[Stored]) -> Iterable[tuple[str, str, int]]:
-        """Which nodes of which workflows these messages say that they are."""
         last = messages[-1].sequence
+        for id, label, itself in dict.fromkeys(self._places(messages)):
+            workflow = await self._workflow_at(id, last if fresh else 0)
+            if workflow is not None:
+                await self._learn_parents(workflow, [label], itself=itself)
+
+    def _places(self, messages: Sequence[Stored]) -> Iterable[tuple[str, str, bool]]:
+        """The node of a workflow that these messages say their process is; and those that they say caused its
+        end, of which the end itself is asked for."""
+        entity, workflow = subjects.process_of(messages[0].subject), ""
         for stored in messages:
             record = examine(self._session.colony, stored).record
-            if record is None:
-                continue
-            match record.event:
-                case Released(workflow=str(id), node=str(label)):
-                    yield id, label, last
-                case Awaited(workflow=str(id), node=str(label)) | Skipped(workflow=str(id), node=str(label)):
-                    yield id, label, last
-                case Cancelled(workflow=str(id), node=str(label), cause=cause):
-                    yield id, label, last
-                    if cause is not None:
-                        yield id, cause, last
+            event = record.event if record is not None else None
+            if isinstance(event, Released | Awaited | Skipped | Cancelled):
+                id, label = event.workflow, event.node
+                # Else anybody could have everybody read the largest workflows.
+                if id is not None and label is not None and entity == node_id(id, label):
+                    workflow = id
+                    yield id, label, False
+            if isinstance(event, Cancelled) and event.cause is not None and workflow:
+                yield workflow, event.cause, True
 
     async def story(self, id: str) -> WorkflowStory:
         """A workflow's own events, read from the leader, each judged."""
         messages = await self._ledger.read(subjects.guard_of("workflow", id))
         for stored in messages:
             await self.learn_sources(self._colony, stored)
+        return await self._fold(messages)
+
+    async def _fold(self, messages: Sequence[Stored]) -> WorkflowStory:
         story = fold_workflow(self._colony, messages, self)
-        if any(not seen.verdict.valid for seen in story.judged):
-            await self._session.refresh()
+        if await self._session.caught_up(story.judged):
             story = fold_workflow(self._colony, messages, self)
         return story
 
     async def learn_sources(self, colony: Colony, stored: Stored) -> None:
-        """Learn what the submission of a workflow cites: another whose results it takes."""
-        if b"rerun_of" not in stored.data:  # most take nothing, and to read 10,000 nodes takes a while
+        """Learn what the submission of a workflow cites: another whose results it takes, which may have taken
+        its own from a third. The oldest first: each inside the next, they would be as deep as somebody likes,
+        or go in a circle."""
+        first = event = _citing(colony, [stored])
+        chain: list[str] = []
+        seen = {subjects.process_of(stored.subject)}
+        while event is not None and event.rerun_of is not None and event.rerun_of not in seen:
+            if self.workflow(event.rerun_of) is not None:
+                break
+            seen.add(event.rerun_of)
+            chain.append(event.rerun_of)
+            event = _citing(colony, await self._read(event.rerun_of))
+        for id in reversed(chain):
+            messages = await self._read(id)
+            await self._learn_reused(_citing(colony, messages))
+            self.keep(id, await self._fold(messages))
+        await self._learn_reused(first)
+
+    async def _read(self, id: str) -> list[Stored]:
+        return await self._ledger.read(subjects.guard_of("workflow", id))
+
+    async def _learn_reused(self, event: WorkflowSubmitted | None) -> None:
+        """How those ended whose results are taken, if they are what they are said to be."""
+        before = self.workflow(event.rerun_of or "") if event is not None else None
+        if event is None or before is None:
             return
-        record = examine(colony, stored).record
-        event = record.event if record is not None else None
-        if isinstance(event, WorkflowSubmitted) and event.reuses and event.rerun_of is not None:
-            await self._workflow_at(event.rerun_of, 0)
-            await self._learn_processes(list(event.reuses.values()))
+        taken = (event.reuses or {}).items()
+        await self._learn_processes([id for label, id in taken if id == before.process_of(label)])
 
     async def _learn_processes(self, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), AT_ONCE):
@@ -170,12 +191,15 @@ class Knowledge:
 
     # --- the nodes before a node ---------------------------------------------------------------------
 
-    async def _learn_parents(self, workflow: Workflow, labels: Sequence[str]) -> None:
-        """Learn how all those ended that these nodes wait for, directly or not."""
+    async def _learn_parents(
+        self, workflow: Workflow, labels: Sequence[str], *, itself: bool = False
+    ) -> None:
+        """Learn how all those ended that these nodes wait for, directly or not; and these, if asked for."""
         dag = dag_of(workflow, self)
-        raw = await self._read_together(workflow, list(_ancestors(workflow, dag, labels)))
+        wanted = [*_ancestors(workflow, dag, labels), *(labels if itself else ())]
+        raw = await self._read_together(workflow, wanted)
         tried: set[str] = set(labels)
-        asked = set(labels)  # whoever asks judges these itself
+        asked = set() if itself else set(labels)  # whoever asks judges these itself
         stack = list(labels)
         while stack:
             label = stack[-1]
@@ -187,9 +211,16 @@ class Knowledge:
                 continue
             stack.pop()
             if label not in asked and label in raw:
-                process = fold_process(self._colony, raw.pop(label), self).process
-                if process is not None:
-                    self.remember(process)
+                await self._remember_judged(raw.pop(label))
+
+    async def _remember_judged(self, messages: Sequence[Stored]) -> Process | None:
+        story = fold_process(self._colony, messages, self)
+        # What was judged with a colony that is too old would be kept for good.
+        if await self._session.caught_up(story.judged):
+            story = fold_process(self._colony, messages, self)
+        if story.process is not None:
+            self.remember(story.process)
+        return story.process
 
     async def _read_together(self, workflow: Workflow, labels: Sequence[str]) -> dict[str, list[Stored]]:
         """The messages of these nodes, of those that are not known to have ended."""
@@ -212,9 +243,7 @@ class Knowledge:
             for label in labels:
                 process = self.process(workflow.process_of(label))
                 if process is None and label in raw:
-                    process = fold_process(self._colony, raw[label], self).process
-                    if process is not None:
-                        self.remember(process)
+                    process = await self._remember_judged(raw[label])
                 found[label] = process
             await asyncio.sleep(0)
         there = {label for label, _ in dag.labels()}
@@ -227,6 +256,17 @@ class Knowledge:
     @property
     def _colony(self) -> Colony:
         return self._session.colony
+
+
+def _citing(colony: Colony, messages: Sequence[Stored]) -> WorkflowSubmitted | None:
+    """The first of these that submits a workflow which takes results from another."""
+    for stored in messages:
+        if b"rerun_of" not in stored.data:  # most take nothing, and to read 10,000 nodes takes a while
+            continue
+        record = examine(colony, stored).record
+        if record is not None and isinstance(record.event, WorkflowSubmitted) and record.event.reuses:
+            return record.event
+    return None
 
 
 def _missing(dag: Dag, label: str) -> list[str]:

@@ -13,14 +13,16 @@ that maps (`each[3]`), or one that a process added to its workflow when it compl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from colonies.core import when
 from colonies.core.flow import WorkflowSpec
+from colonies.core.names import shown
 from colonies.core.node import MAX_MAPPED, Node, adder_of, label_of, split
+from colonies.core.process_events import MAX_CITES
 from colonies.core.references import Reference, followed
-from colonies.core.shapes import SECOND
+from colonies.core.shapes import MAX_REASON_CHARS, SECOND
 from colonies.errors import Invalid
 
 FINE = ("successful", "skipped")
@@ -236,11 +238,11 @@ class Dag:
         if isinstance(value, list):
             count = len(value)
         if count is None or (isinstance(value, int) and not self._is_stored(reference)):
-            return f"{reference} is no list"
+            return f"{shown(str(reference))} is no list"
         return (
             count
             if count <= MAX_MAPPED
-            else f"{reference} has {count} items; at most {MAX_MAPPED} are allowed"
+            else f"{shown(str(reference))} has {count} items; at most {MAX_MAPPED} are allowed"
         )
 
     def _source(self, reference: Reference) -> End | None:
@@ -267,11 +269,13 @@ class Dag:
 
     def _ready(self, node: Node, part: int | None, unfolded: Unfolded) -> Say:
         cites = (self.sequence, *sorted(unfolded.cites))
+        if len(cites) > MAX_CITES:
+            return Stop(cites[-1], f"it waits for {len(cites) - 1} ends; at most {MAX_CITES - 1} are allowed")
         ends = [end for given in unfolded.inputs for end in given.ends]
         if node.when is not None:
             holds = when.holds(node.when, {given.name: given.value() for given in unfolded.inputs})
             if isinstance(holds, str):
-                return Stop(cites[-1], f"its condition cannot be evaluated: {holds}")
+                return Stop(cites[-1], f"its condition cannot be evaluated: {holds}"[:MAX_REASON_CHARS])
             if not holds:
                 return Skip(cites)
         elif ends and not node.last and all(end.state == "skipped" for end in ends):
@@ -279,7 +283,7 @@ class Dag:
         if node.map is not None:
             parts = self.parts(node)
             if not isinstance(parts, int):
-                return Stop(cites[-1], f"map: {parts}")
+                return Stop(cites[-1], f"map: {parts}"[:MAX_REASON_CHARS])
             if part is None:
                 return Map(parts)
             if part >= parts:
@@ -348,41 +352,3 @@ def _last_of(end: End, everything: bool) -> list[str]:
 
 def _ns(seconds: float | None) -> int:
     return int((seconds or 0.0) * SECOND)
-
-
-def placed(adds: Sequence[Node], adder: str) -> tuple[Node, ...]:
-    """Nodes that a process added, with the names that they have in its workflow: `adder/name`.
-
-    Each depends on the process that added it, and on those added with it whose names it says.
-
-    Raises:
-        Invalid: they make no DAG with it.
-    """
-    own, _ = split(adder)
-    short = own.rpartition("/")[2]
-    spec = WorkflowSpec(
-        tuple(replace(node, parents=tuple(p for p in node.parents if p != short)) for node in adds)
-    )
-    spec.checked(f"nodes added by {adder}")
-    if any("/" in node.name or node.last for node in adds):
-        raise Invalid(f"nodes added by {adder}: their names have no /, and none runs last (finally)")
-    names = {node.name for node in adds}
-
-    def outer(name: str) -> str:
-        return f"{adder}/{name}" if name in names else adder
-
-    return tuple(
-        replace(
-            node,
-            name=f"{adder}/{node.name}",
-            parents=tuple(dict.fromkeys((adder, *map(outer, node.parents)))),
-            dependencies=tuple(map(outer, node.dependencies)),
-            references=tuple(
-                replace(r, name=outer(r.name)) if r.kind == "output" else r for r in node.references
-            ),
-            map=replace(node.map, name=outer(node.map.name))
-            if node.map and node.map.kind == "output"
-            else node.map,
-        )
-        for node in adds
-    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PlainValidator
@@ -30,6 +31,9 @@ from colonies.errors import Invalid
 
 MAX_NODES: Final = 10_000  # of a workflow as it is submitted
 MAX_NESTED: Final = 4  # workflows in workflows
+MAX_EDGES: Final = 200_000  # dependencies of all nodes together: each is looked at, and cited
+MAX_LAST: Final = 10  # nodes that run last: each waits for all others
+MAX_UNFOLDED: Final = 1_000_000  # dependencies on inner workflows, and values of their parameters
 
 EXAMPLE: Final = (
     '[{"name": "split", "func": "split", "conditions": {"runtimetype": "python"}}, {"name": "count", "func": '
@@ -121,12 +125,12 @@ class WorkflowSpec:
 
     def checked(self, where: str = "workflow") -> WorkflowSpec:
         """Itself, if its nodes make a DAG. Raises Invalid."""
-        problems = list(_problems(self))
+        # No more are looked for than are said: there may be one for each of a million dependencies.
+        problems = list(islice(_problems(self), MAX_PROBLEMS + 1))
+        if len(problems) > MAX_PROBLEMS:
+            problems[MAX_PROBLEMS - 1 :] = ["and more problems"]
         if problems:
-            said = problems[:MAX_PROBLEMS]
-            if len(problems) > len(said):
-                said[-1] = f"and {len(problems) - len(said) + 1} more problems"
-            raise Invalid("\n".join(f"{where}: {problem}" for problem in said))
+            raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
         return self
 
     def wire(self) -> dict[str, Any]:
@@ -164,6 +168,12 @@ def _problems(spec: WorkflowSpec) -> Iterator[str]:
         yield f"nodes: there are none; allowed: 1 to {MAX_NODES}, such as {EXAMPLE}"
     if len(spec.nodes) > MAX_NODES:
         yield f"nodes: {len(spec.nodes)} nodes; at most {MAX_NODES} are allowed"
+    edges = sum(len(node.parents) for node in spec.nodes)
+    last = sum(node.last for node in spec.nodes)
+    if edges > MAX_EDGES:
+        yield f"nodes: {edges} dependencies of all nodes together; at most {MAX_EDGES} are allowed"
+    if last > MAX_LAST:
+        yield f"nodes: {last} nodes run last (finally); at most {MAX_LAST} are allowed"
     seen: dict[str, int] = {}
     for number, node in enumerate(spec.nodes):
         if node.name in seen:
@@ -192,12 +202,12 @@ def _of_one(spec: WorkflowSpec, node: Node, names: dict[str, int]) -> Iterator[s
     used = [*node.references, *([node.map] if node.map else [])]
     for reference in used:
         if reference.kind == "parameter" and reference.name not in spec.parameters:
-            there = ", ".join(sorted(spec.parameters)) or "none"
-            yield f"node {node.name}: {reference}: there is no such parameter; declared: {there}"
+            there = shown(sorted(spec.parameters)) if spec.parameters else "none"
+            yield f"node {node.name}: {shown(str(reference))}: there is no such parameter; declared: {there}"
 
 
 def _near(name: str, names: dict[str, int]) -> str:
-    near = get_close_matches(name[:64], list(names)[:1_000], n=1)
+    near = get_close_matches(name[:64], list(islice(names, 1_000)), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -223,21 +233,40 @@ def _flat(nodes: object, where: str, level: int = 0) -> list[object]:
         raise Invalid(f"{where}: workflows nested deeper than {MAX_NESTED}; at most as deep is allowed")
     groups: dict[str, list[str]] = {}
     flat: list[object] = []
+    room = _Room(where)
     for number, node in enumerate(nodes):
         if isinstance(node, dict) and "nodes" in node:
-            flat += _inner(node, f"{where}: nodes[{number}]", level, groups)
+            flat += _inner(node, f"{where}: nodes[{number}]", level, groups, room)
         else:
             flat.append(node)
-    return [_regrouped(node, groups) for node in flat]
+    return [_regrouped(node, groups, room) for node in flat]
 
 
-def _inner(node: dict[str, Any], where: str, level: int, groups: dict[str, list[str]]) -> list[object]:
+class _Room:
+    """How much inner workflows may still unfold to: a few bytes of a file could fill the memory."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._left = MAX_UNFOLDED
+
+    def take(self, number: int) -> None:
+        self._left -= number
+        if self._left < 0:
+            raise Invalid(
+                f"{self._where}: inner workflows unfold to more than {MAX_UNFOLDED} dependencies and "
+                "values; at most as many are allowed"
+            )
+
+
+def _inner(
+    node: dict[str, Any], where: str, level: int, groups: dict[str, list[str]], room: _Room
+) -> list[object]:
     """The nodes of one inner workflow; `groups` learns which of them others wait for."""
     name = checked_name(node.get("name"), f"{where}: name")
-    unknown = sorted(set(node) - {"name", "nodes", "dependencies", "parameters"})
+    unknown = [key for key in node if key not in ("name", "nodes", "dependencies", "parameters")]
     if unknown:
         raise Invalid(
-            f"{where} ({name}): {', '.join(unknown)}: a workflow in a workflow has name, nodes, dependencies "
+            f"{where} ({name}): {shown(unknown)}: a workflow in a workflow has name, nodes, dependencies "
             "and parameters"
         )
     inside = WorkflowSpec.read(
@@ -251,15 +280,23 @@ def _inner(node: dict[str, Any], where: str, level: int, groups: dict[str, list[
         raise Invalid(f"{where} ({name}): finally: only in the outermost workflow")
     own = {inner.name for inner in inside.nodes}
     before = node.get("dependencies") or []
+    if not isinstance(before, list):
+        raise Invalid(f"{where} ({name}): dependencies: {shown(before)} is no list; allowed: a list of names")
+    room.take(len(before) * sum(not inner.parents for inner in inside.nodes))
     groups[name] = [f"{name}/{sink}" for sink in inside.sinks]
     return [
-        _renamed(inner.wire(), name, own, inside.parameters, before if not inner.parents else [])
+        _renamed(inner.wire(), name, own, inside.parameters, before if not inner.parents else [], room)
         for inner in inside.nodes
     ]
 
 
 def _renamed(
-    wire: dict[str, Any], group: str, own: set[str], parameters: dict[str, Any], before: Sequence[str]
+    wire: dict[str, Any],
+    group: str,
+    own: set[str],
+    parameters: dict[str, Any],
+    before: Sequence[str],
+    room: _Room,
 ) -> dict[str, Any]:
     def outer(name: str) -> str:
         return f"{group}/{name}" if name in own else name
@@ -275,7 +312,9 @@ def _renamed(
                 return {"$output": outer(name) + dot + path}
             case [("$parameter", str(text))] if text.partition(".")[0] in parameters:
                 name, _, path = text.partition(".")
-                return _literal(parameters[name], path)
+                found = _literal(parameters[name], path)
+                room.take(_size(found))
+                return found
         return {key: value(inner) for key, inner in item.items()}
 
     found = {**wire, "name": f"{group}/{wire['name']}"}
@@ -293,23 +332,39 @@ def _literal(value: Any, path: str) -> Any:
     return value
 
 
-def _regrouped(node: object, groups: dict[str, list[str]]) -> object:
+def _size(value: Any) -> int:
+    """How many values there are in this one."""
+    number, left = 0, [value]
+    while left:
+        item = left.pop()
+        number += 1
+        left += item if isinstance(item, list) else item.values() if isinstance(item, dict) else ()
+    return number
+
+
+def _regrouped(node: object, groups: dict[str, list[str]], room: _Room) -> object:
     """A node that depends on an inner workflow depends on its last nodes."""
     if not isinstance(node, dict):
         return node
     found = dict(node)
     conditions = found.get("conditions")
     if isinstance(conditions, dict) and isinstance(conditions.get("dependencies"), list):
-        found["conditions"] = {**conditions, "dependencies": _each(conditions["dependencies"], groups)}
+        found["conditions"] = {**conditions, "dependencies": _each(conditions["dependencies"], groups, room)}
     if isinstance(found.get("dependencies"), list):
-        found["dependencies"] = _each(found["dependencies"], groups)
+        found["dependencies"] = _each(found["dependencies"], groups, room)
     return found
 
 
-def _each(names: list[Any], groups: dict[str, list[str]]) -> list[Any]:
-    return [
-        inner for name in names for inner in (groups.get(name, [name]) if isinstance(name, str) else [name])
-    ]
+def _each(names: list[Any], groups: dict[str, list[str]], room: _Room) -> list[Any]:
+    found: list[Any] = []
+    for name in names:
+        group = groups.get(name) if isinstance(name, str) else None
+        if group is None:
+            found.append(name)
+        else:
+            room.take(len(group))
+            found += group
+    return found
 
 
 def _read(value: object) -> WorkflowSpec:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from colonies.core import nodes
+from colonies.core.adding import placed
 from colonies.core.colony import Colony
 from colonies.core.events import (
     MAX_COUNT,
@@ -37,6 +38,7 @@ from colonies.core.events import (
     denied,
     quarantined,
 )
+from colonies.core.node import Node
 from colonies.core.shapes import SECOND
 from colonies.core.spec import Spec, queue_of
 from colonies.core.states import (
@@ -51,7 +53,7 @@ from colonies.core.states import (
     keyed_id,
 )
 from colonies.core.workflow import MAX_SIGNALS, NOTHING, Known
-from colonies.errors import Conflict, Refused
+from colonies.errors import Conflict, Invalid, Refused
 
 
 def judge(process: Process | None, record: Record, colony: Colony, known: Known = NOTHING) -> Verdict:
@@ -191,6 +193,19 @@ def _of_the_holder(
         return quarantined(f"attempt {latest.n} of {latest.worker} holds the process")
     if isinstance(event, Completed) and event.stored is not None and event.output is not None:
         return quarantined("its output is in the event or stored, not both")
+    if isinstance(event, Completed) and event.adds:
+        return _adding(process, event.adds)
+    return VALID
+
+
+def _adding(process: Process, adds: list[Node]) -> Verdict:
+    # Whoever reads on asks for them by these names, so they must be such that everybody can.
+    if process.workflow is None or process.node is None:
+        return quarantined("it adds nodes, and belongs to no workflow")
+    try:
+        placed(adds, process.node)
+    except Invalid as error:
+        return quarantined(f"the nodes that it adds make no workflow with it: {str(error).splitlines()[0]}")
     return VALID
 
 

@@ -82,8 +82,8 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Successful:
-    """Final: the output is here or, when it is large, in `stored`. What it added to its workflow: see
-    `Completed`."""
+    """Final: the output is here or, when it is large, in `stored`. What it added to its workflow, by the
+    names that it has there: see `Completed`."""
 
     output: Any = None
     stored: Ref | None = None
