@@ -322,19 +322,8 @@ class Session:
             held = at.held
             time = now if held is None else max(now, held.time)
             prev = held.head if held is not None else None
-            wish = Record(
-                MAX_COUNT,
-                time,
-                "workflow",
-                id,
-                None,
-                self.name,
-                self.role_at(now),
-                event_id,
-                prev,
-                b"",
-                event,
-            )
+            role = self.role_at(now)
+            wish = Record(MAX_COUNT, time, "workflow", id, None, self.name, role, event_id, prev, b"", event)
             workflows_.decided(held, wish, self.colony, known or self.knowledge)
             subject, sealed = self.seal(event, id, prev=prev, id=event_id, now=now)
             try:

@@ -98,9 +98,11 @@ def never_born(record: Record, event: Cancelled, known: Known) -> Verdict:
 
 def may_stop(process: Process, record: Record, event: Cancelled, known: Known) -> Verdict:
     """May the service cancel a node that has begun?"""
-    workflow = known.workflow(process.workflow) if process.workflow is not None else None
-    if workflow is None or process.node is None:
+    if process.workflow is None or process.node is None:
         return denied("the service cancels nothing but nodes of workflows")
+    workflow = known.workflow(process.workflow)
+    if workflow is None:
+        return quarantined("its workflow has no valid submission before it")
     return _stopped(dag_of(workflow, known, before=record.sequence), process.node, event)
 
 
@@ -148,7 +150,7 @@ def _instead(say: Say | None) -> Verdict:
         case Skip():
             return quarantined("the node is to be skipped")
         case _:
-            return quarantined("that is not what the node is to do")
+            return quarantined("the node is not to be dealt with in this way")
 
 
 def _by_worker(record: Record, dag: Dag, node: Node) -> Verdict:
