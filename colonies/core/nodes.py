@@ -126,12 +126,12 @@ def _place(record: Record, id: str, label: str, known: Known) -> tuple[Workflow,
     """Where in which workflow a node's first event stands."""
     if record.prev is not None:
         return quarantined("a node's first event has no event before it")
+    # The id derives from workflow and label, so nobody takes the place of another's node.
+    if record.entity != node_id(id, label):
+        return quarantined("the id does not derive from the workflow and the node")
     workflow = known.workflow(id)
     if workflow is None or workflow.sequence >= record.sequence:
         return quarantined("its workflow has no valid submission before it")
-    # The id derives from workflow and label, so nobody takes the place of another's node.
-    if record.entity != node_id(workflow.id, label):
-        return quarantined("the id does not derive from the workflow and the node")
     if label in (workflow.reuses or {}):
         return quarantined("the node has its result from another workflow")
     dag = dag_of(workflow, known, before=record.sequence)
