@@ -242,7 +242,7 @@ def _submitted(
     try:
         spec = _whole(held, event)
     except Invalid as error:
-        return quarantined(str(error).splitlines()[0])
+        return quarantined(f"it is no workflow: {str(error).splitlines()[0]}")
     for node in spec.nodes:
         named = node.spec.colony if node.spec is not None else None
         if named is not None and named not in (colony.name, colony.key):

@@ -295,7 +295,7 @@ async def test_nobody_puts_nodes_into_anothers_workflow(field: Field) -> None:
     subject = f"ledger.workflow.{id}.submitted.{ann.name}"
     data = {"spec": {"nodes": []}, "parts": ["0" * 64]}
     event = ann.event("workflow.submitted", subject, prev=head, data=data)
-    blamed[await ann.store(subject, event)] = "its part 0000"
+    blamed[await ann.store(subject, event)] = "it is no workflow: its part 0000"
     # Nor is the place of a workflow taken whose id can be foretold.
     keyed = workflow_key("ann", key := f"k{ulid()}")
     await part(user, keyed, "the id of a plain workflow is a ULID", None)
