@@ -13,8 +13,9 @@ from typing import Any
 from colonies import subjects
 from colonies.core.colony import Colony
 from colonies.core.events import Cancelled, Received
+from colonies.core.generators import Chain
 from colonies.core.process import Process
-from colonies.history import History, Judged, examine, judge_process
+from colonies.history import History, Judged, examine, judge_generator, judge_process
 from colonies.ledger import Stored
 from colonies.session import Session
 from colonies_cli import events, output
@@ -102,6 +103,8 @@ class Tail:
         subject = subjects.parse(stored.subject)
         if subject is not None and subject.kind == "workflow":
             return await self._judge_of_workflow(subject.entity, stored), None
+        if subject is not None and subject.kind == "generator":
+            await self._read_generator(subject.entity, stored.sequence)
         if subject is None or subject.kind != "process":
             return self._history.add(stored), None
         return await self._judge_of_process(subject.entity, stored)
@@ -110,6 +113,17 @@ class Tail:
         story = await self._session.knowledge.workflow_now(id)
         found = [seen for seen in story.judged if seen.stored.sequence == stored.sequence]
         return found[0] if found else examine(self._history.colony, stored)
+
+    async def _read_generator(self, name: str, sequence: int) -> None:
+        """Fold what was said of a generator before this sequence, when the first of its events comes by."""
+        if name in self._history.generators:
+            return
+        chain = self._history.generators[name] = Chain(name, keeps=False)
+        async for batch in self._session.ledger.scan(0, subjects.guard_of("generator", name)):
+            for stored in batch:
+                if stored.sequence >= sequence:
+                    return
+                judge_generator(self._history.colony, chain, examine(self._history.colony, stored))
 
     async def _judge_of_process(self, id: str, stored: Stored) -> tuple[Judged, int | None]:
         known = self._processes.get(id)

@@ -56,7 +56,7 @@ class Group:
 
     It begins in the packed event `since`, whose first argument has the number `start` and whose `prev` is
     `head`; the last of it so far is in the packed event `last`, whose digest is `tail`. `packs` are these
-    events, unless a reader keeps none.
+    events, unless a reader keeps none. `taken`: its run was submitted, as far as the reader follows runs.
     """
 
     run: int
@@ -69,6 +69,7 @@ class Group:
     last: int = 0
     tail: bytes = b""
     packs: list[Pack] = field(default_factory=list)
+    taken: bool = False
 
 
 @dataclass(slots=True)
@@ -96,8 +97,9 @@ class Generator:
 
     def due(self, at: int) -> list[Group]:
         """The groups that are to run at this ledger time (ns), in order."""
-        over = self.open is not None and self.open.ends is not None and self.open.ends <= at
-        return [*self.closed.values(), *([self.open] if over and self.open is not None else [])]
+        group = self.open
+        over = group is not None and not group.taken and group.ends is not None and group.ends <= at
+        return [*self.closed.values(), *([group] if over and group is not None else [])]
 
     def group(self, run: int) -> Group | None:
         if self.open is not None and self.open.run == run:
@@ -127,12 +129,16 @@ class Chain:
         return self.former.get(added)
 
     def taken(self, source: Source) -> None:
-        """A run was submitted: its arguments are needed no more, and nothing joins them."""
+        """A run was submitted: its arguments are needed no more.
+
+        Its group stays what the chain says: were the broker's clock set back, something might still join it,
+        and readers who do not follow runs would count differently.
+        """
         found = self.find(source.added)
         if found is None or source.run is None:
             return
         if found.open is not None and found.open.run == source.run:
-            _close(found)
+            found.open.taken, found.open.packs = True, []
         found.closed.pop(source.run, None)
 
     def all(self) -> Iterable[Generator]:
@@ -244,7 +250,7 @@ def _take(chain: Chain, generator: Generator, pack: Pack, before: bytes | None) 
         taken = min(left, generator.trigger - group.count)
         group.count += taken
         group.last, group.tail = pack.sequence, chain.head or b""
-        if chain.keeps:
+        if chain.keeps and not group.taken:
             group.packs.append(pack)
         generator.total += taken
         left -= taken
@@ -254,7 +260,8 @@ def _take(chain: Chain, generator: Generator, pack: Pack, before: bytes | None) 
 
 def _close(generator: Generator) -> None:
     assert generator.open is not None
-    generator.closed[generator.open.run] = generator.open
+    if not generator.open.taken:
+        generator.closed[generator.open.run] = generator.open
     generator.open = None
     generator.runs += 1
 
@@ -262,7 +269,7 @@ def _close(generator: Generator) -> None:
 def _end(chain: Chain, generator: Generator, sequence: int) -> None:
     """The generator is no more; what was closed before still runs."""
     group = generator.open
-    if group is not None and group.ends is not None and chain.time >= group.ends:
+    if group is not None and (group.taken or (group.ends is not None and chain.time >= group.ends)):
         _close(generator)
     elif group is not None:
         generator.open, generator.left = None, group
@@ -338,7 +345,7 @@ def sourced(
     if record.entity != run_id(generator.name, generator.added, run):
         return quarantined("the id does not derive from the generator and the run")
     group = generator.group(run)
-    if group is None:
+    if group is None or group.taken:
         return _never(generator, source, run, record)
     if (source.first, source.count) != (group.first, group.count) or record.sequence <= group.last:
         return quarantined(f"it does not have the arguments of run {run}, all and no others")
@@ -359,6 +366,6 @@ def _never(generator: Generator, source: Source, run: int, record: Record) -> Ve
         if left.ends is not None and record.time >= left.ends:
             return void("the generator was removed before it")
         return quarantined(f"the generator was removed before run {run} was complete")
-    if run < generator.runs:
+    if run < generator.runs or generator.group(run) is not None:
         return quarantined(f"run {run} was submitted already")
     return quarantined(f"run {run} has no arguments yet")

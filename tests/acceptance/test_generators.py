@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import sys
@@ -19,6 +20,7 @@ from colonies.verify import verify_ledger
 from tests.harness import RunningColony, running_colony, until
 
 PACKER = Path(__file__).parents[1] / "packing_program.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "generator.py"
 COLONIES = Path(sys.executable).with_name("colonies")
 CLIENTS = 4
 TRIGGER = 20
@@ -158,3 +160,31 @@ async def test_two_orchestrators_end_to_end(tmp_path: Path) -> None:
         assert [n for run in runs for n in run.packed] == list(range(300))
         assert isinstance(client.ledger, JetStreamLedger)
         assert (await verify_ledger(client.ledger)).findings == []
+
+
+@pytest.mark.timeout(120)
+async def test_the_example_does_what_it_says(tmp_path: Path) -> None:
+    async with running_colony(tmp_path) as colony:
+        environment = {**os.environ, "COLONIES_URL": colony.url}
+        with (tmp_path / "worker.log").open("wb") as log:
+            worker = await asyncio.create_subprocess_exec(
+                *(str(COLONIES), "worker", "start", "generator:worker", "--name", "framer"),
+                env=environment | {"COLONIES_CREDS": str(await colony.credential("framer", "worker"))},
+                cwd=EXAMPLE.parent,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            example = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(EXAMPLE)),
+                env=environment | {"COLONIES_CREDS": str(await colony.credential("ann", "user"))},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            said = (await example.communicate())[0].decode()
+        finally:
+            worker.terminate()
+            await worker.wait()
+        assert said == (
+            "album 0: sea-small.png + sun-small.png + sand-small.png\n"
+            "album 1: rain-small.png + home-small.png\n"
+        ), (tmp_path / "worker.log").read_text()

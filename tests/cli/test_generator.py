@@ -87,7 +87,7 @@ def test_arguments_come_in_by_lines(cli: Cli, name: str) -> None:
         (("add", "--name", "g", "--spec", "none.json", "--trigger", "2"), "", "there is no such file"),
         (("add", "--name", "g", "--spec", "-", "--trigger", "0"), json.dumps(SPEC), "trigger: 0"),
         (("add", "--name", "g", "--spec", "-", "--trigger", "1"), json.dumps(SPEC), "at most 1 argument"),
-        (("add", "--name", "g", "--spec", "-", "--trigger", "x"), "", "'x' is not a valid integer"),
+        (("add", "--name", "g", "--spec", "-", "--trigger", "x"), "", "'--trigger'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(cli: Cli, arguments: tuple[str, ...], stdin: str, said: str) -> None:
@@ -103,6 +103,16 @@ def test_an_argument_that_is_too_large_is_refused_with_both_numbers(cli: Cli, na
     done = cli("generator", "pack", name, "-", stdin=json.dumps("x" * 200_000))
     assert done.code == 2
     assert "argument 0: 200005 bytes; at most 131072 are allowed" in done.err
+
+
+def test_the_tail_of_the_ledger_shows_what_is_said_of_generators(cli: Cli, name: str) -> None:
+    add(cli, name, 100)
+    start = last_sequence(cli)
+    cli.ok("generator", "pack", name, "1", "2")
+    cli.ok("generator", "rm", name)
+    lines = cli.ok("ledger", "tail", "--from", str(start + 1), "-o", "json").lines
+    found = [(line["event"], line["verdict"]) for line in lines if line["entity"] == f"generator {name}"]
+    assert found == [("generator.packed", "valid"), ("generator.removed", "valid")]
 
 
 def test_others_do_not_remove_a_generator(cli: Cli, name: str) -> None:
