@@ -77,12 +77,16 @@ class Conductor:
         self.on_ended: Ended = lambda workflow, state: None  # of what comes from a cron or a generator
         self._open: dict[str, Open] = {}
         self._ended: deque[str] = deque()
-        self._busy: set[str] = set()  # workflows that have something ready
-        self._awaiting: dict[str, set[str]] = {}  # by workflow: who waits for a signal
+        self._busy: dict[str, None] = {}  # workflows that have something ready
+        self._awaiting: dict[str, dict[str, None]] = {}  # by workflow: who waits for a signal
         self._looks: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def conducts(self, process: Process) -> bool:
+        """Is it a node of an open workflow? Then nothing but the ledger, in order, says what it is."""
+        return process.workflow in self._open
 
     # --- what happened -------------------------------------------------------------------------------
 
@@ -101,7 +105,7 @@ class Conductor:
             self._stop(before, workflow.cancelled_at, "its workflow was cancelled", None)
         for label in self._awaiting.get(id, ()):
             before.ready.append(label)
-            self._busy.add(id)
+            self._busy[id] = None
 
     def on_process(self, process: Process) -> bool:
         """An event of this node was folded. Is its process needed still, once it is final?"""
@@ -110,11 +114,11 @@ class Conductor:
             return False
         if not process.final:
             if isinstance(process.phase, Awaiting):
-                self._awaiting.setdefault(opened.workflow.id, set()).add(process.node)
+                self._awaiting.setdefault(opened.workflow.id, {})[process.node] = None
                 opened.ready.append(process.node)
-                self._busy.add(opened.workflow.id)
+                self._busy[opened.workflow.id] = None
             return True
-        self._awaiting.get(opened.workflow.id, set()).discard(process.node)
+        self._awaiting.get(opened.workflow.id, {}).pop(process.node, None)
         self._on_end(opened, process)
         return opened.workflow.id in self._open
 
@@ -125,11 +129,13 @@ class Conductor:
             self._add(opened, node)
         if workflow.cancelled_at is not None:
             self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
-        for label, process in (workflow.reuses or {}).items():
-            found = self._history.process(process)
-            if found is not None:
+        for label in workflow.reuses or {}:
+            end = opened.dag.ends(label)
+            if end is not None:
+                if end.adds:
+                    self._add_more(opened, label, end.adds, end.between)
                 self._ended_label(opened, label)
-        self._busy.add(workflow.id)
+        self._busy[workflow.id] = None
 
     def _add(self, opened: Open, node: Node) -> None:
         """One more node; its parents are known by name."""
@@ -161,11 +167,12 @@ class Conductor:
         """A process ended, or a part of one that maps: perhaps its node has."""
         name, part = split(label)
         if part is not None:
+            self._over(opened, label)  # for what it added itself
             left = opened.parts.get(name)
             if left is None:  # the parts are counted when the node is looked at
                 return
             opened.parts[name] = left - 1
-            self._busy.add(opened.workflow.id)
+            self._busy[opened.workflow.id] = None
             if left > 1:
                 return
         self._ended_name(opened, name)
@@ -173,13 +180,17 @@ class Conductor:
     def _ended_name(self, opened: Open, name: str) -> None:
         if name in opened.ended:
             return
-        opened.ended.add(name)
         opened.left -= 1
-        for child in opened.children.pop(name, ()):
+        self._over(opened, name)
+
+    def _over(self, opened: Open, ended: str) -> None:
+        """Nobody need wait for this node or part any more."""
+        opened.ended.add(ended)
+        for child in opened.children.pop(ended, ()):
             opened.waits[child] -= 1
             if opened.waits[child] == 0:
                 opened.ready.append(child)
-        self._busy.add(opened.workflow.id)
+        self._busy[opened.workflow.id] = None
 
     def _add_more(self, opened: Open, adder: str, adds: Iterable[Node], between: bool) -> None:
         added = list(adds)
@@ -202,7 +213,7 @@ class Conductor:
     def _stop(self, opened: Open, sequence: int, reason: str, cause: str | None) -> None:
         opened.stopped = (sequence, reason, cause)
         opened.ready.extend(opened.names())
-        self._busy.add(opened.workflow.id)
+        self._busy[opened.workflow.id] = None
 
     # --- what is to be said --------------------------------------------------------------------------
 
@@ -213,7 +224,8 @@ class Conductor:
     async def act(self, now: int) -> None:
         """Say what is to be said at this ledger time (ns)."""
         while self._busy:
-            id = self._busy.pop()
+            id = next(iter(self._busy))
+            del self._busy[id]
             opened = self._open.get(id)
             if opened is None:
                 continue
@@ -221,7 +233,7 @@ class Conductor:
             while opened.ready and len(said) < AT_ONCE:
                 said += self._look(opened, opened.ready.popleft(), now)
             if opened.ready:
-                self._busy.add(id)
+                self._busy[id] = None
             await asyncio.gather(*said)
             if opened.left == 0 and not opened.ready:
                 self._close(opened)
@@ -259,7 +271,8 @@ class Conductor:
             case None:
                 return []
             case Map(parts):
-                return self._mapping(opened, name, parts, now)
+                self._mapping(opened, name, parts)
+                return []
             case Run(until=until) | Await(until=until) if until > now:
                 self._again(opened, label, (until - now) / SECOND + 0.002)
                 return []
@@ -267,17 +280,17 @@ class Conductor:
                 return []
         return [self._saying(opened, node, label, say)]
 
-    def _mapping(self, opened: Open, name: str, parts: int, now: int) -> list[Coroutine[Any, Any, None]]:
+    def _mapping(self, opened: Open, name: str, parts: int) -> None:
+        """Count the parts of a node, once, and look at those of which nothing was said yet."""
         if name in opened.parts:
-            return []
+            return
         labels = [label_of(name, number) for number in range(parts)]
         known = [self._known(opened, label) for label in labels]
         opened.parts[name] = parts - sum(found is not None and found.final for found in known)
         if opened.parts[name] == 0:
             self._ended_name(opened, name)
-            return []
+            return
         opened.ready.extend(label for label, found in zip(labels, known, strict=True) if found is None)
-        return []
 
     def _known(self, opened: Open, label: str) -> Process | None:
         return self._history.process(opened.workflow.process_of(label))
@@ -303,7 +316,7 @@ class Conductor:
     def _again(self, opened: Open, label: str, delay_s: float) -> None:
         def due() -> None:
             opened.ready.append(label)
-            self._busy.add(opened.workflow.id)
+            self._busy[opened.workflow.id] = None
 
         self._later(delay_s, due)
 
@@ -311,9 +324,10 @@ class Conductor:
         assert opened.stopped is not None
         sequence, reason, cause = opened.stopped
         labels = [label]
-        if node.map is not None and split(label)[1] is None and opened.parts.get(node.name):
-            parts = opened.dag.parts(node)
-            labels = [label_of(node.name, n) for n in range(parts)] if isinstance(parts, int) else labels
+        parts = opened.dag.mapped(node) if split(label)[1] is None else None
+        if parts is not None:
+            self._mapping(opened, node.name, parts)
+            labels = [label_of(node.name, n) for n in range(parts)]
         said: list[Coroutine[Any, Any, None]] = []
         for one in labels:
             process = self._known(opened, one)

@@ -96,28 +96,29 @@ class Knowledge:
         """
         if not messages or ULID.match(subjects.process_of(messages[0].subject)):
             return
-        places = dict.fromkeys(self._places(messages))
-        for id, label, sequence in places:
-            workflow = await self._workflow_at(id, sequence if fresh else 0)
+        labels, causes = self._places(messages)
+        for id, label in labels:
+            workflow = await self._workflow_at(id, messages[-1].sequence if fresh else 0)
             if workflow is not None:
-                await self._learn_parents(workflow, [label])
+                await self._learn_parents(workflow, label, causes)
 
-    def _places(self, messages: Sequence[Stored]) -> Iterable[tuple[str, str, int]]:
-        """Which nodes of which workflows these messages say that they are."""
-        last = messages[-1].sequence
+    def _places(self, messages: Sequence[Stored]) -> tuple[Iterable[tuple[str, str]], list[str]]:
+        """Which nodes of which workflows these messages say that they are, and what, by label, ended them."""
+        labels: dict[tuple[str, str], None] = {}
+        causes: dict[str, None] = {}
         for stored in messages:
             record = examine(self._session.colony, stored).record
-            if record is None:
-                continue
-            match record.event:
+            match record.event if record is not None else None:
                 case Released(workflow=str(id), node=str(label)):
-                    yield id, label, last
+                    labels[id, label] = None
                 case Awaited(workflow=str(id), node=str(label)) | Skipped(workflow=str(id), node=str(label)):
-                    yield id, label, last
-                case Cancelled(workflow=str(id), node=str(label), cause=cause):
-                    yield id, label, last
-                    if cause is not None:
-                        yield id, cause, last
+                    labels[id, label] = None
+                case Cancelled() as cancelled:
+                    if cancelled.workflow is not None and cancelled.node is not None:
+                        labels[cancelled.workflow, cancelled.node] = None
+                    if cancelled.cause is not None:
+                        causes[cancelled.cause] = None
+        return labels, list(causes)
 
     async def story(self, id: str) -> WorkflowStory:
         """A workflow's own events, read from the leader, each judged."""
@@ -176,11 +177,19 @@ class Knowledge:
             return
         if (before := self._stories.pop(id, None)) is not None and before[0].workflow is not None:
             self._nodes -= len(before[0].workflow.spec.nodes)
+            if before[0].workflow.cancelled_at is None and story.workflow.cancelled_at is not None:
+                self._doubt(id, story.workflow.cancelled_at)
         self._stories[id] = story, max(sequence, story.guard)
         self._nodes += len(story.workflow.spec.nodes)
         while self._nodes > MAX_NODES_KEPT and len(self._stories) > 1:
             _, (oldest, _) = self._stories.popitem(last=False)
             self._nodes -= len(oldest.workflow.spec.nodes) if oldest.workflow is not None else 0
+
+    def _doubt(self, workflow: str, cancelled_at: int) -> None:
+        """Forget what was judged before it was known that the workflow was cancelled: it may be void."""
+        for process in list(self._ends.values()):
+            if process.workflow == workflow and process.sequence > cancelled_at:
+                del self._ends[process.id]
 
     async def workflow_now(self, id: str) -> WorkflowStory:
         """As `story`, and kept."""
@@ -191,23 +200,27 @@ class Knowledge:
 
     # --- the nodes before a node ---------------------------------------------------------------------
 
-    async def _learn_parents(self, workflow: Workflow, labels: Sequence[str]) -> None:
-        """Learn how all those ended that these nodes wait for, directly or not."""
+    async def _learn_parents(self, workflow: Workflow, asked: str, causes: Sequence[str]) -> None:
+        """Learn how all those ended that this node waits for, directly or not, and the causes with theirs.
+
+        The node itself is judged by whoever asks.
+        """
         dag = dag_of(workflow, self)
-        raw = await self._read_together(workflow, list(_ancestors(workflow, dag, labels)))
-        tried: set[str] = set(labels)
-        asked = set(labels)  # whoever asks judges these itself
-        stack = list(labels)
+        before = dict.fromkeys((*_ancestors(workflow, dag, [asked, *causes]), *causes))
+        raw = await self._read_together(workflow, list(before))
+        stack = [asked, *causes]
+        begun: set[str] = set()
         while stack:
             label = stack[-1]
-            missing = [name for name in _missing(dag, label) if name not in tried]
-            if missing:
-                tried.update(missing)
+            needed = [*_missing(dag, label), *self._places(raw.get(label, ()))[1]]
+            missing = [name for name in needed if name not in begun]
+            begun.add(label)
+            if missing:  # judged before it, also those that others wait for as well
                 raw.update(await self._read_together(workflow, [name for name in missing if name not in raw]))
                 stack += missing
                 continue
             stack.pop()
-            if label not in asked and label in raw:
+            if label != asked and label in raw:
                 process = fold_process(self._colony, raw.pop(label), self).process
                 if process is not None:
                     self.remember(process)
@@ -247,15 +260,16 @@ class Knowledge:
         dag = dag_of(workflow, self)
         found: dict[str, Process | None] = {}
         while labels := [label for label, _ in dag.labels() if label not in found]:
-            for label in labels:
-                self._take_heard(workflow.process_of(label), heard or {})
+            for label, node in ((label, dag.node(label)) for label in labels):
+                if node is not None and (node.map is None or split(label)[1] is not None):
+                    self._take_heard(workflow.process_of(label), heard or {})
             raw = await self._read_together(workflow, labels)
             for label in labels:
                 process = self.process(workflow.process_of(label))
-                if process is None and label in raw:
-                    process = fold_process(self._colony, raw[label], self).process
-                    if process is not None:
-                        self.remember(process)
+                if process is None and raw.get(label):
+                    node = dag.node(label)
+                    whole = node is not None and node.map is not None and split(label)[1] is None
+                    process = await self._folded(raw[label], doubted=whole)
                 found[label] = process
             await asyncio.sleep(0)
         there = {label for label, _ in dag.labels()}
@@ -280,6 +294,17 @@ class Knowledge:
         if process is not None:
             self.remember(process)
 
+    async def _folded(self, messages: Sequence[Stored], *, doubted: bool) -> Process | None:
+        """The process of a node. What was read before it may not yet be all that decides: `doubted` where
+        it is valid only if something has not happened."""
+        story = fold_process(self._colony, messages, self)
+        if doubted or any(not seen.verdict.valid for seen in story.judged):
+            await self.learn(messages, fresh=False)
+            story = fold_process(self._colony, messages, self)
+        if story.process is not None:
+            self.remember(story.process)
+        return story.process
+
     @property
     def _ledger(self) -> Ledger:
         return self._session.ledger
@@ -295,11 +320,13 @@ def _missing(dag: Dag, label: str) -> list[str]:
     if node is None:
         adder = adder_of(split(label)[0])
         return [adder] if adder is not None else []
-    return dag.unfold(node).missing
+    unfolded = dag.unfold(node)
+    return [*unfolded.mapped, *unfolded.missing]
 
 
 def _ancestors(workflow: Workflow, dag: Dag, labels: Sequence[str]) -> Iterable[str]:
-    """The names of nodes before these, by the workflow's own event. Parts and added nodes come later."""
+    """The names of nodes before these, by the workflow's own event, also where a node that maps may have
+    ended as a whole. Parts and added nodes come later."""
     seen: set[str] = set()
     left = [
         parent for label in labels if (node := dag.node(label)) is not None for parent in dag.parents(node)
@@ -312,6 +339,5 @@ def _ancestors(workflow: Workflow, dag: Dag, labels: Sequence[str]) -> Iterable[
         seen.add(name)
         if dag.ends(name) is not None:  # it was judged, and with it all before it
             continue
-        if node.map is None:
-            yield name
+        yield name
         left += node.parents

@@ -241,6 +241,9 @@ class Orchestrator:
     async def _read_anew(self, process: str) -> Process | None:
         self._unchecked.pop(process, None)
         found = (await self.session.story(process)).process
+        held = self._history.processes.get(process)
+        if held is not None and self._conductor.conducts(held):
+            return found if found is not None and not found.final else None
         if found is None or found.final:
             self._forget(process)
             return None

@@ -21,12 +21,13 @@ from colonies.core.events import (
     quarantined,
     void,
 )
-from colonies.core.node import Node
+from colonies.core.node import Node, split
 from colonies.core.spec import Conditions, Spec, queue_of
 from colonies.core.states import Awaiting, Process
 from colonies.core.workflow import Known, Workflow, dag_of, node_id
 
 _NO_WORKFLOW = "its workflow has no valid submission before it"
+_PARTS = "a node that maps is one process until its parts are known, and from then on these"
 
 
 def spec_of(workflow: Workflow, node: Node) -> Spec:
@@ -78,12 +79,26 @@ def never_born(record: Record, event: Cancelled, known: Known) -> Verdict:
     found = _place(record, event.workflow, event.node, known)
     if isinstance(found, Verdict):
         return found
-    workflow, dag, _ = found
+    workflow, dag, node = found
+    misplaced = _misplaced(dag, node, event.node)
+    if misplaced is not None:
+        return misplaced
     if record.role == "service":
         return _stopped(dag, event.node, event)
     if record.role == "owner" or (record.role == "user" and record.author == workflow.submitter):
         return VALID
     return denied(f"only {workflow.submitter} or an owner may cancel the process")
+
+
+def _misplaced(dag: Dag, node: Node, label: str) -> Verdict | None:
+    """A node that maps ends as a whole before it has parts, and then each of them by itself."""
+    part = split(label)[1]
+    parts = dag.mapped(node)
+    if part is None and parts is not None:  # the last of its parents ended meanwhile
+        return void("it has parts, and each of them ends by itself")
+    if part is not None and (parts is None or part >= parts):
+        return quarantined(f"there is no part {part} of {node.name} at this point")
+    return None
 
 
 def may_stop(process: Process, record: Record, event: Cancelled, known: Known) -> Verdict:
@@ -155,9 +170,11 @@ def _stopped(dag: Dag, label: str, event: Cancelled) -> Verdict:
     node = dag.node(label)
     if node is None or event.cites is None:
         return quarantined("it cites nothing that stops the node")
+    if not dag.stands(label):
+        return quarantined(_PARTS)
     if not node.last and event.cites == dag.cancelled_at:
         return VALID
-    say = dag.decide(label)
+    say = dag.by_parents(label)  # its parents stop it whatever was said of the workflow meanwhile
     if isinstance(say, Stop) and say.cites == event.cites:
         return VALID
     if not node.last and dag.spec.on_failure == "stop" and event.cause is not None:

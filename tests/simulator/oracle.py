@@ -7,6 +7,7 @@ believe. Whatever breaks a rule goes to `broken`, once for each rule.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +15,14 @@ import msgpack
 
 from colonies.ledger import Stored
 from tests.simulator.broker import SECOND
-from tests.simulator.plan import Item
+from tests.simulator.flows import VOID, Tale, spec_of
+from tests.simulator.item import Item
 
 POISON = 5  # attempts in a row that lost their worker
 REOFFER_S = 10
 RENEW_LEASES, RENEW_S, SILENT_LEASES = 10, 300.0, 2
-FINAL = ("successful", "failed", "cancelled")
+FINAL = ("successful", "failed", "cancelled", "skipped")
+BEGINNINGS = ("released", "awaited", "skipped")
 
 
 @dataclass(slots=True)
@@ -54,6 +57,8 @@ class Life:
     lost: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     output: Any = None
+    tale: Tale | None = None  # of a node: its workflow
+    node: str = ""  # its label there
 
     @property
     def final(self) -> bool:
@@ -71,7 +76,7 @@ class Life:
 
 @dataclass(slots=True)
 class Told:
-    """One stored event of a process, taken apart."""
+    """One stored event of a process or workflow, taken apart."""
 
     sequence: int
     time: int
@@ -85,10 +90,19 @@ class Told:
 
 
 class Ledger:
-    """The fold. `broken(rule, about)` is called for what an honest member must never store."""
+    """The fold. `broken(rule, about)` is called for what an honest member must never store.
+
+    `void` are the sequences of what lost a race with a workflow's cancel, and of what stands on it; the
+    attempts among it are in `void_attempts`: their ids.
+    """
 
     def __init__(self, colony: str, roles: dict[str, str], broken: Any) -> None:
         self.lives: dict[str, Life] = {}
+        self.tales: dict[str, Tale] = {}
+        self.void: set[int] = set()
+        self.void_attempts: dict[str, str] = {}  # with the process of each
+        self.on_stopped: Callable[[Tale], None] = lambda tale: None
+        self._voids: set[bytes] = set()
         self._context = f"colonies/1:{colony}:".encode()
         self._roles = roles
         self._broken = broken
@@ -96,15 +110,18 @@ class Ledger:
     def read(self, stored: Stored) -> tuple[Life, Told] | None:
         """Fold one event. None: it is not of a process, or not to be believed."""
         tokens = stored.subject.split(".")
-        if tokens[1] != "process":
-            return None
+        if tokens[1] == "workflow":
+            self._of_workflow(tokens[2], self._told(stored, tokens))
+        return self._of_process(tokens[2], self._told(stored, tokens)) if tokens[1] == "process" else None
+
+    def _told(self, stored: Stored, tokens: list[str]) -> Told:
         payload, _ = msgpack.unpackb(stored.data)
         body = msgpack.unpackb(payload)
         digest = hashlib.sha256(self._context + stored.subject.encode() + b"\n" + payload).digest()
-        told = Told(
+        return Told(
             stored.sequence,
             stored.time,
-            body["type"].removeprefix("process."),
+            body["type"].partition(".")[2],
             tokens[-1],
             tokens[4] if len(tokens) == 6 else None,
             body["id"],
@@ -112,14 +129,20 @@ class Ledger:
             digest,
             body["data"],
         )
-        process = tokens[2]
+
+    def _of_process(self, process: str, told: Told) -> tuple[Life, Told] | None:
         life = self.lives.get(process)
+        if told.prev is not None and told.prev in self._voids:
+            self._is_void(process, told)
+            return None
         if told.event == "queued":
             if life is not None:
                 self._broken("a process was submitted twice", process)
                 return None
             life = self._born(process, told)
             return life, told
+        if told.event in BEGINNINGS or (told.event == "cancelled" and "workflow" in told.data):
+            return self._born_as_node(process, told)
         if life is None:
             self._broken(f"{told.event} of a process that nobody submitted", process)
             return None
@@ -129,7 +152,80 @@ class Ledger:
             return None
         self._fold(life, told)
         life.head, life.sequence, life.time = told.digest, told.sequence, told.time
+        self._perhaps_ended(life, told)
         return life, told
+
+    def _is_void(self, process: str, told: Told) -> None:
+        self.void.add(told.sequence)
+        self._voids.add(told.digest)
+        if told.event == "assigned":
+            self.void_attempts[told.id] = process
+
+    # --- workflows -----------------------------------------------------------------------------------
+
+    def _of_workflow(self, id: str, told: Told) -> None:
+        tale, data, role = self.tales.get(id), told.data, self._roles[told.author]
+        if told.prev != (tale.head if tale is not None else None):
+            self._broken(f"{told.event} does not follow the workflow's last event", id)
+        if role != "user":
+            self._broken(f"{told.event} of a workflow by a {role}", id)
+        if told.event == "submitted":
+            if tale is not None:
+                self._broken("a workflow was submitted twice", id)
+                return
+            tale = Tale(id, told.author, data["spec"], told.sequence, told.time, told.digest)
+            self.tales[id] = tale
+            tale.learn(data["spec"]["nodes"])
+        if tale is None:
+            self._broken(f"{told.event} of a workflow that nobody submitted", id)
+            return
+        tale.head = told.digest
+        if told.event == "signalled":
+            tale.signals.append((told.sequence, told.author, data["name"], data.get("data")))
+        elif told.event == "cancelled":
+            if tale.cancelled_at is not None or told.author != tale.submitter:
+                self._broken("a workflow was cancelled twice, or by another", id)
+            tale.cancelled_at, tale.stopped = told.sequence, "it was cancelled"
+            self.on_stopped(tale)
+
+    def _born_as_node(self, process: str, told: Told) -> tuple[Life, Told] | None:
+        tale = self.tales.get(told.data["workflow"])
+        if process in self.lives or told.prev is not None or tale is None:
+            self._broken(f"{told.event}: something was said of the node before, or of no workflow", process)
+            return None
+        label = told.data["node"]
+        wrong = tale.wrong(told, process, self._roles[told.author])
+        if wrong == VOID:
+            self._is_void(process, told)
+            return None
+        if wrong is not None:
+            self._broken(f"{label} {told.event}: {wrong}", process)
+            return None
+        offer = told.id if told.event == "released" else ""
+        at, spec = told.time, spec_of(tale, label)
+        life = Life(process, tale.submitter, spec, told.digest, told.sequence, at, offer, at, at)
+        life.tale, life.node = tale, label
+        life.state = told.event if told.event in FINAL else "waiting"
+        self.lives[process] = tale.lives[label] = life
+        self._perhaps_ended(life, told)
+        return life, told
+
+    def _perhaps_ended(self, life: Life, told: Told) -> None:
+        """A node has ended: it may have added others, or stop all."""
+        tale = life.tale
+        if tale is None or not life.final:
+            return
+        if told.data.get("adds"):
+            tale.learn(told.data["adds"], life.node)
+            if told.data.get("between"):
+                tale.between.add(life.node)
+        fatal = life.state in ("failed", "cancelled") and not tale.excused(life.node)
+        last = any(life.node == name and node.get("finally") for name, node in tale.nodes.items())
+        if fatal and not last and tale.spec.get("on_failure") == "stop" and tale.stopped is None:
+            tale.stopped = f"{life.node} is {life.state}"
+            self.on_stopped(tale)
+
+    # --- processes -----------------------------------------------------------------------------------
 
     def _born(self, process: str, told: Told) -> Life:
         if self._roles[told.author] != "user":
@@ -175,8 +271,12 @@ class Ledger:
                 if life.state != "waiting" or wait_s is None or told.time < life.since + wait_s * SECOND:
                     return "its wait is not over"
             case "cancelled":
+                if life.tale is not None and role == "service":
+                    return life.tale.cancel_wrong(told, life.node, role)
                 if told.author != life.submitter:
                     return "it is another's"
+            case "received":
+                return self._receive_wrong(life, told, role)
             case _:
                 return "there is no such event"
         return None
@@ -193,6 +293,13 @@ class Ledger:
         if life.state == "running" and told.time < life.silent_at:
             return "an attempt holds it"
         return None
+
+    def _receive_wrong(self, life: Life, told: Told, role: str) -> str | None:
+        node = life.tale.nodes.get(life.node, {}) if life.tale is not None else {}
+        if role != "service" or "wait_signal" not in node or life.tale is None:
+            return "nothing waits for a signal here"
+        came = [signal[0] for signal in life.tale.signals if signal[2] == node["wait_signal"]["name"]]
+        return None if came and came[0] == told.data["cites"] else "that is not the first signal of its name"
 
     def _assign_wrong(self, life: Life, told: Told, role: str) -> str | None:
         names = life.spec["conditions"].get("workernames")
@@ -233,6 +340,10 @@ class Ledger:
                 life.state = "failed"
             case "cancelled":
                 life.state = "cancelled"
+            case "received":
+                assert life.tale is not None
+                [signal] = [signal for signal in life.tale.signals if signal[0] == data["cites"]]
+                life.state, life.output = "successful", {"by": signal[1], "data": signal[3]}
         if told.event in ("returned", "completed", "failed"):
             life.attempts[-1].ended = data.get("kind", told.event)
             life.lost = 0
@@ -250,4 +361,7 @@ class Ledger:
 
 def expected(item: Item, n: int) -> dict[str, Any]:
     """The output of attempt `n` of an item, if it has one."""
-    return {"item": item.number, "n": n}
+    found: dict[str, Any] = {"item": item.number, "n": n}
+    if item.parts is not None:
+        found["list"] = [10 * n + part for part in range(item.parts + n % 2)]
+    return found

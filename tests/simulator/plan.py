@@ -6,29 +6,15 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
-Action = Literal["ok", "error", "fail", "later", "hang"]
+from tests.simulator.flowplan import Flow, draw_flow
+from tests.simulator.item import Action, Item
 
 INSTANCES = (*[["w1"]] * 5, *[["w1", "w1"]] * 2, *[["w1", "w2"]] * 2, ["w1", "w1", "w2"])  # of each member
 LEASES_S = (2.0, 3.0)
 PROJECTED = 1 / 12  # of all lifetimes
+FLOWING = 1 / 20  # have a workflow, and mostly nothing else
+FLOW_EVENTS = ("queued", "submitted", "skipped", "awaited", "received", "signalled")
 NOBODY = "w9"  # a worker that is named and never there
-
-
-@dataclass(slots=True)
-class Item:
-    """One process to be. `actions`: what each of its attempts does (what, seconds, delay of a `later`)."""
-
-    number: int
-    spec: dict[str, Any]
-    actions: list[tuple[Action, float, float]]
-    submit_at: float
-    key: str | None = None
-    cancel_after: float | None = None
-    together: int = 0  # the number of the batch that it is submitted in, 0: alone
-
-    def action(self, n: int) -> tuple[Action, float, float]:
-        """What attempt `n`, from 1, does."""
-        return self.actions[min(n, len(self.actions)) - 1]
 
 
 @dataclass(slots=True)
@@ -71,13 +57,19 @@ class Plan:
     crashes: list[tuple[int, int, bool, float]] = field(default_factory=list)
     projector: list[tuple[int, bool]] | None = None  # is there one, and at which calls it crashes in turn
     calm_at: float = 0.0
+    flows: list[Flow] = field(default_factory=list)
+    works: dict[int, Item] = field(default_factory=dict)  # what the nodes of workflows run, by number
+
+    def item(self, number: int) -> Item:
+        """What the function does whose first argument this is."""
+        return self.works.get(number) or self.items[number]
 
     def bound_s(self) -> float | None:
         """When all must be done (s), if nothing befalls the lifetime but crashes and the like: redelivery,
         not the orchestrator's longer memory, must bring back what they took. None: it may take long.
         """
         faults = self.faults
-        if faults.trouble or faults.focus or faults.lose_word or faults.lose_feed:
+        if self.flows or faults.trouble or faults.focus or faults.lose_word or faults.lose_feed:
             return None
         if any(mishap.what not in ("crash", "stop", "junk") for mishap in self.mishaps):
             return None
@@ -120,7 +112,18 @@ def draw(seed: int) -> Plan:
     if random.random() < PROJECTED:
         crashes = range(random.choice([0, 1, 1, 2, 3]))
         plan.projector = [(1 + int(80 * random.random() ** 1.5), random.random() < 0.5) for _ in crashes]
+    if random.random() < FLOWING:
+        _flow(plan, random)
     return plan
+
+
+def _flow(plan: Plan, random: Random) -> None:
+    """Workflows in place of most other work."""
+    plan.items = plan.items[:1] if random.random() < 0.2 else []
+    plan.flows = [draw_flow(random, number, plan.works) for number in range(1 + (random.random() < 0.1))]
+    plan.projector = None
+    if plan.faults.focus and random.random() < 0.5:
+        plan.faults.focus = random.choice(FLOW_EVENTS)
 
 
 def _items(random: Random, count: int) -> list[Item]:

@@ -8,10 +8,12 @@ from typing import Any
 
 from colonies.ledger import Stored
 from tests.simulator.broker import SECOND, START
+from tests.simulator.flowwitness import REACH_S, FlowWitness
+from tests.simulator.item import Item
 from tests.simulator.link import Host
 from tests.simulator.loop import VirtualLoop
 from tests.simulator.oracle import FINAL, Attempt, Ledger, Life, Told, expected
-from tests.simulator.plan import Item, Plan
+from tests.simulator.plan import Plan
 
 KIND_OF = {"error": ("error",), "fail": ("final",), "later": ("later",), "hang": ("timeout",)}
 STOP_S = 0.5  # from hearing of a cancel to having stopped, on a machine that nothing happens to
@@ -53,6 +55,7 @@ class Witness:
         self.lives = self.ledger.lives
         self.runs: dict[str, Run] = {}
         self.seen = [Seen(item) for item in plan.items]
+        self.flows = FlowWitness(plan.flows, loop, self.ledger, self.broken)
         self.on_done: Callable[[], None] = lambda: None
         self.on_broken: Callable[[], None] = lambda: None
         self.plan_check: Callable[..., Any] = lambda when, check, *args: None
@@ -82,7 +85,7 @@ class Witness:
             self._perhaps_done()
 
     def item_of(self, life: Life) -> Item:
-        return self.plan.items[life.spec["args"][0]]
+        return self.plan.item(life.spec["args"][0])
 
     def _check_result(self, life: Life, told: Told) -> None:
         """A result is that of a run of this attempt, which ended so."""
@@ -108,7 +111,7 @@ class Witness:
 
     def _soon_stopped(self, life: Life, why: str) -> None:
         for run in [run for run in self._running.values() if run.process == life.id]:
-            if run.attempt != life.attempts[-1].id or life.final:
+            if life.final or run.attempt != life.attempts[-1].id:
                 self._stop_by(run, self.loop.now + self._unheard_s(), why)
 
     def _unheard_s(self) -> float:
@@ -137,6 +140,11 @@ class Witness:
 
     def began(self, host: Host, process: str, attempt: str, n: int) -> Run:
         life = self.lives.get(process)
+        if self.ledger.void_attempts.get(attempt) == process:  # of a release that its workflow's cancel undid
+            run = Run(host, process, attempt, n, self.loop.now)
+            self.runs[attempt] = self._running[attempt] = run
+            self._stop_by(run, self.loop.now + REACH_S + self._unheard_s(), "its workflow was cancelled")
+            return run
         known = [] if life is None else [a.id for a in life.attempts]
         if attempt not in known or known.index(attempt) + 1 != n:
             self.broken(f"{host.name} runs what is not assigned", process)
@@ -206,23 +214,29 @@ class Witness:
             not self._running
             and all(seen.settled for seen in self.seen)
             and all(life.state in FINAL for life in self.lives.values())
+            and self.flows.done()
         )
 
     def unfinished(self) -> list[str]:
         found = [f"process {life.id} is {life.state}" for life in self.lives.values() if not life.final]
         found += [f"{run.process} still runs on {run.host.name}" for run in self._running.values()]
         found += [f"a client still waits for item {s.item.number}" for s in self.seen if not s.settled]
-        return found
+        return found + self.flows.unfinished()
 
     def at_the_end(self) -> None:
         for message in self.unfinished():
             self.broken(f"all is quiet, and {message}")
+        self.flows.at_the_end()
         for seen in self.seen:
             if seen.id is not None and seen.cancelled and self.lives[seen.id].state != "cancelled":
                 self.broken("a process that was cancelled is not", seen.id)
         for seen in self.seen:
             if seen.item.key is None:
-                same = [life.id for life in self.lives.values() if self.item_of(life) is seen.item]
+                same = [
+                    life.id
+                    for life in self.lives.values()
+                    if not life.tale and self.item_of(life) is seen.item
+                ]
                 if len(same) > seen.tries:
                     self.broken(f"submitted {seen.tries} times, and there are {len(same)} processes", same)
         keyed: dict[str, str] = {}

@@ -12,7 +12,8 @@ from typing import Any
 from colonies_projections.projector import Projector
 
 from colonies import codec, current
-from colonies.client import Client, PartlySubmitted
+from colonies.batch import PartlySubmitted
+from colonies.client import Client
 from colonies.core.capacity import Capacity
 from colonies.core.process import Process
 from colonies.errors import ColoniesError, Conflict, Unavailable, Unsuccessful
@@ -24,11 +25,13 @@ from colonies.orchestrator import Orchestrator
 from colonies.session import Session
 from colonies.worker import Worker
 from tests.simulator.broker import Broker
+from tests.simulator.flowclient import FlowClient
+from tests.simulator.flowwitness import SeenFlow
 from tests.simulator.founding import MEMBERS, Founded, founded
 from tests.simulator.ground import GROUND, new_id
 from tests.simulator.link import Host, Network, SimLedger, SimSubscription
 from tests.simulator.loop import VirtualLoop
-from tests.simulator.oracle import Life
+from tests.simulator.oracle import Life, expected
 from tests.simulator.plan import Mishap, Plan, draw
 from tests.simulator.views import ALL, Views
 from tests.simulator.witness import Seen, Witness
@@ -52,17 +55,24 @@ def _worker(concurrency: int) -> Worker:
         async def work(item: int) -> dict[str, Any]:
             return await _work(item)
 
+        @worker.function(name="node")
+        async def node(item: int, part: Any = None, given: Any = None) -> dict[str, Any]:
+            return await _work(item, part, given, node=True)
+
         described = worker.describe()  # the schemas, which take pydantic most of a millisecond
         worker.describe = lambda: described  # type: ignore[method-assign]
         worker.find_capacity = Capacity  # type: ignore[method-assign]  # not that of the machine this runs on
     return worker_of[concurrency]
 
 
-async def _work(number: int) -> dict[str, Any]:
+async def _work(number: int, part: Any = None, given: Any = None, *, node: bool = False) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, World)
     attempt = current()
-    what, seconds, delay_s = loop.plan.items[number].action(attempt.n)
+    item = loop.plan.item(number)
+    what, seconds, delay_s = item.action(attempt.n)
+    if node:
+        loop.witness.flows.got(attempt.process, attempt.inputs, given, part)
     run = loop.witness.began(loop.machine, attempt.process, attempt.id, attempt.n)  # type: ignore[arg-type]
     outcome = "stopped"
     try:
@@ -80,7 +90,7 @@ async def _work(number: int) -> dict[str, Any]:
             raise Fail("never")
         case "later":
             raise Later(delay_s)
-    return {"item": number, "n": attempt.n}
+    return expected(item, attempt.n)
 
 
 @dataclass(slots=True)
@@ -114,7 +124,8 @@ class World(VirtualLoop):
         self.broker.on_stored = self._stored
         self.witness.on_done = self._stop
         self.witness.on_broken = self._stop
-        self.witness.plan_check = self.broker.plan
+        self.witness.plan_check = self.witness.flows.plan_check = self.broker.plan
+        self.witness.flows.orchestrators = lambda: [h for h, _ in self._programs if h.member == "orch"]
         self._over = False
         self._programs: list[tuple[Host, Callable[[Host], Coroutine[Any, Any, None]]]] = []
         self._instances: dict[str, Instance] = {}
@@ -155,9 +166,10 @@ class World(VirtualLoop):
             self._add(f"orch.{number}", "orch", self._be_orchestrator)
         for number in range(plan.clients):
             mine = [s for s in self.witness.seen if _at_client(s, plan.clients) == number]
+            flows = [s for s in self.witness.flows.seen if s.flow.number % plan.clients == number]
 
-            async def be_client(host: Host, mine: list[Seen] = mine) -> None:
-                await self._be_client(host, mine)
+            async def be_client(host: Host, mine: list[Seen] = mine, flows: list[SeenFlow] = flows) -> None:
+                await self._be_client(host, mine, flows)
 
             self._add(f"u1.{number}", "u1", be_client)
         if plan.projector is not None:
@@ -325,7 +337,7 @@ class World(VirtualLoop):
 
     # --- programs ------------------------------------------------------------------------------------
 
-    async def _session(self, host: Host) -> tuple[Session, SimLedger]:
+    async def session(self, host: Host) -> tuple[Session, SimLedger]:
         ledger = SimLedger(self.network, host)
         session = Session(ledger, host.member, self.founded.keys[host.member])
         if (
@@ -336,7 +348,7 @@ class World(VirtualLoop):
 
     async def _be_worker(self, host: Host) -> None:
         while True:
-            session, ledger = await self._session(host)
+            session, ledger = await self.session(host)
             ledger.subscribe = self._hearing(host, ledger.subscribe)  # type: ignore[method-assign]
             instance = Instance(_worker(self.plan.concurrency), session)
             self._instances[host.name], host.instance = instance, instance.id
@@ -362,7 +374,7 @@ class World(VirtualLoop):
         return subscribed
 
     async def _be_orchestrator(self, host: Host) -> None:
-        session, ledger = await self._session(host)
+        session, ledger = await self.session(host)
         orchestrator = Orchestrator(session, ledger)
         if not self.network.faults.trouble:
             history = orchestrator._history
@@ -375,15 +387,15 @@ class World(VirtualLoop):
 
     async def _be_projector(self, host: Host) -> None:
         assert self.views is not None
-        session, ledger = await self._session(host)
+        session, ledger = await self.session(host)
         try:
             await Projector(session, self.views.path, ALL).run()
         finally:
             await session.close()
             await ledger.close()
 
-    async def _be_client(self, host: Host, mine: list[Seen]) -> None:
-        session, _ = await self._session(host)
+    async def _be_client(self, host: Host, mine: list[Seen], flows: list[SeenFlow]) -> None:
+        session, _ = await self.session(host)
         client = Client(session)
         async with asyncio.TaskGroup() as group:
             together = [seen for seen in mine if seen.item.together]
@@ -392,14 +404,17 @@ class World(VirtualLoop):
             for seen in mine:
                 if not seen.item.together and not seen.settled:
                     group.create_task(self._one(host, client, seen))
+            for of in flows:
+                if not of.settled:
+                    group.create_task(FlowClient(self, host, client, of).run())
         await client.close()
 
-    async def _until(self, at: float) -> None:
+    async def until(self, at: float) -> None:
         await asyncio.sleep(max(0.0, self.began + at - self.now))
 
     async def _one(self, host: Host, client: Client, seen: Seen) -> None:
         item = seen.item
-        await self._until(item.submit_at)
+        await self.until(item.submit_at)
         while seen.id is None:
             self.note(host.name, "submits item", item.number)
             seen.tries += 1
@@ -415,7 +430,7 @@ class World(VirtualLoop):
         await self._wait(host, client, seen, seen.id)
 
     async def _many(self, host: Host, client: Client, together: list[Seen]) -> None:
-        await self._until(together[0].item.submit_at)
+        await self.until(together[0].item.submit_at)
         fresh = [seen for seen in together if seen.id is None and not seen.settled]
         if fresh:
             for seen in fresh:
@@ -512,7 +527,10 @@ class World(VirtualLoop):
         for stored in self.broker.events[len(self.founded.events) :]:
             judged = history.add(stored)
             fold.append(judged)
-            if judged.verdict.valid == (stored.sequence in self.witness.junk):
+            expected = "quarantined" if stored.sequence in self.witness.junk else "valid"
+            if stored.sequence in self.witness.ledger.void:
+                expected = "void"
+            if judged.verdict.kind != expected:
                 self.witness.broken(f"verify: {judged.verdict.rule}", stored.subject)
         for id, life in self.witness.lives.items():
             found = history.processes.get(id)
