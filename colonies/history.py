@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from colonies import codec, subjects
 from colonies.core import colony as colonies_
 from colonies.core import crons as crons_
+from colonies.core import generators as generators_
 from colonies.core import process as processes_
 from colonies.core import workflow as workflows_
 from colonies.core.colony import Colony
 from colonies.core.crons import Cron
-from colonies.core.events import Record, Rotated, Source, Verdict, quarantined, void
+from colonies.core.events import Record, Rotated, Source, Verdict, WorkflowSubmitted, quarantined, void
+from colonies.core.generators import Chain
 from colonies.core.process import Process
 from colonies.core.workflow import NOTHING, Held, Known, Sourced, Workflow
 from colonies.ledger import Stored
@@ -195,6 +197,17 @@ def fold_cron(colony: Colony, messages: Iterable[Stored]) -> CronStory:
     return story
 
 
+def judge_generator(colony: Colony, chain: Chain, seen: Judged) -> Judged:
+    """Judge an examined event of a generator and, if it is valid, fold it."""
+    record = seen.record
+    if record is None:
+        return seen
+    verdict = generators_.judge(chain, record, colony)
+    if verdict.valid:
+        generators_.evolve(chain, record)
+    return Judged(seen.stored, record, verdict)
+
+
 @dataclass(slots=True)
 class History:
     """A fold over a whole ledger. Feed it every message in order, starting with the first.
@@ -210,6 +223,7 @@ class History:
     voids: dict[str, set[bytes]] = field(default_factory=dict)
     beyond: Known = NOTHING
     crons: dict[str, Cron] = field(default_factory=dict)
+    generators: dict[str, Chain] = field(default_factory=dict)
 
     def workflow(self, id: str) -> Workflow | None:
         held = self.workflows.get(id)
@@ -224,7 +238,8 @@ class History:
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         if source.kind == "cron":
             return crons_.sourced(self.cron(source.name), source, record)
-        return NOTHING.sourced(source, record)
+        chain = self.generators.get(source.name)
+        return generators_.sourced(chain.find(source.added) if chain is not None else None, source, record)
 
     def add(self, stored: Stored, *, trusted: bool = False) -> Judged:
         """Judge the next message and fold it if it is valid. `trusted` as in `examine`."""
@@ -240,16 +255,33 @@ class History:
                 held, judged = judge_workflow(self.colony, self.workflows.get(record.entity), seen, self)
                 if held is not None:
                     self.workflows[record.entity] = held
+                self._take(judged)
                 return judged
             case "cron":
                 cron, judged = judge_cron(self.colony, self.crons.get(record.entity), seen)
                 if cron is not None:
                     self.crons[record.entity] = cron
                 return judged
+            case "generator":
+                return self._add_generator(record.entity, seen)
         verdict = colonies_.judge(self.colony, record)
         if verdict.valid:
             colonies_.evolve(self.colony, record)
         return Judged(stored, record, verdict)
+
+    def _add_generator(self, name: str, seen: Judged) -> Judged:
+        chain = self.generators.get(name) or Chain(name)
+        judged = judge_generator(self.colony, chain, seen)
+        if judged.verdict.valid:
+            self.generators[name] = chain
+        return judged
+
+    def _take(self, judged: Judged) -> None:
+        """The arguments of a generator's run are the workflow's now."""
+        event = judged.record.event if judged.record is not None and judged.verdict.valid else None
+        source = event.source if isinstance(event, WorkflowSubmitted) else None
+        if source is not None and source.kind == "generator":
+            self.generators[source.name].taken(source)
 
     def _add_process(self, id: str, seen: Judged) -> Judged:
         before = self.processes.get(id)

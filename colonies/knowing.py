@@ -30,7 +30,8 @@ from colonies.core.events import (
 from colonies.core.node import adder_of, split
 from colonies.core.process import Process
 from colonies.core.states import ULID
-from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
+from colonies.core.workflow import Sourced, Workflow, dag_of
+from colonies.generating import Generators
 from colonies.history import (
     WorkflowStory,
     examine,
@@ -61,6 +62,7 @@ class Knowledge:
         self._nodes = 0
         self._ends: OrderedDict[str, Process] = OrderedDict()
         self.schedules = Schedules(session)
+        self.generators = Generators(session)
 
     # --- what a verifier asks ------------------------------------------------------------------------
 
@@ -77,7 +79,7 @@ class Knowledge:
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         if source.kind == "cron":
             return crons_.sourced(self.cron(source.name), source, record)
-        return NOTHING.sourced(source, record)
+        return self.generators.sourced(source, record)
 
     # --- learning ------------------------------------------------------------------------------------
 
@@ -126,11 +128,13 @@ class Knowledge:
         for stored in messages:
             await self.learn_sources(self._colony, stored)
             await self.schedules.learn(stored)
+            await self.generators.learn(stored)
         story = fold_workflow(self._colony, messages, self)
         if any(not seen.verdict.valid for seen in story.judged):
             await self._session.refresh()
             for stored in messages:
                 await self.schedules.learn(stored, fresh=True)
+                await self.generators.learn(stored)
             story = fold_workflow(self._colony, messages, self)
         return story
 
@@ -138,11 +142,19 @@ class Knowledge:
         """Learn what the submission of a workflow cites: another whose results it takes."""
         if b"rerun_of" not in stored.data:  # most take nothing, and to read 10,000 nodes takes a while
             return
+        id = _rerun_of(colony, [stored])
+        reruns: list[str] = []  # the oldest last; each is learned before the one that takes its results
+        while id is not None and id not in self._stories and id not in reruns:
+            reruns.append(id)
+            id = _rerun_of(colony, await self._ledger.read(subjects.guard_of("workflow", id)))
+        for id in reversed(reruns):
+            await self._workflow_at(id, 0)
         record = examine(colony, stored).record
         event = record.event if record is not None else None
         if isinstance(event, WorkflowSubmitted) and event.reuses and event.rerun_of is not None:
-            await self._workflow_at(event.rerun_of, 0)
-            await self._learn_processes(list(event.reuses.values()))
+            before = await self._workflow_at(event.rerun_of, 0)
+            if before is not None and any(id not in self._ends for id in event.reuses.values()):
+                await self.nodes(before)
 
     async def _learn_processes(self, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), AT_ONCE):
@@ -312,6 +324,16 @@ class Knowledge:
     @property
     def _colony(self) -> Colony:
         return self._session.colony
+
+
+def _rerun_of(colony: Colony, messages: Iterable[Stored]) -> str | None:
+    """Which workflow's results these messages of a workflow say that it takes over."""
+    for stored in messages:
+        if b"rerun_of" in stored.data:
+            record = examine(colony, stored).record
+            if record is not None and isinstance(record.event, WorkflowSubmitted) and record.event.reuses:
+                return record.event.rerun_of
+    return None
 
 
 def _missing(dag: Dag, label: str) -> list[str]:

@@ -134,13 +134,13 @@ class Session:
                 # Complete up to what the leader has (see `scan`): whatever is left out is never read again.
                 async for batch in self.ledger.scan(self._position, pattern):
                     found += [stored for stored in batch if stored.sequence <= last]
-            queues = dict(self.colony.queues)
+            before = self.colony.flow()
             for stored in sorted(found, key=lambda stored: stored.sequence):
                 self._fold(stored)
             self._position = max(self._position, last)
             if found:
                 self.changed.set()
-            if self.colony.queues != queues:
+            if self.colony.flow() != before:
                 for heard in self.on_queues:
                     heard()
 
@@ -372,10 +372,11 @@ class Session:
             prev = colonies_.head(view, kind, entity)
             record = Record(0, now, kind, entity, None, self.name, self.role_at(now), id, prev, b"", event)
             verdict = colonies_.judge(view, record)
+            what = f"{kind} {entity}".rstrip()
             if verdict.denied:
-                raise Refused(f"{kind} {entity}: {verdict.rule}")
+                raise Refused(f"{what}: {verdict.rule}")
             if not verdict.valid:
-                raise Conflict(f"{kind} {entity}: {verdict.rule}")
+                raise Conflict(f"{what}: {verdict.rule}")
             guard = messages[-1].sequence if messages else 0
             subject, sealed = self.seal(event, entity, prev=prev, id=id, now=now)
             try:

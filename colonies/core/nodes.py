@@ -158,6 +158,8 @@ def _instead(dag: Dag, label: str) -> str:
 
 def _by_worker(record: Record, dag: Dag, node: Node) -> Verdict:
     """A worker says it of children of what it just finished, when that is all they wait for."""
+    if node.spec is not None and node.spec.limits:
+        return denied("a worker releases no node with limits")
     inputs = dag.unfold(node).inputs
     ends = [end for given in inputs for end in given.ends]
     if len(ends) != 1 or ends[0].worker != record.author or ends[0].state != "successful":

@@ -34,7 +34,6 @@ from colonies.core.states import (
     ULID,
     Process,
     Signal,
-    State,
     Successful,
     derived_id,
     keyed_id,
@@ -357,5 +356,5 @@ def decided(held: Held | None, record: Record, colony: Colony, known: Known) -> 
         raise Conflict(f"workflow {record.entity}: {verdict.rule}")
 
 
-def is_final(state: State | WorkflowState) -> bool:
+def is_final(state: str) -> bool:
     return state in ("successful", "failed", "cancelled", "skipped")
