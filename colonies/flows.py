@@ -226,7 +226,7 @@ async def submit_workflow(
     try:
         digests = []
         for nodes in parts:
-            story = await session.record_workflow(id, Part(list(nodes)), at=story)
+            story = await session.record_workflow(id, Part(list(nodes), key), at=story)
             assert isinstance(story.held, Gathering)
             digests.append(story.held.parts[-1][0].hex())
         submitted = WorkflowSubmitted(

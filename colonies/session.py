@@ -184,11 +184,17 @@ class Session:
         messages = await self.ledger.read(subjects.guard_of("process", process))
         await self.knowledge.learn(messages)
         story = fold_process(self.colony, messages, self.knowledge)
-        if any(not s.verdict.valid and s.stored.sequence > self._position for s in story.judged):
-            await self.refresh()
+        if await self.caught_up(story.judged):
             await self.knowledge.learn(messages)
             story = fold_process(self.colony, messages, self.knowledge)
         return story
+
+    async def caught_up(self, judged: list[Judged]) -> bool:
+        """Was the colony read on because of what is not valid, so that it must be judged again?"""
+        if not any(not s.verdict.valid and s.stored.sequence > self._position for s in judged):
+            return False
+        await self.refresh()
+        return True
 
     async def workflow(self, id: str) -> Workflow:
         """One workflow as it is now.
@@ -316,19 +322,8 @@ class Session:
             held = at.held
             time = now if held is None else max(now, held.time)
             prev = held.head if held is not None else None
-            wish = Record(
-                MAX_COUNT,
-                time,
-                "workflow",
-                id,
-                None,
-                self.name,
-                self.role_at(now),
-                event_id,
-                prev,
-                b"",
-                event,
-            )
+            role = self.role_at(now)
+            wish = Record(MAX_COUNT, time, "workflow", id, None, self.name, role, event_id, prev, b"", event)
             workflows_.decided(held, wish, self.colony, known or self.knowledge)
             subject, sealed = self.seal(event, id, prev=prev, id=event_id, now=now)
             try:

@@ -220,7 +220,8 @@ def _timeout(now: GeneratorNow) -> str | None:
 def _read(place: str, name: str) -> WorkflowSpec:
     """The workflow in a file, or the one spec as a workflow. Raises Invalid."""
     from colonies import files
-    from colonies.core.groups import EXAMPLE, WorkflowSpec
+    from colonies.core.flow import WorkflowSpec
+    from colonies.core.groups import EXAMPLE
     from colonies.core.parsing import MAX_SPEC_BYTES, json_value
     from colonies.errors import Invalid
 

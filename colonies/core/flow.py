@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PlainValidator
@@ -29,6 +30,8 @@ from colonies.core.words import Words
 from colonies.errors import Invalid
 
 MAX_NODES: Final = 10_000  # of a workflow as it is submitted
+MAX_EDGES: Final = 200_000  # dependencies of all nodes together: each is looked at, and cited
+MAX_LAST: Final = 10  # nodes that run last: each waits for all others
 
 _SECONDS: Final = f"seconds, a number up to {MAX_SECONDS}; 0, -1 or nothing: no limit"
 
@@ -127,12 +130,12 @@ class WorkflowSpec:
 
     def checked(self, where: str = "workflow") -> WorkflowSpec:
         """Itself, if its nodes make a DAG. Raises Invalid."""
-        problems = list(_problems(self))
+        # No more are looked for than are said: there may be one for each of a million dependencies.
+        problems = list(islice(_problems(self), MAX_PROBLEMS + 1))
+        if len(problems) > MAX_PROBLEMS:
+            problems[MAX_PROBLEMS - 1 :] = ["and more problems"]
         if problems:
-            said = problems[:MAX_PROBLEMS]
-            if len(problems) > len(said):
-                said[-1] = f"and {len(problems) - len(said) + 1} more problems"
-            raise Invalid("\n".join(f"{where}: {problem}" for problem in said))
+            raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
         return self
 
     def wire(self) -> dict[str, Any]:
@@ -170,6 +173,12 @@ def _problems(spec: WorkflowSpec) -> Iterator[str]:
         yield f"nodes: there are none; allowed: 1 to {MAX_NODES}, such as {EXAMPLE}"
     if len(spec.nodes) > MAX_NODES:
         yield f"nodes: {len(spec.nodes)} nodes; at most {MAX_NODES} are allowed"
+    edges = sum(len(node.parents) for node in spec.nodes)
+    last = sum(node.last for node in spec.nodes)
+    if edges > MAX_EDGES:
+        yield f"nodes: {edges} dependencies of all nodes together; at most {MAX_EDGES} are allowed"
+    if last > MAX_LAST:
+        yield f"nodes: {last} nodes run last (finally); at most {MAX_LAST} are allowed"
     seen: dict[str, int] = {}
     for number, node in enumerate(spec.nodes):
         if node.name in seen:
@@ -198,12 +207,12 @@ def _of_one(spec: WorkflowSpec, node: Node, names: dict[str, int]) -> Iterator[s
     used = [*node.references, *([node.map] if node.map else [])]
     for reference in used:
         if reference.kind == "parameter" and reference.name not in spec.parameters:
-            there = ", ".join(sorted(spec.parameters)) or "none"
-            yield f"node {node.name}: {reference}: there is no such parameter; declared: {there}"
+            there = shown(sorted(spec.parameters)) if spec.parameters else "none"
+            yield f"node {node.name}: {shown(str(reference))}: there is no such parameter; declared: {there}"
 
 
 def _near(name: str, names: dict[str, int]) -> str:
-    near = get_close_matches(name[:64], list(names)[:1_000], n=1)
+    near = get_close_matches(name[:64], list(islice(names, 1_000)), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

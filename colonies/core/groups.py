@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from colonies.core.flow import WorkflowSpec
 
 MAX_NESTED: Final = 4  # workflows in workflows
+MAX_UNFOLDED: Final = 1_000_000  # dependencies on inner workflows, and values of their parameters
 
 EXAMPLE: Final = (
     '[{"name": "split", "func": "split", "conditions": {"runtimetype": "python"}}, {"name": "count", "func": '
@@ -41,6 +42,16 @@ class _Groups:
     where: str
     level: int
     last: dict[str, list[str]] = field(default_factory=dict)
+    left: int = MAX_UNFOLDED
+
+    def take(self, number: int) -> None:
+        """Make room for so many more. A few bytes of a file could fill the memory."""
+        self.left -= number
+        if self.left < 0:
+            raise Invalid(
+                f"{self.where}: inner workflows unfold to more than {MAX_UNFOLDED} dependencies and values; "
+                "at most as many are allowed"
+            )
 
 
 def flat(nodes: object, where: str, *, inner: Inner, level: int = 0) -> list[object]:
@@ -69,10 +80,10 @@ def _members(node: dict[str, Any], where: str, groups: _Groups) -> list[object]:
     """The nodes of one group, renamed; `groups` learns which of them others wait for."""
     name = checked_name(node.get("name"), f"{where}: name")
     where = f"{where} ({name})"
-    unknown = sorted(str(key) for key in set(node) - _ALLOWED)
+    unknown = [shown(key) for key in node if key not in _ALLOWED]
     if unknown:
         raise Invalid(
-            f"{where}: {', '.join(unknown)}: a workflow in a workflow has name, nodes, dependencies "
+            f"{where}: {', '.join(unknown[:5])}: a workflow in a workflow has name, nodes, dependencies "
             "and parameters"
         )
     if name in groups.last:
@@ -84,8 +95,9 @@ def _members(node: dict[str, Any], where: str, groups: _Groups) -> list[object]:
     inside = groups.inner({"nodes": nodes, "parameters": node.get("parameters") or {}}, where=where)
     if any(inner.last for inner in inside.nodes):
         raise Invalid(f"{where}: finally: only in the outermost workflow")
+    groups.take(len(before) * sum(not inner.parents for inner in inside.nodes))
     groups.last[name] = inside.sinks
-    renaming = _Renaming(name, frozenset(inside.by_name), inside.parameters, where)
+    renaming = _Renaming(name, frozenset(inside.by_name), inside.parameters, where, groups)
     return [renaming.node(inner.wire(), [] if inner.parents else before) for inner in inside.nodes]
 
 
@@ -97,6 +109,7 @@ class _Renaming:
     own: frozenset[str]
     parameters: dict[str, Any]
     where: str
+    groups: _Groups
 
     def node(self, wire: dict[str, Any], before: list[Any]) -> dict[str, Any]:
         found = {**wire, "name": self._outer(wire["name"])}
@@ -120,7 +133,9 @@ class _Renaming:
                 name, dot, path = text.partition(".")
                 return {_OUTPUT: self._outer(name) + dot + path}
             case [("$parameter", str(text))] if text.partition(".")[0] in self.parameters:
-                return self._parameter(text)
+                found = self._parameter(text)
+                self.groups.take(_size(found))
+                return found
         return {key: self._value(inner) for key, inner in item.items()}
 
     def _parameter(self, text: str) -> Any:
@@ -161,9 +176,20 @@ def _each(names: list[Any], groups: _Groups) -> list[Any]:
     return [inner for name in names for inner in _last_of(name, groups)]
 
 
+def _size(value: Any) -> int:
+    """How many values there are in this one."""
+    number, left = 0, [value]
+    while left:
+        item = left.pop()
+        number += 1
+        left += item if isinstance(item, list) else item.values() if isinstance(item, dict) else ()
+    return number
+
+
 def _last_of(name: object, groups: _Groups) -> list[Any]:
     if not isinstance(name, str) or name not in groups.last:
         return [name]
+    groups.take(len(groups.last[name]))
     return [f"{name}/{inner}" for inner in groups.last[name]]
 
 
@@ -183,8 +209,8 @@ def _referring(item: Any, groups: _Groups, where: str, level: int = 1) -> Any:
 
 def _outputs(group: str, path: list[str], groups: _Groups, where: str) -> Any:
     """What a reference to a group stands for: one node's output, or an object of some, by inner names."""
-    last = groups.last[group]
-    inside = last
+    inside = last = groups.last[group]
+    groups.take(len(last))
     done = 0
     while done < len(path):
         name = "/".join(path[: done + 1])

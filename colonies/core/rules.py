@@ -195,15 +195,15 @@ def _of_the_holder(
 
 
 def _adding(process: Process, event: Completed) -> Verdict:
-    """A node of a workflow may add others to it, if they make a DAG with it."""
+    # Whoever reads on asks for them by these names, so they must be such that everybody can.
     if event.adds is None:
         return quarantined("between: it adds nothing") if event.between else VALID
-    if process.node is None:
-        return quarantined("only a node of a workflow adds nodes to it")
+    if process.workflow is None or process.node is None:
+        return quarantined("it adds nodes, and belongs to no workflow")
     try:
         placed(event.adds, process.node)
     except Invalid as error:
-        return quarantined(str(error).splitlines()[0])
+        return quarantined(f"the nodes that it adds make no workflow with it: {str(error).splitlines()[0]}")
     return VALID
 
 

@@ -67,6 +67,9 @@ AT_ALLOWED: Final = (
     'a moment with its zone, such as "2027-01-31T09:00:00+01:00", or a number of seconds since 1970 (UTC)'
 )
 _EXAMPLE: Final = f'{{"func": "resize", "conditions": {_CONDITIONS_EXAMPLE}}}'
+_MOMENT: Final = re.compile(
+    r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})\Z"
+)
 _ENV_NAME: Final = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 
 # --- the fields -------------------------------------------------------------------------------------
@@ -115,10 +118,11 @@ def _at(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        moment = datetime.fromisoformat(value)
+        # Not all that the library reads: what is an event must not depend on its version.
+        moment = datetime.fromisoformat(value) if _MOMENT.match(value) else None
     except ValueError:
         moment = None
-    if moment is None or moment.tzinfo is None:
+    if moment is None:
         raise PydanticCustomError("not_allowed", "not allowed")
     return moment.timestamp()
 

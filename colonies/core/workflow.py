@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from colonies.core.colony import Colony
 from colonies.core.dag import Dag, End
 from colonies.core.events import (
+    MAX_PARTS,
     VALID,
     Part,
     Record,
@@ -28,7 +29,7 @@ from colonies.core.events import (
     denied,
     quarantined,
 )
-from colonies.core.flow import WorkflowSpec
+from colonies.core.flow import MAX_NODES, WorkflowSpec
 from colonies.core.node import Node
 from colonies.core.states import (
     ULID,
@@ -217,7 +218,23 @@ def judge(held: Held | None, record: Record, colony: Colony, known: Known) -> Ve
 def _part(held: Gathering | None, record: Record, event: Part) -> Verdict:
     if record.role not in ("user", "owner"):
         return denied(f"the role {record.role} submits no workflows of its own")
+    if (wrong := _wrong_id(record, event.key)) is not None:
+        return wrong
+    before = held.parts if held is not None else ()
+    if len(before) >= MAX_PARTS:
+        return quarantined(f"the workflow has {MAX_PARTS} parts, and takes no more")
+    if sum(len(nodes) for _, nodes in before) + len(event.nodes) > MAX_NODES:
+        return quarantined(f"its parts have more than {MAX_NODES} nodes")
     return VALID
+
+
+def _wrong_id(record: Record, key: str | None) -> Verdict | None:
+    # One form of id for each origin, so that nobody takes the place of another's keyed workflow in advance.
+    if key is None and not ULID.match(record.entity):
+        return quarantined("the id of a plain workflow is a ULID")
+    if key is not None and record.entity != workflow_key(record.author, key):
+        return quarantined("the id does not derive from the submitter and the key")
+    return None
 
 
 def _submitted(
@@ -227,14 +244,12 @@ def _submitted(
         return _sourced(held, record, event, known)
     if record.role not in ("user", "owner"):
         return denied(f"the role {record.role} submits no workflows of its own")
-    if event.key is None and not ULID.match(record.entity):
-        return quarantined("the id of a plain workflow is a ULID")
-    if event.key is not None and record.entity != workflow_key(record.author, event.key):
-        return quarantined("the id does not derive from the submitter and the key")
+    if (wrong := _wrong_id(record, event.key)) is not None:
+        return wrong
     try:
         spec = _whole(held, event)
     except Invalid as error:
-        return quarantined(str(error).splitlines()[0])
+        return quarantined(f"it is no workflow: {str(error).splitlines()[0]}")
     for node in spec.nodes:
         named = node.spec.colony if node.spec is not None else None
         if named is not None and named not in (colony.name, colony.key):

@@ -67,10 +67,11 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class Part:
     """Nodes of a workflow that is too large for one event. It means nothing until the workflow is
-    submitted."""
+    submitted. `key` is that of the submission."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
     nodes: Annotated[list[NodeField], at_most(MAX_PART_NODES)]
+    key: Text | None = None
     type: Literal["workflow.part"] = "workflow.part"
 
 
