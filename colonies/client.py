@@ -252,9 +252,9 @@ class Client(GeneratorClient, Pausing):
         return WorkflowHandle(self, id)
 
     async def add_cron(
-        self, name: str, work: WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]
+        self, name: str, work: Workflow | WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]
     ) -> CronHandle:
-        """Have a workflow, or one process, run by the clock.
+        """Have a workflow, or one process, run by the clock; `when` is `crons.When`.
 
         Raises:
             Invalid: the work or the times make no sense. Conflict: there is a cron of this name.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 import msgpack
 
 from colonies import subjects
+from colonies.building import Workflow
 from colonies.core.crons import Cron, CronState, schedule_of
 from colonies.core.events import (
     MAX_CRON_CHARS,
@@ -198,12 +199,15 @@ class When(TypedDict, total=False):
     catch_up: Literal["none", "one", "all"]
 
 
-def added(work: WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]) -> CronAdded:
+def added(work: Workflow | WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]) -> CronAdded:
     """What is asked for, as the event that says it. Raises Invalid.
 
     `work` is a workflow, or the spec of one process: a workflow of one node, `main` if it has no name.
     """
-    spec = work if isinstance(work, WorkflowSpec) else WorkflowSpec.parse(_workflow(work))
+    if isinstance(work, Workflow):
+        spec = work.spec()
+    else:
+        spec = work if isinstance(work, WorkflowSpec) else WorkflowSpec.parse(_workflow(work))
     interval_s, jitter_s = when.get("interval_s"), when.get("jitter_s", 0.0)
     event = CronAdded(
         spec,

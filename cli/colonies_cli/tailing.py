@@ -24,7 +24,7 @@ from colonies_cli.output import Output
 
 LOOK_AGAIN_S = 30.0
 MAX_PROCESSES = 10_000
-_COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, "ledger.worker.>")
+_COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, "ledger.worker.>")
 
 
 class _Known:

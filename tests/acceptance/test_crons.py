@@ -337,7 +337,7 @@ async def test_the_outputs_of_a_run_are_inputs_of_the_next(colony: RunningColony
     runs = await cron_runs(colony, "count")
     assert [run.nodes[0].process.phase.output for run in runs] == list(range(1, len(runs) + 1))
     now = await cron.run()
-    assert await now.result(LIMIT_S) == {"count": len(runs) + 1}
+    assert await now.result(timeout_s=LIMIT_S) == {"count": len(runs) + 1}
 
 
 async def test_the_example_counts_its_runs(colony: RunningColony) -> None:
@@ -357,7 +357,7 @@ async def test_a_member_runs_a_cron_now(colony: RunningColony) -> None:
     await (await colony.client()).add_cron("yearly", spec("tick"), cron="0 0 1 1 *")
     bob = await colony.client("bob")
     handle = await bob.cron("yearly").run()
-    assert list(await handle.result(LIMIT_S)) == ["main"]
+    assert list(await handle.result(timeout_s=LIMIT_S)) == ["main"]
     now = await handle.get()
     assert now.workflow.submitter == "bob"
     assert now.workflow.source is not None

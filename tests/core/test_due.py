@@ -72,6 +72,11 @@ def test_a_moment_that_the_clock_shows_twice_is_due_once_the_first_time(expressi
     assert due(cron(expression), between, 1) == ["2025-10-27T02:30:00+01"]
 
 
+def test_an_hour_that_the_clock_shows_twice_is_over_after_the_first_time() -> None:
+    between = at("2025-10-26T02:10:00+01:00")
+    assert due(cron("* * 2 * * *"), between, 1) == ["2025-10-27T02:00:00+01"]
+
+
 def test_what_holds_in_every_hour_goes_by_time_that_passes() -> None:
     forward = due(cron("30 * * * *"), at("2025-03-30T01:00"), 3)
     assert forward == ["2025-03-30T01:30:00+01", "2025-03-30T03:30:00+02", "2025-03-30T04:30:00+02"]
