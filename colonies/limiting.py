@@ -110,6 +110,8 @@ class Limiter:
         for id, cites in record.event.processes.items():
             if not self._ended(id) and keeps_place(self._processes.get(id), cites):
                 self._hold(subject.entity, key, id, cites)
+                if (want := self._wanting.get(id)) is not None:  # another granted it, or our word got lost
+                    self._go_on(want, subject.entity)
         if record.event.window_s:
             key.places.count(record.time, len(record.event.processes), record.event.window_s)
 
@@ -238,9 +240,9 @@ class Limiter:
                 heappop(key.line)  # it left, or stands elsewhere now
                 continue
             missing = self._missing(want.id, want.cites, want.keys)
-            if not missing:  # another service granted it
+            if not missing:
                 heappop(key.line)
-                self._has_all(want)
+                self._go_on(want, digest)
                 continue
             full = next((one for one in missing if self._room_at(one, now, digest, len(chosen)) != now), None)
             elsewhere = full[0] if full is not None else missing[0][0]
@@ -298,16 +300,18 @@ class Limiter:
                 if self._wanting.get(want.id) is want:
                     self._hold(digest, key, want.id, want.cites)
         for want in chosen:
-            if self._wanting.get(want.id) is not want:
-                continue
-            if missing := self._missing(want.id, want.cites, want.keys):
-                self._line_up(want, missing[0][0])
-            else:
-                self._has_all(want)
+            if self._wanting.get(want.id) is want:
+                self._go_on(want, digest)
 
-    def _has_all(self, want: Want) -> None:
-        del self._wanting[want.id]
-        want.granted()
+    def _go_on(self, want: Want, digest: str) -> None:
+        """It may have a place under this key now: it lines up for the next, or has all of them."""
+        missing = self._missing(want.id, want.cites, want.keys)
+        if not missing:
+            del self._wanting[want.id]
+            self._dirty.add(want.at)  # its line may have waited behind it
+            want.granted()
+        elif want.at == digest:
+            self._line_up(want, missing[0][0])
 
     async def _append(self, digest: str, key: Key, chosen: list[Want]) -> int:
         """The sequence of the grant; 0: there may be grants that are not folded yet."""
