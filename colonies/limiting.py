@@ -159,14 +159,15 @@ class Limiter:
         """Does this process, standing at the event `cites`, hold all of its places? If not it lines up as of
         `since` (ns), and `granted` is called once it does."""
         keys = [(digest_of(key), key, limit) for key, limit in limits_of(spec)]
-        if not self._missing(process, cites, keys):
+        missing = self._missing(process, cites, keys)
+        if not missing:
             return True
         before = self._wanting.get(process)
         if before is None or before.cites != cites:
             self._lined_up += 1
             want = Want(process, cites, (-spec.priority, since, self._lined_up), keys, granted)
             self._wanting[process] = want
-            self._line_up(want, keys[0][0])
+            self._line_up(want, missing[0][0])
         return False
 
     def _missing(
@@ -329,5 +330,5 @@ class Limiter:
         return await self._session.ledger.append(Draft(subject, sealed.data, key.last))
 
     def _back(self, want: Want, digest: str) -> None:
-        if self._wanting.get(want.id) is want:
+        if self._wanting.get(want.id) is want and want.at == digest:  # else the fold told more meanwhile
             self._line_up(want, digest)
