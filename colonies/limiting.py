@@ -110,6 +110,8 @@ class Limiter:
         for id, cites in record.event.processes.items():
             if not self._ended(id) and keeps_place(self._processes.get(id), cites):
                 self._hold(subject.entity, key, id, cites)
+                if (want := self._wanting.get(id)) is not None:  # another granted it, or our word got lost
+                    self._go_on(want, subject.entity)
         if record.event.window_s:
             key.places.count(record.time, len(record.event.processes), record.event.window_s)
 
@@ -157,14 +159,15 @@ class Limiter:
         """Does this process, standing at the event `cites`, hold all of its places? If not it lines up as of
         `since` (ns), and `granted` is called once it does."""
         keys = [(digest_of(key), key, limit) for key, limit in limits_of(spec)]
-        if not self._missing(process, cites, keys):
+        missing = self._missing(process, cites, keys)
+        if not missing:
             return True
         before = self._wanting.get(process)
         if before is None or before.cites != cites:
             self._lined_up += 1
             want = Want(process, cites, (-spec.priority, since, self._lined_up), keys, granted)
             self._wanting[process] = want
-            self._line_up(want, keys[0][0])
+            self._line_up(want, missing[0][0])
         return False
 
     def _missing(
@@ -238,9 +241,9 @@ class Limiter:
                 heappop(key.line)  # it left, or stands elsewhere now
                 continue
             missing = self._missing(want.id, want.cites, want.keys)
-            if not missing:  # another service granted it
+            if not missing:
                 heappop(key.line)
-                self._has_all(want)
+                self._go_on(want, digest)
                 continue
             full = next((one for one in missing if self._room_at(one, now, digest, len(chosen)) != now), None)
             elsewhere = full[0] if full is not None else missing[0][0]
@@ -298,16 +301,18 @@ class Limiter:
                 if self._wanting.get(want.id) is want:
                     self._hold(digest, key, want.id, want.cites)
         for want in chosen:
-            if self._wanting.get(want.id) is not want:
-                continue
-            if missing := self._missing(want.id, want.cites, want.keys):
-                self._line_up(want, missing[0][0])
-            else:
-                self._has_all(want)
+            if self._wanting.get(want.id) is want:
+                self._go_on(want, digest)
 
-    def _has_all(self, want: Want) -> None:
-        del self._wanting[want.id]
-        want.granted()
+    def _go_on(self, want: Want, digest: str) -> None:
+        """It may have a place under this key now: it lines up for the next, or has all of them."""
+        missing = self._missing(want.id, want.cites, want.keys)
+        if not missing:
+            del self._wanting[want.id]
+            self._dirty.add(want.at)  # its line may have waited behind it
+            want.granted()
+        elif want.at == digest:
+            self._line_up(want, missing[0][0])
 
     async def _append(self, digest: str, key: Key, chosen: list[Want]) -> int:
         """The sequence of the grant; 0: there may be grants that are not folded yet."""
@@ -325,5 +330,5 @@ class Limiter:
         return await self._session.ledger.append(Draft(subject, sealed.data, key.last))
 
     def _back(self, want: Want, digest: str) -> None:
-        if self._wanting.get(want.id) is want:
+        if self._wanting.get(want.id) is want and want.at == digest:  # else the fold told more meanwhile
             self._line_up(want, digest)

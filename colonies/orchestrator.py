@@ -48,6 +48,7 @@ WITNESS_S = 1.0
 AGAIN_S = 1.0
 UNEXPECTED_S = 1.0
 BLOCKED_MARGIN_S = 2.0  # a timer that is so late is lost
+AT_ONCE = 64  # processes offered at a time
 MAX_LATER_S = 86_400.0  # then it is looked at again
 MAX_FINISHED_KEPT = 100_000  # processes: what comes late of older ones is found out when it matters
 
@@ -312,17 +313,23 @@ class Orchestrator:
                 return
 
     async def _look_at_touched(self, now: int) -> None:
+        blocked: list[Process] = []
         while self._touched:
             process = self._history.processes.get(self._touched.pop())
             if process is not None and process.queue and process.queue not in self._history.colony.queues:
                 declaring = self._keeper.declare_again(process)
                 if not await apart(declaring, "declaring a queue", queue=process.queue):
                     self._look_again_in(AGAIN_S, process.id)
-            if process is None or not isinstance(process.phase, Blocked):
-                continue
-            releasing = self._blocked(process, process.phase.until, now)
-            if not await apart(releasing, "releasing a process", process=process.id):
-                self._look_again_in(AGAIN_S, process.id)
+            if process is not None and isinstance(process.phase, Blocked):
+                blocked.append(process)
+        for start in range(0, len(blocked), AT_ONCE):
+            await asyncio.gather(*(self._look_at(one, now) for one in blocked[start : start + AT_ONCE]))
+
+    async def _look_at(self, process: Process, now: int) -> None:
+        assert isinstance(process.phase, Blocked)
+        releasing = self._blocked(process, process.phase.until, now)
+        if not await apart(releasing, "releasing a process", process=process.id):
+            self._look_again_in(AGAIN_S, process.id)
 
     async def _checked(self, process: str) -> None:
         await self._check(process)
