@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from colonies import values
@@ -127,6 +127,8 @@ class Client:
         self.session = session
         self.ledger = session.ledger
         self._watcher = Watcher(session)
+        self.ears: set[Callable[[], None]] = set()  # called when the feed may have lost something
+        self.ledger.on_gap(self._on_gap)
 
     @property
     def name(self) -> str:
@@ -137,6 +139,10 @@ class Client:
     def colony(self) -> str:
         """The colony's name."""
         return self.session.colony.name
+
+    def _on_gap(self) -> None:
+        for hear in list(self.ears):
+            hear()
 
     async def close(self) -> None:
         """Leave; whoever still waits gets `Unavailable`."""

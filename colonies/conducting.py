@@ -25,11 +25,13 @@ from colonies.core.spec import queue_of
 from colonies.core.workflow import Workflow, dag_of, end_of, node_id
 from colonies.errors import ColoniesError, Conflict
 from colonies.history import History, Story
+from colonies.releasing import MAX_RELEASED
 from colonies.session import Session
 
 AT_ONCE = 64  # events under way
 AGAIN_S = 1.0
 HEAD_START_S = 0.05  # for the worker that may release a child itself
+HEAD_START_EACH_S = 0.003
 MAX_ENDED_KEPT = 1_000  # workflows: what comes late of older ones is found out when it matters
 
 Later = Callable[[float, Callable[[], None]], None]
@@ -41,7 +43,8 @@ _log = structlog.get_logger("colonies.orchestrator")
 class Open:
     """A workflow that has not ended. By name: how many parents a node still waits for, who waits for it, how
     many parts of it are still to end. `ready` are the nodes to look at, `left` counts the names that have not
-    ended, `said` is what was said already, and `stopped` what stops it: a sequence, why, which node."""
+    ended, `said` is what was said already, `contested` what met another event, and `stopped` what stops it: a
+    sequence, why, which node."""
 
     workflow: Workflow
     dag: Dag
@@ -52,6 +55,7 @@ class Open:
     ended: set[str] = field(default_factory=set)
     last: list[str] = field(default_factory=list)
     said: set[tuple[str, str]] = field(default_factory=set)
+    contested: set[tuple[str, str]] = field(default_factory=set)
     left: int = 0
     stopped: tuple[int, str, str | None] | None = None
 
@@ -73,7 +77,7 @@ class Conductor:
         self._ended: deque[str] = deque()
         self._busy: dict[str, None] = {}  # workflows that have something ready
         self._awaiting: dict[str, dict[str, None]] = {}  # by workflow: who waits for a signal
-        self._looks: dict[tuple[str, str], bool] = {}
+        self._looks: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -281,14 +285,20 @@ class Conductor:
 
     def _is_workers(self, opened: Open, node: Node, label: str) -> bool:
         """A child of one parent is released by the worker that finished it; only if it does not, by us."""
-        ends = [end for given in opened.dag.unfold(node).inputs for end in given.ends]
-        if len(ends) != 1 or ends[0].worker is None or ends[0].state != "successful":
+        siblings = (
+            len(opened.workflow.spec.children.get(node.parents[0], ())) if len(node.parents) == 1 else 0
+        )
+        if not 0 < siblings <= MAX_RELEASED or node.map is not None:
+            return False
+        end = opened.dag.ends(node.parents[0])
+        if end is None or end.worker is None or end.state != "successful":
             return False
         key = (opened.workflow.id, label)
-        if self._looks.pop(key, False):
+        if key in self._looks:
+            self._looks.discard(key)
             return False
-        self._looks[key] = True
-        self._again(opened, label, HEAD_START_S)
+        self._looks.add(key)
+        self._again(opened, label, HEAD_START_S + siblings * HEAD_START_EACH_S)
         return True
 
     def _again(self, opened: Open, label: str, delay_s: float) -> None:
@@ -356,11 +366,15 @@ class Conductor:
             return
         opened.said.add((label, event.type))
         try:
-            await self._session.record(id, event, at=at, queue=queue, known=self._history)
+            # Mostly another said the same. If it was no valid event that came first, a second try reads that.
+            once = at.process is None and (label, event.type) not in opened.contested
+            await self._session.record(id, event, at=at, queue=queue, known=self._history, once=once)
             return
-        except Conflict as error:  # somebody was faster, or will be found out by what comes
-            _log.debug("said by another", doing=event.type, process=id, error=str(error))
-            return
+        except Conflict as error:
+            _log.debug("another event came first", doing=event.type, process=id, error=str(error))
+            if (label, event.type) in opened.contested:
+                return
+            opened.contested.add((label, event.type))
         except ColoniesError as error:
             _log.warning("failed, tried again", doing=event.type, process=id, error=str(error))
         except Exception:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 PART_BYTES = 600_000
 MAX_NODE_BYTES = 500_000
 REREAD_S = 30.0
+_ENDS = frozenset({"completed", "failed", "cancelled", "skipped", "received", "expired", "poisoned"})
 AGAIN_S = 0.5
 
 
@@ -101,9 +102,10 @@ class WorkflowHandle:
         from colonies.client import checked_wait
 
         async with asyncio.timeout(checked_wait(timeout_s)):
-            async for now in self.changes():
-                if now.final:
-                    return now
+            async with contextlib.aclosing(follow(self._client, self.id, ends=True)) as found:
+                async for now in found:
+                    if now.final:
+                        return now
         raise AssertionError("it ends only when it is final")
 
     async def result(self, timeout_s: float | None = None) -> Any:
@@ -177,7 +179,8 @@ async def submit_workflow(client: Client, spec: WorkflowSpec, key: str | None = 
             story = await session.record_workflow(id, Part(list(nodes)), at=story)
             assert isinstance(story.held, Gathering)
             digests.append(story.held.parts[-1][0].hex())
-        await session.record_workflow(id, WorkflowSubmitted(rest, digests or None, key), at=story)
+        story = await session.record_workflow(id, WorkflowSubmitted(rest, digests or None, key), at=story)
+        session.knowledge.keep(id, story)
     except Conflict:
         before = (await session.knowledge.story(id)).workflow
         if key is None or before is None:
@@ -211,8 +214,6 @@ async def declare_queues(client: Client, spec: WorkflowSpec) -> None:
 
 def _parted(spec: WorkflowSpec) -> tuple[list[tuple[Node, ...]], WorkflowSpec]:
     """The nodes that do not fit into the workflow's own event, in parts, and the spec with the others."""
-    from dataclasses import replace
-
     sizes = [len(msgpack.packb(node.wire())) for node in spec.nodes]
     for node, size in zip(spec.nodes, sizes, strict=True):
         if size > MAX_NODE_BYTES:
@@ -234,11 +235,13 @@ def _parted(spec: WorkflowSpec) -> tuple[list[tuple[Node, ...]], WorkflowSpec]:
 # --- looking ----------------------------------------------------------------------------------------
 
 
-async def workflow_now(client: Client, id: str) -> WorkflowNow:
+async def workflow_now(
+    client: Client, id: str, heard: Mapping[str, list[Stored]] | None = None
+) -> WorkflowNow:
     """A workflow and its nodes, read from the leader. Raises NotFound."""
     workflow = await client.session.workflow(id)
     while True:
-        found = await client.session.knowledge.nodes(workflow)
+        found = await client.session.knowledge.nodes(workflow, heard)
         now = _now(client, workflow, found)
         if not now.final:
             return now
@@ -258,40 +261,82 @@ def _now(client: Client, workflow: Workflow, found: dict[str, Process | None]) -
     return WorkflowNow(workflow, nodes, state_of(workflow, ends))
 
 
-async def follow(client: Client, id: str) -> AsyncGenerator[WorkflowNow, None]:
-    """The workflow now and at every change, until it is final; a broker that is away is waited for."""
-    changed = asyncio.Event()
-    ids: set[str] = set()
+class _Ear:
+    """What is heard of a workflow's processes. `left` are those that have not ended as far as was heard."""
 
-    def heard(stored: Stored) -> None:
-        if subjects.process_of_feed(stored.subject) in ids:
-            changed.set()
+    def __init__(self, *, ends: bool) -> None:
+        self.changed = asyncio.Event()
+        self.heard: dict[str, list[Stored]] = {}
+        self._only_ends = ends
+        self._grows = False
+        self._recent: set[str] = set()  # what ended since the last look began
+        self._left: set[str] = set()
+        self._all: set[str] = set()
 
-    def woken(_: Stored | None = None) -> None:
-        changed.set()
+    def look(self) -> None:
+        """A look begins: what comes from here on, it may not see."""
+        self.changed.clear()
+        self._recent.clear()
 
+    def mind(self, now: WorkflowNow) -> None:
+        """From here on a change is one of this workflow; what is final needs no ear."""
+        self._grows = any(n.node.map is not None and n.label == n.node.name for n in now.nodes)
+        self._all = {node.id for node in now.nodes}
+        self._left = {node.id for node in now.nodes if node.process is None or not node.process.final}
+        self._left -= self._recent
+        if not self._left:
+            self.changed.set()
+
+    def on_process(self, stored: Stored) -> None:
+        id = subjects.process_of_feed(stored.subject)
+        if _may_end(stored):
+            self._recent.add(id)
+        if self._all and id not in self._all:
+            return
+        self.heard.setdefault(id, []).append(stored)
+        if _may_end(stored):
+            self._left.discard(id)
+        if not self._only_ends or not self._left or (self._grows and _may_end(stored)):
+            self.changed.set()
+
+    def on_other(self, _: Stored | None = None) -> None:
+        self.heard.clear()
+        self.changed.set()
+
+
+def _may_end(stored: Stored) -> bool:
+    return stored.subject.split(".", 4)[3] in _ENDS
+
+
+async def follow(client: Client, id: str, *, ends: bool = False) -> AsyncGenerator[WorkflowNow, None]:
+    """The workflow now and at every change, until it is final; a broker that is away is waited for.
+
+    `ends`: not at every change, but when all that was there may have ended.
+    """
+    ear = _Ear(ends=ends)
     async with contextlib.AsyncExitStack() as stack:
         for feed, on_event in (
-            (subjects.ALL_PROCESS_EVENTS, heard),
-            (subjects.ALL_OFFERS, heard),
-            (subjects.feed_of(subjects.guard_of("workflow", id)), woken),
+            (subjects.ALL_PROCESS_EVENTS, ear.on_process),
+            (subjects.ALL_OFFERS, ear.on_process),
+            (subjects.feed_of(subjects.guard_of("workflow", id)), ear.on_other),
         ):
             stack.push_async_callback((await client.ledger.subscribe(feed, on_event)).close)
-        client.ledger.on_gap(woken)
+        client.ears.add(ear.on_other)
+        stack.callback(client.ears.discard, ear.on_other)
         while True:
-            changed.clear()
+            ear.look()
             try:
-                now = await workflow_now(client, id)
+                now = await workflow_now(client, id, ear.heard)
             except Unavailable:
                 await asyncio.sleep(AGAIN_S)
                 continue
-            ids = {node.id for node in now.nodes}
             yield now
             if now.final:
                 return
+            ear.mind(now)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REREAD_S):
-                    await changed.wait()
+                    await ear.changed.wait()
 
 
 def _why(now: WorkflowNow) -> str:

@@ -212,6 +212,8 @@ class Instance:
         finally:
             if self._held.get(process) is held:
                 del self._held[process]
+        if held.finished is not None and held.finished.workflow is not None:
+            await release_children(self.session, held.finished)
 
     async def _assign(self, delivery: Delivery, share: Share) -> Held | None:
         """Verify the offer and assign its process to us. None: not ours to take; the offer is dealt with."""
@@ -311,9 +313,9 @@ class Instance:
         wait_s = 0.1
         while True:
             try:
-                story = await self.session.record(held.attempt.process, event, at=held.story)
-                if story.process is not None and story.process.workflow is not None:
-                    await release_children(self.session, story.process)
+                held.finished = (
+                    await self.session.record(held.attempt.process, event, at=held.story)
+                ).process
                 break
             except (Conflict, Refused) as error:
                 log.warning("result refused", reason=str(error))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from colonies import subjects
@@ -29,7 +29,14 @@ from colonies.core.node import adder_of, split
 from colonies.core.process import Process
 from colonies.core.states import ULID
 from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
-from colonies.history import WorkflowStory, examine, fold_process, fold_workflow
+from colonies.history import (
+    WorkflowStory,
+    examine,
+    fold_process,
+    fold_workflow,
+    judge_process,
+    judge_workflow,
+)
 from colonies.ledger import Ledger, Stored
 
 if TYPE_CHECKING:
@@ -38,6 +45,8 @@ if TYPE_CHECKING:
 MAX_ENDS_KEPT = 50_000  # processes
 MAX_NODES_KEPT = 50_000  # of all workflows that are kept
 AT_ONCE = 64  # reads under way
+MANY = 256  # nodes
+WORTH_SCANNING = 30  # events: to read so many in a row costs no more than to ask for one process
 
 
 class Knowledge:
@@ -115,6 +124,8 @@ class Knowledge:
 
     async def learn_sources(self, colony: Colony, stored: Stored) -> None:
         """Learn what the submission of a workflow cites: another whose results it takes."""
+        if b"rerun_of" not in stored.data:  # most take nothing, and to read 10,000 nodes takes a while
+            return
         record = examine(colony, stored).record
         event = record.event if record is not None else None
         if isinstance(event, WorkflowSubmitted) and event.reuses and event.rerun_of is not None:
@@ -134,11 +145,22 @@ class Knowledge:
         if kept is not None and kept[1] >= sequence and kept[0].workflow is not None:
             self._stories.move_to_end(id)
             return kept[0].workflow
-        story = await self.story(id)
-        self._keep(id, story, sequence)
+        story = await (self.story(id) if kept is None else self._read_on(id, kept[0]))
+        self.keep(id, story, sequence)
         return story.workflow
 
-    def _keep(self, id: str, story: WorkflowStory, sequence: int) -> None:
+    async def _read_on(self, id: str, story: WorkflowStory) -> WorkflowStory:
+        """The story with what came since: its first event may be large."""
+        held, judged, guard = story.held, list(story.judged), story.guard
+        async for batch in self._ledger.scan(guard, subjects.guard_of("workflow", id)):
+            for stored in batch:
+                held, seen = judge_workflow(self._colony, held, examine(self._colony, stored), self)
+                judged.append(seen)
+                guard = stored.sequence
+        return WorkflowStory(held if isinstance(held, Workflow) else None, judged, guard, held)
+
+    def keep(self, id: str, story: WorkflowStory, sequence: int = 0) -> None:
+        """Keep a story that was judged, with all that was said before this sequence."""
         if story.workflow is None:
             return
         if (before := self._stories.pop(id, None)) is not None and before[0].workflow is not None:
@@ -159,8 +181,9 @@ class Knowledge:
 
     async def workflow_now(self, id: str) -> WorkflowStory:
         """As `story`, and kept."""
-        story = await self.story(id)
-        self._keep(id, story, story.guard)
+        kept = self._stories.get(id)
+        story = await (self.story(id) if kept is None else self._read_on(id, kept[0]))
+        self.keep(id, story, story.guard)
         return story
 
     # --- the nodes before a node ---------------------------------------------------------------------
@@ -177,7 +200,8 @@ class Knowledge:
         begun: set[str] = set()
         while stack:
             label = stack[-1]
-            needed = [*_missing(dag, label), *self._places(raw.get(label, ()))[1]]
+            stopped = [stored for stored in raw.get(label, ()) if subjects.says(stored.subject, "cancelled")]
+            needed = [*_missing(dag, label), *self._places(stopped)[1]]
             missing = [name for name in needed if name not in begun]
             begun.add(label)
             if missing:  # judged before it, also those that others wait for as well
@@ -196,32 +220,51 @@ class Knowledge:
         await self._learn_processes(reused)
         wanted = [label for label in labels if workflow.process_of(label) not in self._ends]
         found: dict[str, list[Stored]] = {}
+        span = len(wanted) * WORTH_SCANNING if len(wanted) >= MANY else 0
+        if span and await self._ledger.last_sequence() - workflow.sequence < span:
+            return await self._scan(workflow, {workflow.process_of(label): label for label in wanted})
         for start in range(0, len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]
             ids = [subjects.guard_of("process", workflow.process_of(label)) for label in some]
             found.update(zip(some, await asyncio.gather(*map(self._ledger.read, ids)), strict=True))
         return found
 
-    async def nodes(self, workflow: Workflow) -> dict[str, Process | None]:
-        """Every node and part that there is now, by label, with its process if it has begun."""
+    async def _scan(self, workflow: Workflow, ids: Mapping[str, str]) -> dict[str, list[Stored]]:
+        """The messages of many nodes: what was stored since their workflow was, read in one go."""
+        found: dict[str, list[Stored]] = {label: [] for label in ids.values()}
+        async for batch in self._ledger.scan(workflow.sequence, subjects.PROCESSES):
+            for stored in batch:
+                label = ids.get(subjects.process_of(stored.subject))
+                if label is not None:
+                    found[label].append(stored)
+        return found
+
+    async def nodes(
+        self, workflow: Workflow, heard: Mapping[str, list[Stored]] | None = None
+    ) -> dict[str, Process | None]:
+        """Every node and part that there is now, by label, with its process if it has begun.
+
+        `heard` are messages of processes, by id, from the feed: what they prove to have ended is not read.
+        """
         dag = dag_of(workflow, self)
         found: dict[str, Process | None] = {}
         while labels := [label for label, _ in dag.labels() if label not in found]:
+            for label in labels:
+                if not _maps(dag, label):
+                    self._take_heard(workflow.process_of(label), heard or {})
             raw = await self._read_together(workflow, labels)
             for label in labels:
                 process = self.process(workflow.process_of(label))
                 if process is None and raw.get(label):
-                    node = dag.node(label)
-                    whole = node is not None and node.map is not None and split(label)[1] is None
-                    process = await self._folded(raw[label], doubted=whole)
+                    process = await self._folded(raw[label], doubted=_maps(dag, label))
                 found[label] = process
             await asyncio.sleep(0)
         there = {label for label, _ in dag.labels()}
         return {label: process for label, process in found.items() if label in there}
 
     async def _folded(self, messages: Sequence[Stored], *, doubted: bool) -> Process | None:
-        """The process of a node. What was read before it may not yet be all that decides: `doubted` where
-        it is valid only if something has not happened."""
+        """The process of a node. What was read before it may not yet be all that decides; it is `doubted`
+        where it is valid only if something has not happened."""
         story = fold_process(self._colony, messages, self)
         if doubted or any(not seen.verdict.valid for seen in story.judged):
             await self.learn(messages, fresh=False)
@@ -230,6 +273,25 @@ class Knowledge:
             self.remember(story.process)
         return story.process
 
+    def _take_heard(self, id: str, heard: Mapping[str, list[Stored]]) -> None:
+        """Keep the end of a process if what was heard of it is a whole and sound chain up to there."""
+        messages = heard.get(id)
+        if messages is None or id in self._ends:
+            return
+        process: Process | None = None
+        for stored, after in zip(messages, [*messages[1:], None], strict=True):
+            # What the next event, of the same author, names as its `prev` is signed by that.
+            covered = after is not None and subjects.author_of(after.subject) == subjects.author_of(
+                stored.subject
+            )
+            process, seen = judge_process(
+                self._colony, process, examine(self._colony, stored, trusted=covered), self
+            )
+            if not seen.verdict.valid or process is None:
+                return
+        if process is not None:
+            self.remember(process)
+
     @property
     def _ledger(self) -> Ledger:
         return self._session.ledger
@@ -237,6 +299,12 @@ class Knowledge:
     @property
     def _colony(self) -> Colony:
         return self._session.colony
+
+
+def _maps(dag: Dag, label: str) -> bool:
+    """Is it a node that maps, as a whole? It ends so only if it has no parts."""
+    node = dag.node(label)
+    return node is not None and node.map is not None and split(label)[1] is None
 
 
 def _missing(dag: Dag, label: str) -> list[str]:
@@ -262,5 +330,7 @@ def _ancestors(workflow: Workflow, dag: Dag, labels: Sequence[str]) -> Iterable[
         if name in seen or node is None:
             continue
         seen.add(name)
+        if dag.ends(name) is not None:  # it was judged, and with it all before it
+            continue
         yield name
         left += node.parents

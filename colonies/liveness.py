@@ -35,7 +35,8 @@ _log = structlog.get_logger("colonies.worker")
 class Held:
     """An attempt that an instance holds: what it knows of the process, the delivery, the task that runs it.
 
-    `ended` says why the task was stopped from outside, None if it was not; `outcome` is the result in hand.
+    `ended` says why the task was stopped from outside, None if it was not; `outcome` is the result in hand,
+    `finished` the process once that is recorded.
     """
 
     story: Story
@@ -45,6 +46,7 @@ class Held:
     task: asyncio.Task[None] | None = None
     ended: str | None = None
     outcome: Completed | Failed | None = None
+    finished: Process | None = None
 
     def let_go(self, reason: str) -> None:
         """Stop the work; the task cleans up."""

@@ -21,6 +21,9 @@ from colonies.history import Story
 from colonies.session import Session
 
 AT_ONCE = 64
+MAX_RELEASED = (
+    256  # children of one process; more are left to the service, for a worker has other things to do
+)
 
 _log = structlog.get_logger("colonies.worker")
 
@@ -33,7 +36,7 @@ async def release_children(session: Session, process: Process) -> None:
         return
     knowledge.remember(process)
     children = workflow.spec.children.get(process.node, [])
-    if not children or workflow.cancelled_at is not None:
+    if not 0 < len(children) <= MAX_RELEASED or workflow.cancelled_at is not None:
         return
     dag = dag_of(workflow, knowledge)
     now = await session.ledger.now()

@@ -287,7 +287,9 @@ class Session:
             subject, sealed = self.seal(event, process, prev=prev, id=id, now=now, queue=queue)
             try:
                 sequence = await self.ledger.append(Draft(subject, sealed.data, at.guard))
-            except (Conflict, Unknown):
+            except (Conflict, Unknown) as error:
+                if once and isinstance(error, Conflict):
+                    raise Conflict(f"process {process}: another event came first") from None
                 at = await self.story(process)
                 if any(s.record is not None and s.record.id == id and s.verdict.valid for s in at.judged):
                     return at

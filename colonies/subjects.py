@@ -23,6 +23,7 @@ EVERYTHING = "ledger.>"
 TRUST = ("ledger.colony.>", "ledger.member.>")
 QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."
+PROCESSES = "ledger.process.>"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -118,6 +119,11 @@ def feed_of(pattern: str) -> str:
 def process_of_feed(subject: str) -> str:
     """The process id in `feed.process.<id>....`; cheap, for dispatch only."""
     return subject.split(".", 3)[2]
+
+
+def says(subject: str, event: str) -> bool:
+    """Is this event the one of a well-formed ledger subject? Cheap, for dispatch only."""
+    return subject.split(".", 4)[3] == event
 
 
 def author_of(subject: str) -> str:

@@ -27,6 +27,7 @@ class Effort:
     instances: tuple[int, ...] = (1, 4, 16)
     cold_bytes: int = 192 * 1024 * 1024
     ends: int = 600
+    nodes: int = 10_000
     profile: Path | None = None
 
 
@@ -44,6 +45,7 @@ QUICK = Effort(
     instances=(2,),
     cold_bytes=16 * 1024 * 1024,
     ends=60,
+    nodes=300,
 )
 
 

@@ -26,6 +26,7 @@ from tests.benchmarks.actor import work_functions
 from tests.benchmarks.costs import costs, trip
 from tests.benchmarks.effort import BATCH, BROKER_CAN, CONCURRENCY, Effort, say
 from tests.benchmarks.figure import Figure, median, percentile
+from tests.benchmarks.flows import large_workflow, workflows
 from tests.benchmarks.ground import Ground, Part, cpu_s, resident_bytes
 from tests.benchmarks.scale import cold, instances, ledger_size, queues
 
@@ -291,6 +292,8 @@ GROUPS: dict[str, Callable[[Effort], AsyncIterator[Figure]]] = {
     "queues": queues,
     "instances": instances,
     "cold": cold,
+    "workflows": workflows,
+    "large_workflow": large_workflow,
 }
 
 
