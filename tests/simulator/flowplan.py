@@ -18,13 +18,17 @@ SIGNALS = ("go", "stop")
 
 @dataclass(slots=True)
 class Flow:
-    """One workflow to be. `signals` are sent so many seconds after it was submitted: (name, seconds)."""
+    """One workflow to be. `signals` are sent so many seconds after it was submitted: (name, seconds).
+
+    It is cancelled after so many seconds, or as soon as its client heard of so many events.
+    """
 
     number: int
     spec: dict[str, Any]
     submit_at: float
     key: str | None = None
     cancel_after: float | None = None
+    cancel_heard: int = 1_000
     signals: list[tuple[str, float]] = field(default_factory=list)
 
 
@@ -173,12 +177,14 @@ def draw_flow(random: Random, number: int, items: dict[int, Item]) -> Flow:
         for node in drawing.nodes:
             if node.get("wait_signal", {}).get("name") in dict(signals) and random.random() < 0.5:
                 del node["wait_signal"]["timeout"]
+    hasty = random.random() < 0.15
     return Flow(
         number,
         spec,
         submit_at=random.random() ** 2 * 1.5,
         key=key,
-        cancel_after=random.random() ** 2 * 3.0 if random.random() < 0.2 else None,
+        cancel_after=3.0 if hasty else random.random() ** 2 * 3.0 if random.random() < 0.12 else None,
+        cancel_heard=random.randrange(1, 3 * count) if hasty else 1_000,
         signals=signals,
     )
 

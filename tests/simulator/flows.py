@@ -104,19 +104,19 @@ class Tale:
         first = [n for n, node in self.nodes.items() if not node["adder"] and not node.get("finally")]
         found: dict[str, None] = {}
         for parent in first if last else self.parents[name]:
-            self._walk(parent, last, found)
+            self._walk(parent, last, self.nodes[name]["adder"], found)
         return list(found)
 
-    def _walk(self, parent: str, last: bool, found: dict[str, None]) -> None:
+    def _walk(self, parent: str, last: bool, adder: str | None, found: dict[str, None]) -> None:
         if parent in found:
             return
         found[parent] = None
         for label in self.labels(parent) or []:
-            added = self.added.get(label, [])
+            added = self.added.get(label, []) if label != adder else []
             waited_for = {p for name in added for p in self.parents[name]}
             for name in added:
                 if last or (label in self.between and name not in waited_for):
-                    self._walk(name, last, found)
+                    self._walk(name, last, adder, found)
 
     def ends(self, parent: str) -> list[Life] | None:
         """The processes of a parent, if all of them have ended."""

@@ -98,6 +98,8 @@ def signal_lost() -> list[Patch]:
     real = Conductor._signal
 
     def signal(self: Conductor, opened: Any, node: Any, process: Process) -> Any:
+        if node.wait_signal is None:
+            return real(self, opened, node, process)
         came = opened.workflow.signal(node.wait_signal.name)
         return [] if came is not None and came.sequence < process.sequence else real(self, opened, node, process)
 
