@@ -127,9 +127,11 @@ class Conductor:
             self._add(opened, node)
         if workflow.cancelled_at is not None:
             self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
-        for label, process in (workflow.reuses or {}).items():
-            found = self._history.process(process)
-            if found is not None:
+        for label in workflow.reuses or {}:
+            end = opened.dag.ends(label)
+            if end is not None:
+                if end.adds:
+                    self._add_more(opened, label, end.adds, end.between)
                 self._ended_label(opened, label)
         self._busy[workflow.id] = None
 
@@ -163,6 +165,7 @@ class Conductor:
         """A process ended, or a part of one that maps: perhaps its node has."""
         name, part = split(label)
         if part is not None:
+            self._over(opened, label)  # for what it added itself
             left = opened.parts.get(name)
             if left is None:  # the parts are counted when the node is looked at
                 return
@@ -175,9 +178,13 @@ class Conductor:
     def _ended_name(self, opened: Open, name: str) -> None:
         if name in opened.ended:
             return
-        opened.ended.add(name)
         opened.left -= 1
-        for child in opened.children.pop(name, ()):
+        self._over(opened, name)
+
+    def _over(self, opened: Open, ended: str) -> None:
+        """Nobody need wait for this node or part any more."""
+        opened.ended.add(ended)
+        for child in opened.children.pop(ended, ()):
             opened.waits[child] -= 1
             if opened.waits[child] == 0:
                 opened.ready.append(child)
@@ -312,7 +319,7 @@ class Conductor:
         assert opened.stopped is not None
         sequence, reason, cause = opened.stopped
         labels = [label]
-        parts = opened.dag.expanded(node) if split(label)[1] is None else None
+        parts = opened.dag.mapped(node) if split(label)[1] is None else None
         if parts is not None:
             self._mapping(opened, node.name, parts)
             labels = [label_of(node.name, n) for n in range(parts)]

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgpack
 
@@ -36,7 +36,10 @@ from colonies.ids import new_id
 from colonies.ledger import Stored
 
 if TYPE_CHECKING:
+    from colonies import building
     from colonies.client import Client
+
+T = TypeVar("T")
 
 PART_BYTES = 600_000
 MAX_NODE_BYTES = 500_000
@@ -73,10 +76,12 @@ class WorkflowNow:
 
 
 class WorkflowHandle:
-    """A workflow as a client holds it. `id` is its id; nothing else is kept here."""
+    """A workflow as a client holds it. `id` is its id; of one built here, the types of its outputs are known
+    as well."""
 
-    def __init__(self, client: Client, id: str) -> None:
+    def __init__(self, client: Client, id: str, built: building.Workflow | None = None) -> None:
         self._client = client
+        self._built = built
         self.id = id
 
     def __repr__(self) -> str:
@@ -108,21 +113,34 @@ class WorkflowHandle:
                         return now
         raise AssertionError("it ends only when it is final")
 
-    async def result(self, timeout_s: float | None = None) -> Any:
-        """Its output, once it is successful: that of the node that its spec names, or by name those of all
-        nodes on which no other depends.
+    @overload
+    async def result(self, *, timeout_s: float | None = None) -> Any: ...
+    @overload
+    async def result(self, node: building.Node[T], *, timeout_s: float | None = None) -> T: ...
+    async def result(self, node: building.Node[Any] | None = None, *, timeout_s: float | None = None) -> Any:
+        """Its output, once it is successful: that of the node that it names as such, or by name those of all
+        nodes on which no other depends. Or, typed, the output of this node of it.
 
         Raises:
             WorkflowUnsuccessful: it failed or was cancelled.
-            NotFound, TimeoutError: as `wait`.
+            Invalid: the node is not one of it. NotFound, TimeoutError: as `wait`.
         """
+        if node is not None and self._built is not None and node.within is not self._built:
+            raise Invalid(f"node {node.name} is not one of the workflow {self._built.name}")
         now = await self.wait(timeout_s)
         if now.state != "successful":
             raise WorkflowUnsuccessful(_why(now), workflow=self.id)
         spec = now.workflow.spec
+        if node is not None:
+            if node.name not in spec.by_name:
+                raise Invalid(f"workflow {self.id} has no node {node.name}")
+            return node.typed(await self._output(now, node.name))
         if spec.output is not None:
-            return await self._output(now, spec.output)
-        return {name: await self._output(now, name) for name in spec.sinks}
+            return self._typed(spec.output, await self._output(now, spec.output))
+        return {name: self._typed(name, await self._output(now, name)) for name in spec.sinks}
+
+    def _typed(self, name: str, output: Any) -> Any:
+        return self._built.typed(name, output) if self._built is not None else output
 
     async def _output(self, now: WorkflowNow, name: str) -> Any:
         found = [node for node in now.nodes if node.node.name == name]

@@ -12,7 +12,7 @@ from typing import Any
 
 from colonies import values
 from colonies.core.dag import Dag, Input
-from colonies.core.node import Node, split
+from colonies.core.node import Node, seen_from, split
 from colonies.core.process import Process, Successful
 from colonies.core.references import Reference, followed, resolved
 from colonies.core.workflow import Workflow, dag_of
@@ -58,7 +58,8 @@ class Inputs:
         inputs = {given.name: await self._value(given) for given in dag.unfold(node).inputs}
         found = await self._references(workflow, dag, node, process.node, inputs)
         given_args = resolved(args, found.__getitem__, "args")
-        return Given(given_args, resolved(kwargs, found.__getitem__, "kwargs"), inputs)
+        named = {seen_from(node, name): value for name, value in inputs.items()}
+        return Given(given_args, resolved(kwargs, found.__getitem__, "kwargs"), named)
 
     async def _references(
         self, workflow: Workflow, dag: Dag, node: Node, label: str, inputs: dict[str, Any]

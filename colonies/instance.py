@@ -35,6 +35,7 @@ from colonies.outcome import outcome_of
 from colonies.pulling import Puller
 from colonies.releasing import release_children
 from colonies.session import Session
+from colonies.signals import Signals
 from colonies.tasks import first_error
 from colonies.worker import Worker
 
@@ -61,6 +62,7 @@ class Instance:
         self._candidate = Candidate(session.name, worker.runtimetype, worker.find_capacity())
         self._pool = Pool(self._candidate.has)
         self._inputs = Inputs(session)
+        self._signals = Signals(session)
         self._began = time.monotonic()
         self._puller: Puller | None = None
         self._stopping = asyncio.Event()
@@ -285,7 +287,13 @@ class Instance:
         assert story.process is not None
         last = story.process.attempts[-1]
         devices = tuple(device.id for device in share.devices)
-        attempt = Attempt(self.session, story.process.id, last.n, last.id, story.process.spec, devices)
+        process = story.process
+        attempt = Attempt(
+            *(self.session, process.id, last.n, last.id, process.spec, devices),
+            workflow=process.workflow,
+            node=process.node,
+            signals=self._signals,
+        )
         return Held(story, attempt, delivery, time.monotonic())
 
     # --- running -------------------------------------------------------------------------------------

@@ -69,6 +69,27 @@ def later(times: int) -> int:
     return colonies.current().n
 
 
+@worker.function
+def names(folder: str, name: str, count: int) -> list[str]:
+    """As `mark`, and gives that many names."""
+    mark(folder, name)
+    return [f"{name}.{number}" for number in range(count)]
+
+
+@worker.function
+def join(folder: str, name: str, values: list[str]) -> int:
+    """As `mark`, and counts what it was given."""
+    mark(folder, name)
+    return len(values)
+
+
+@worker.function
+def refuse(folder: str, name: str) -> None:
+    """As `mark`, and fails for good."""
+    mark(folder, name)
+    raise colonies.Fail("not this one")
+
+
 async def main() -> None:
     session = await open_session(url=sys.argv[1], creds=sys.argv[2])
     instance = Instance(worker, session)

@@ -18,11 +18,13 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from colonies.core import references
 from colonies.core.names import name as checked_name
 from colonies.core.names import shown
 from colonies.core.node import Node
 from colonies.core.parsing import json_value, parsed
 from colonies.core.plain import MAX_PROBLEMS
+from colonies.core.references import LITERAL, Reference, followed
 from colonies.core.spec import AT_ALLOWED, MAX_SECONDS, At, Kwargs, Seconds, Text
 from colonies.core.spec import Name as SpecName
 from colonies.core.words import Words
@@ -274,8 +276,7 @@ def _renamed(
                 name, dot, path = text.partition(".")
                 return {"$output": outer(name) + dot + path}
             case [("$parameter", str(text))] if text.partition(".")[0] in parameters:
-                name, _, path = text.partition(".")
-                return _literal(parameters[name], path)
+                return _literal(parameters[text.partition(".")[0]], text)
         return {key: value(inner) for key, inner in item.items()}
 
     found = {**wire, "name": f"{group}/{wire['name']}"}
@@ -287,10 +288,17 @@ def _renamed(
     return found
 
 
-def _literal(value: Any, path: str) -> Any:
-    for part in path.split(".") if path else []:
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+def _literal(value: Any, text: str) -> Any:
+    """What stands for a parameter of an inner workflow (or a part of it: `name.path`): its value, or what
+    that refers to in the workflow around it."""
+    name, _, path = text.partition(".")
+    reference = references.read(value, f"parameter {name}")
+    if reference is not None:
+        return {f"${reference.kind}": ".".join(p for p in (reference.name, *reference.path, path) if p)}
+    if not path:
+        return value
+    held = value[LITERAL] if isinstance(value, dict) and LITERAL in value else value
+    return references.escaped(followed(held, Reference("parameter", name, tuple(path.split(".")))), "\0")
 
 
 def _regrouped(node: object, groups: dict[str, list[str]]) -> object:

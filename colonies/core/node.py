@@ -245,3 +245,18 @@ def adder_of(name: str) -> str | None:
     """The label under whose name a node was added, if it was; None for a name without a slash."""
     adder, slash, _ = name.rpartition("/")
     return adder if slash else None
+
+
+def seen_from(node: Node, name: str) -> str:
+    """A node's name as another says it: without the workflow, or the adding process, that both are in."""
+    group, slash, _ = node.name.rpartition("/")
+    if not slash:
+        return name
+    if split(group)[0] == split(name)[0]:
+        return split(name)[0].rpartition("/")[2]
+    return name.removeprefix(group + slash)
+
+
+def fits(name: str) -> bool:
+    """Is there room for a node of this name, and for the numbers of its parts?"""
+    return name.count("/") < MAX_NODE_LEVELS and len(label_of(name, MAX_MAPPED)) <= MAX_NODE_CHARS

@@ -27,6 +27,7 @@ from colonies.core.states import Awaiting, Process
 from colonies.core.workflow import Known, Workflow, dag_of, node_id
 
 _NO_WORKFLOW = "its workflow has no valid submission before it"
+_PARTS = "a node that maps is one process until its parts are known, and from then on these"
 
 
 def spec_of(workflow: Workflow, node: Node) -> Spec:
@@ -92,7 +93,7 @@ def never_born(record: Record, event: Cancelled, known: Known) -> Verdict:
 def _misplaced(dag: Dag, node: Node, label: str) -> Verdict | None:
     """A node that maps ends as a whole before it has parts, and then each of them by itself."""
     part = split(label)[1]
-    parts = dag.expanded(node)
+    parts = dag.mapped(node)
     if part is None and parts is not None:  # the last of its parents ended meanwhile
         return void("it has parts, and each of them ends by itself")
     if part is not None and (parts is None or part >= parts):
@@ -169,6 +170,8 @@ def _stopped(dag: Dag, label: str, event: Cancelled) -> Verdict:
     node = dag.node(label)
     if node is None or event.cites is None:
         return quarantined("it cites nothing that stops the node")
+    if not dag.stands(label):
+        return quarantined(_PARTS)
     if not node.last and event.cites == dag.cancelled_at:
         return VALID
     say = dag.by_parents(label)  # its parents stop it whatever was said of the workflow meanwhile

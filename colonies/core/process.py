@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from colonies.core.adding import placed
 from colonies.core.events import (
     Assigned,
     Awaited,
@@ -140,7 +141,7 @@ def _changes(process: Process, record: Record, event: Event, known: Known) -> di
         case Completed():
             logs = event.logs.count if event.logs else 0
             ended = _ended(process, time, "successful", logs=logs)
-            adds = tuple(event.adds or ())
+            adds = placed(event.adds, process.node) if event.adds and process.node else ()
             found = Successful(event.output, event.stored, event.items, adds, bool(event.between))
             return {**ended, "phase": found}
         case Failed():

@@ -34,7 +34,8 @@ _EXAMPLES: Final[dict[str, str]] = {
     "$packed": '{"$packed": ""}: the arguments that a generator gives to this run, or "0": one of them',
     LITERAL: '{"$literal": ...}: what is in it, as it stands',
 }
-_NODE: Final = re.compile(r"\A[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,7}\Z")
+_LEVEL: Final = r"[A-Za-z0-9_-]{1,64}(\[[0-9]{1,5}\])?"  # with the number of a part, of one that added nodes
+_NODE: Final = re.compile(rf"\A{_LEVEL}(/{_LEVEL}){{0,7}}\Z")
 _INDEX: Final = re.compile(r"\A(0|[1-9][0-9]{0,8})\Z")
 
 
@@ -122,3 +123,43 @@ def followed(value: Any, reference: Reference) -> Any:
             )
             raise Invalid(f"{reference}: there is no {part!r} in {before}, which is {held}")
     return value
+
+
+def renamed(value: object, name_of: Callable[[str], str]) -> Any:
+    """A copy of the value with the nodes of its `$output` references under other names."""
+    if isinstance(value, list):
+        return [renamed(item, name_of) for item in value]
+    if not isinstance(value, dict) or LITERAL in value:
+        return value
+    if isinstance(text := value.get("$output"), str) and len(value) == 1:
+        name, dot, path = text.partition(".")
+        return {"$output": name_of(name) + dot + path}
+    return {key: renamed(item, name_of) for key, item in value.items()}
+
+
+def escaped(value: object, mark: str) -> Any:
+    """A copy of plain data in which nothing is taken for a reference, but for the objects whose one key
+    begins with `mark`: these become the references that stand behind it.
+
+    Raises:
+        Invalid: data with a key that begins with `$` holds a reference, which nobody would look for there.
+    """
+    if isinstance(value, list):
+        return [escaped(item, mark) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1 and next(iter(value)).startswith(mark):
+        return {key.removeprefix(mark): text for key, text in value.items()}
+    if not any(key.startswith("$") for key in value):
+        return {key: escaped(item, mark) for key, item in value.items()}
+    if _has_key(value, mark):
+        raise Invalid(f"{shown(value)}: an object with a key that begins with $ cannot hold a node's output")
+    return {LITERAL: value}
+
+
+def _has_key(value: object, mark: str) -> bool:
+    if isinstance(value, list):
+        return any(_has_key(item, mark) for item in value)
+    return isinstance(value, dict) and any(
+        key.startswith(mark) or _has_key(item, mark) for key, item in value.items()
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from colonies.core import nodes
+from colonies.core.adding import placed
 from colonies.core.colony import Colony
 from colonies.core.events import (
     MAX_COUNT,
@@ -51,7 +52,7 @@ from colonies.core.states import (
     keyed_id,
 )
 from colonies.core.workflow import MAX_SIGNALS, NOTHING, Known
-from colonies.errors import Conflict, Refused
+from colonies.errors import Conflict, Invalid, Refused
 
 
 def judge(process: Process | None, record: Record, colony: Colony, known: Known = NOTHING) -> Verdict:
@@ -191,6 +192,19 @@ def _of_the_holder(
         return quarantined(f"attempt {latest.n} of {latest.worker} holds the process")
     if isinstance(event, Completed) and event.stored is not None and event.output is not None:
         return quarantined("its output is in the event or stored, not both")
+    return _adding(process, event) if isinstance(event, Completed) else VALID
+
+
+def _adding(process: Process, event: Completed) -> Verdict:
+    """A node of a workflow may add others to it, if they make a DAG with it."""
+    if event.adds is None:
+        return quarantined("between: it adds nothing") if event.between else VALID
+    if process.node is None:
+        return quarantined("only a node of a workflow adds nodes to it")
+    try:
+        placed(event.adds, process.node)
+    except Invalid as error:
+        return quarantined(str(error).splitlines()[0])
     return VALID
 
 

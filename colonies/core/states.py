@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from colonies.core.node import Node
@@ -82,8 +83,8 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Successful:
-    """Final: the output is here or, when it is large, in `stored`. What it added to its workflow: see
-    `Completed`."""
+    """Final: the output is here or, when it is large, in `stored`. What it added to its workflow, as
+    it is named there: see `Completed`."""
 
     output: Any = None
     stored: Ref | None = None
@@ -157,6 +158,11 @@ class Signal:
     by: str
     name: str
     data: Any = None
+
+    @property
+    def at(self) -> datetime:
+        """When it was stored (UTC)."""
+        return datetime.fromtimestamp(self.time / SECOND, UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from colonies.core.colony import Colony
-from colonies.core.dag import Dag, End, placed
+from colonies.core.dag import Dag, End
 from colonies.core.events import (
     VALID,
     Part,
@@ -143,8 +143,7 @@ def end_of(process: Process) -> End | None:
     last = process.attempts[-1].worker if process.attempts else None
     if isinstance(phase, Successful):
         stored = phase.stored is not None
-        adds = placed(phase.adds, process.node) if phase.adds and process.node else ()
-        return End(*common, last, phase.output, stored, phase.items, adds, phase.between)
+        return End(*common, last, phase.output, stored, phase.items, phase.adds, phase.between)
     return End(*common, last)
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
-import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -22,45 +19,13 @@ from colonies.core.process import Process
 from colonies.history import History
 from colonies.jetstream import JetStreamLedger
 from colonies.verify import verify_ledger
+from tests.chaos import Victim, kill_one, service, worker
 from tests.harness import RunningColony, running_colony
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 PROCESSES = int(os.environ.get("CHAOS_PROCESSES", "100"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 LEASE_S = 4.0
-COLONIES = Path(sys.executable).with_name("colonies")
-
-
-class Victim:
-    """A program that is killed and started again."""
-
-    def __init__(self, start: Callable[[], Awaitable[asyncio.subprocess.Process]]) -> None:
-        self._start = start
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        self.process = await self._start()
-
-    async def kill(self) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(signal.SIGKILL)
-            await self.process.wait()
-
-
-async def service(colony: RunningColony, kind: str, role: str) -> asyncio.subprocess.Process:
-    credential = await colony.credential(kind, role)
-    views = ["--views", str(colony.folder / "views")] if kind == "projector" else []
-    with (colony.folder / f"{kind}.log").open("ab") as log:
-        return await asyncio.create_subprocess_exec(
-            *(str(COLONIES), "server", "start", "--only", kind, "--url", colony.url),
-            *("--creds", str(credential), *views),
-            stdout=log,
-            stderr=log,
-        )
-
-
-async def worker(colony: RunningColony, name: str) -> asyncio.subprocess.Process:
-    return (await colony.spawn(name)).process
 
 
 @pytest.mark.timeout(540)
@@ -86,7 +51,7 @@ async def test_random_kills_lose_nothing_and_end_every_process_once(tmp_path: Pa
                 wave = works[kill * PROCESSES // KILLS : (kill + 1) * PROCESSES // KILLS]
                 waits += [asyncio.create_task(handle.wait()) for handle in await client.submit_many(wave)]
                 await asyncio.sleep(dice.uniform(0.05, 0.35))
-                await _kill_one(dice, colony, victims)
+                await kill_one(dice, colony, victims)
             results = asyncio.gather(*waits)
             async with asyncio.timeout(int(os.environ.get("CHAOS_WAIT_S", "240"))):
                 ended = await results
@@ -105,16 +70,6 @@ def _works(dice: random.Random, effects: Path) -> list[dict[str, object]]:
             func, args = "fail_until", [2]
         works.append({"func": func, "args": args, "maxretries": 3, "conditions": {"runtimetype": "python"}})
     return works
-
-
-async def _kill_one(dice: random.Random, colony: RunningColony, victims: dict[str, Victim]) -> None:
-    name = dice.choices([*victims, "broker"], weights=[4, 4, 2, 2, 1])[0]
-    if name == "broker":
-        await colony.kill_broker()
-        await colony.restart_broker()
-        return
-    await victims[name].kill()
-    await victims[name].start()
 
 
 async def _check(

@@ -44,6 +44,7 @@ class Tale:
     between: set[str] = field(default_factory=set)
     lives: dict[str, Life] = field(default_factory=dict)
     cancelled_at: int | None = None
+    ended_before: bool = False  # it was cancelled when all of it had ended: then it is as it was
     stopped: str | None = None  # why it was
     signals: list[tuple[int, str, str, Any]] = field(default_factory=list)
 
@@ -152,7 +153,7 @@ class Tale:
         wrong = {
             self.lives[label].state for label in self.all_labels() if not self.excused(label)
         }.difference(FINE)
-        if self.cancelled_at is not None and "cancelled" in wrong:
+        if self.cancelled_at is not None and not self.ended_before and "cancelled" in wrong:
             return "cancelled"
         return "failed" if wrong else "successful"
 
@@ -237,7 +238,8 @@ class Tale:
         if "when" in node:
             match = _WHEN.fullmatch(node["when"])
             assert match is not None
-            value = self.value(match[2])
+            [parent] = [p for p in self.before(node["name"]) if _seen(node["name"], p) == match[2]]
+            value = self.value(parent)
             return not value if match[1] else value is not None and value["n"] == 1
         return bool(node.get("finally") or not ends or any(life.state != "skipped" for life in ends))
 
@@ -281,7 +283,8 @@ class Tale:
 
     def inputs(self, label: str) -> dict[str, Any]:
         """The outputs of its parents, by name."""
-        return {parent: self.value(parent) for parent in self.before(_split(label)[0])}
+        name = _split(label)[0]
+        return {_seen(name, parent): self.value(parent) for parent in self.before(name)}
 
     def given(self, label: str) -> dict[str, Any] | None:
         """The references in its arguments, with values in their places."""
@@ -318,6 +321,15 @@ def spec_of(tale: Tale, label: str) -> dict[str, Any]:
 def _split(label: str) -> tuple[str, int | None]:
     found = _PART.fullmatch(label)
     return (found[1], int(found[2])) if found else (label, None)
+
+
+def _seen(name: str, other: str) -> str:
+    """What a node calls another: in a group, or added by one process, they leave out what they have in common;
+    and who added them is called by its own name."""
+    group = name.rpartition("/")[0]
+    if group and _split(other)[0] == _split(group)[0]:
+        return _split(other)[0].rpartition("/")[2]
+    return other.removeprefix(f"{group}/") if group else other
 
 
 def _referred(node: Node) -> list[str]:
