@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 
-from colonies import codec, values
+from colonies import values
 from colonies.batch import Batch
 from colonies.building import Workflow
 from colonies.calls import Call
@@ -35,6 +35,7 @@ from colonies.core.process import (
     keyed_id,
 )
 from colonies.core.spec import MAX_SECONDS, Spec, queue_of
+from colonies.crons import CronHandle, CronNow, When, add_cron, added, crons
 from colonies.errors import (
     Conflict,
     Invalid,
@@ -42,9 +43,11 @@ from colonies.errors import (
     ProcessCancelled,
     ProcessFailed,
 )
-from colonies.flows import WorkflowHandle, submit_workflow
+from colonies.flows import WorkflowHandle, signal_data, submit_workflow
+from colonies.generators import GeneratorClient
 from colonies.history import Judged, Story
 from colonies.ids import new_id
+from colonies.pausing import Pausing
 from colonies.session import Session
 from colonies.watching import Watcher
 
@@ -100,12 +103,12 @@ class Handle(Generic[T]):
         """Cancel it. Raises Conflict if it is final already, Refused if it is another's."""
         return await self._client.cancel(self.id, reason)
 
-    async def signal(self, name: str, data: Any = None) -> None:
-        """Send it a signal (`colonies.signal`). Raises Conflict if it is final, NotFound, Refused."""
-        await self._client.signal(self.id, name, data)
+    async def signal(self, name: str, data: Any = None) -> Process:
+        """Send it a signal, which its function may wait for. Raises Conflict if it is final, Refused."""
+        return await self._client.signal(self.id, name, data)
 
 
-class Client:
+class Client(GeneratorClient, Pausing):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:
@@ -205,7 +208,7 @@ class Client:
             if rest > limit:
                 raise Invalid(f"the spec without its arguments is {rest} bytes; at most {limit} are allowed")
         queue = await self.declare(spec)
-        if spec.delay is not None or spec.at is not None:
+        if spec.delay is not None or spec.at is not None or spec.limits:
             return Submitted(spec, key, arguments), None
         return Queued(spec, key, arguments), queue
 
@@ -248,6 +251,25 @@ class Client:
         """A handle on a workflow that was submitted before, here or elsewhere."""
         return WorkflowHandle(self, id)
 
+    async def add_cron(
+        self, name: str, work: WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]
+    ) -> CronHandle:
+        """Have a workflow, or one process, run by the clock.
+
+        Raises:
+            Invalid: the work or the times make no sense. Conflict: there is a cron of this name.
+            Refused, Unavailable, Unknown: as `submit`.
+        """
+        return await add_cron(self, name, added(work, **when))
+
+    async def crons(self) -> list[CronNow]:
+        """The crons of the colony, by name."""
+        return await crons(self)
+
+    def cron(self, name: str) -> CronHandle:
+        """A handle on a cron that was added before, here or elsewhere. Raises Invalid: that is no name."""
+        return CronHandle(self, name)
+
     async def cancel(self, id: str, reason: str = "") -> Process:
         reason = checked_reason(reason)
         story = await self.session.story(id)
@@ -257,13 +279,15 @@ class Client:
         assert story.process is not None
         return story.process
 
-    async def signal(self, id: str, name: str, data: Any = None) -> None:
-        event = Signalled(checked_name(name, "signal"), data)
-        codec.check(event)
+    async def signal(self, id: str, name: str, data: Any = None) -> Process:
+        """Send a process a signal. Raises NotFound, Invalid, Conflict if it is final, Refused."""
+        event = Signalled(checked_name(name, "signal"), signal_data(data))
         story = await self.session.story(id)
         if story.process is None:
             raise NotFound(f"there is no process {id} in the colony {self.colony}")
-        await self.session.record(id, event, at=story)
+        story = await self.session.record(id, event, at=story)
+        assert story.process is not None
+        return story.process
 
     # --- waiting -------------------------------------------------------------------------------------
 

@@ -103,7 +103,9 @@ class Inputs:
         previous = workflow.source.previous if workflow.source is not None else None
         if previous is None:
             return None
-        before = await self._session.workflow(previous)
+        before = (await self._session.knowledge.workflow_now(previous)).workflow
+        if before is None:  # by its id it is the cron's, but nobody said it
+            return None
         story = await self._session.story(before.process_of(reference.name))
         return await self._output(story.process)
 

@@ -32,7 +32,7 @@ from colonies.inputs import Inputs
 from colonies.ledger import Delivery
 from colonies.liveness import Held, Liveness, lease_left_s
 from colonies.outcome import outcome_of
-from colonies.pulling import Puller
+from colonies.pulling import CLOSED_S, Puller
 from colonies.releasing import release_children
 from colonies.session import Session
 from colonies.signals import Signals
@@ -225,6 +225,9 @@ class Instance:
             story = await self.session.story(subjects.process_of(delivery.stored.subject))
         for _ in range(MAX_TRIES):
             if not await self._may_take(delivery, story):
+                return None
+            if self._puller is not None and self._puller.closed(delivery.queue):  # paused this moment
+                await delivery.nak(CLOSED_S)
                 return None
             process = story.process
             assert process is not None

@@ -45,6 +45,8 @@ async def release_children(session: Session, process: Process) -> None:
         name = node.name
         if node.last or len(node.parents) != 1 or name in (workflow.reuses or {}):
             continue
+        if node.spec is not None and node.spec.limits:  # it needs a place first, and the service grants it
+            continue
         say = dag.decide(name)
         if isinstance(say, Run) and say.until <= now:
             spec = spec_of(workflow, node)

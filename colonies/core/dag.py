@@ -18,9 +18,11 @@ from typing import Any
 
 from colonies.core import when
 from colonies.core.flow import WorkflowSpec
+from colonies.core.names import shown
 from colonies.core.node import MAX_MAPPED, Node, adder_of, label_of, seen_from, split
+from colonies.core.process_events import MAX_CITES
 from colonies.core.references import Reference, followed
-from colonies.core.shapes import SECOND
+from colonies.core.shapes import MAX_REASON_CHARS, SECOND
 from colonies.errors import Invalid
 
 FINE = ("successful", "skipped")
@@ -276,11 +278,11 @@ class Dag:
         if isinstance(value, list):
             count = len(value)
         if count is None or (isinstance(value, int) and not self._is_stored(reference)):
-            return f"{reference} is no list"
+            return f"{shown(str(reference))} is no list"
         return (
             count
             if count <= MAX_MAPPED
-            else f"{reference} has {count} items; at most {MAX_MAPPED} are allowed"
+            else f"{shown(str(reference))} has {count} items; at most {MAX_MAPPED} are allowed"
         )
 
     def _source(self, reference: Reference) -> End | None:
@@ -339,12 +341,14 @@ class Dag:
 
     def _ready(self, node: Node, unfolded: Unfolded) -> Say:
         cites = (self.sequence, *sorted(unfolded.cites))
+        if len(cites) > MAX_CITES:
+            return Stop(cites[-1], f"it waits for {len(cites) - 1} ends; at most {MAX_CITES - 1} are allowed")
         ends = [end for given in unfolded.inputs for end in given.ends]
         if node.when is not None:
             inputs = {seen_from(node, given.name): given.value() for given in unfolded.inputs}
             holds = when.holds(node.when, inputs)
             if isinstance(holds, str):
-                return Stop(cites[-1], f"its condition cannot be evaluated: {holds}")
+                return Stop(cites[-1], f"its condition cannot be evaluated: {holds}"[:MAX_REASON_CHARS])
             if not holds:
                 return Skip(cites)
         elif ends and not node.last and all(end.state == "skipped" for end in ends):
@@ -352,7 +356,9 @@ class Dag:
         until = self._until(node, ends)
         if node.map is not None:
             parts = self.parts(node)
-            return Map(parts, until, cites) if isinstance(parts, int) else Stop(cites[-1], f"map: {parts}")
+            if isinstance(parts, int):
+                return Map(parts, until, cites)
+            return Stop(cites[-1], f"map: {parts}"[:MAX_REASON_CHARS])
         return Await(until, cites) if node.wait_signal is not None else Run(until, cites)
 
     def _until(self, node: Node, ends: Sequence[End]) -> int:

@@ -127,9 +127,9 @@ def _changes(process: Process, record: Record, event: Event, known: Known) -> di
     phase, time = process.phase, record.time
     match event:
         case Requeued():
-            since = phase.since if isinstance(phase, Waiting) else time
+            since = process.waits_since
             offer = Offer(record.id, record.sequence, time)
-            return {**_lost_attempt(process, time), "phase": Waiting(offer, since)}
+            return {**_lost_attempt(process, time), "phase": Waiting(offer, time if since is None else since)}
         case Assigned():
             return _taken(process, record, event)
         case Renewed():

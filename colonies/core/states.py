@@ -200,6 +200,17 @@ class Process:
         return isinstance(self.phase, Final)
 
     @property
+    def waits_since(self) -> int | None:
+        """Since when (ns) it has waited to be taken; None: it does not. One with limits waits from when on
+        it could be offered."""
+        match self.phase:
+            case Waiting(since=since) | Awaiting(since=since):
+                return since
+            case Blocked(until=until) if self.spec.limits:
+                return until
+        return None
+
+    @property
     def ended_at(self) -> int | None:
         return self.time if self.final else None
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from colonies.core.colony import Colony
 from colonies.core.dag import Dag, End
 from colonies.core.events import (
+    MAX_PARTS,
     VALID,
     Part,
     Record,
@@ -28,18 +29,20 @@ from colonies.core.events import (
     denied,
     quarantined,
 )
-from colonies.core.flow import WorkflowSpec
+from colonies.core.flow import MAX_NODES, WorkflowSpec
 from colonies.core.node import Node
 from colonies.core.states import (
     ULID,
     Process,
     Signal,
-    State,
     Successful,
     derived_id,
     keyed_id,
 )
 from colonies.errors import Conflict, Invalid, Refused
+
+if TYPE_CHECKING:
+    from colonies.core.crons import Cron
 
 WorkflowState = Literal["running", "successful", "failed", "cancelled"]
 
@@ -99,6 +102,8 @@ class Known(Protocol):
 
     def process(self, id: str) -> Process | None: ...
 
+    def cron(self, name: str) -> Cron | None: ...
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         """What a run of a cron or generator has from it; or why it has nothing."""
 
@@ -120,6 +125,9 @@ class Nothing:
         return None
 
     def process(self, id: str) -> Process | None:
+        return None
+
+    def cron(self, name: str) -> Cron | None:
         return None
 
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
@@ -167,11 +175,14 @@ def state_of(workflow: Workflow, ends: Iterable[tuple[Node, End | None]]) -> Wor
     ended = list(ends)
     if any(end is None for _, end in ended):
         return "running"
-    wrong = {end.state for node, end in ended if end is not None and not node.allow_failure} - {
-        "successful",
-        "skipped",
-    }
-    if workflow.cancelled_at is not None and "cancelled" in wrong:
+    wrong = [
+        end
+        for node, end in ended
+        if end is not None and not node.allow_failure and end.state in ("failed", "cancelled")
+    ]
+    cancelled = [end.sequence for end in wrong if end.state == "cancelled"]
+    # A cancel that came when all had ended changes nothing: final is final.
+    if workflow.cancelled_at is not None and max(cancelled, default=0) > workflow.cancelled_at:
         return "cancelled"
     return "failed" if wrong else "successful"
 
@@ -210,7 +221,23 @@ def judge(held: Held | None, record: Record, colony: Colony, known: Known) -> Ve
 def _part(held: Gathering | None, record: Record, event: Part) -> Verdict:
     if record.role not in ("user", "owner"):
         return denied(f"the role {record.role} submits no workflows of its own")
+    if (wrong := _wrong_id(record, event.key)) is not None:
+        return wrong
+    before = held.parts if held is not None else ()
+    if len(before) >= MAX_PARTS:
+        return quarantined(f"the workflow has {MAX_PARTS} parts, and takes no more")
+    if sum(len(nodes) for _, nodes in before) + len(event.nodes) > MAX_NODES:
+        return quarantined(f"its parts have more than {MAX_NODES} nodes")
     return VALID
+
+
+def _wrong_id(record: Record, key: str | None) -> Verdict | None:
+    # One form of id for each origin, so that nobody takes the place of another's keyed workflow in advance.
+    if key is None and not ULID.match(record.entity):
+        return quarantined("the id of a plain workflow is a ULID")
+    if key is not None and record.entity != workflow_key(record.author, key):
+        return quarantined("the id does not derive from the submitter and the key")
+    return None
 
 
 def _submitted(
@@ -220,14 +247,12 @@ def _submitted(
         return _sourced(held, record, event, known)
     if record.role not in ("user", "owner"):
         return denied(f"the role {record.role} submits no workflows of its own")
-    if event.key is None and not ULID.match(record.entity):
-        return quarantined("the id of a plain workflow is a ULID")
-    if event.key is not None and record.entity != workflow_key(record.author, event.key):
-        return quarantined("the id does not derive from the submitter and the key")
+    if (wrong := _wrong_id(record, event.key)) is not None:
+        return wrong
     try:
         spec = _whole(held, event)
     except Invalid as error:
-        return quarantined(str(error).splitlines()[0])
+        return quarantined(f"it is no workflow: {str(error).splitlines()[0]}")
     for node in spec.nodes:
         named = node.spec.colony if node.spec is not None else None
         if named is not None and named not in (colony.name, colony.key):
@@ -349,5 +374,5 @@ def decided(held: Held | None, record: Record, colony: Colony, known: Known) -> 
         raise Conflict(f"workflow {record.entity}: {verdict.rule}")
 
 
-def is_final(state: State | WorkflowState) -> bool:
+def is_final(state: str) -> bool:
     return state in ("successful", "failed", "cancelled", "skipped")

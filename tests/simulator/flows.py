@@ -44,7 +44,6 @@ class Tale:
     between: set[str] = field(default_factory=set)
     lives: dict[str, Life] = field(default_factory=dict)
     cancelled_at: int | None = None
-    ended_before: bool = False  # it was cancelled when all of it had ended: then it is as it was
     stopped: str | None = None  # why it was
     signals: list[tuple[int, str, str, Any]] = field(default_factory=list)
 
@@ -150,10 +149,10 @@ class Tale:
     def state(self) -> str:
         if not self.ended:
             return "running"
-        wrong = {
-            self.lives[label].state for label in self.all_labels() if not self.excused(label)
-        }.difference(FINE)
-        if self.cancelled_at is not None and not self.ended_before and "cancelled" in wrong:
+        ends = [self.lives[label] for label in self.all_labels() if not self.excused(label)]
+        wrong = [life for life in ends if life.state not in FINE]
+        late = [life for life in wrong if self.cancelled_at is not None and life.sequence > self.cancelled_at]
+        if any(life.state == "cancelled" for life in late):  # else the cancel came too late for all
             return "cancelled"
         return "failed" if wrong else "successful"
 
@@ -173,6 +172,8 @@ class Tale:
         node = self.nodes.get(name)
         if process != node_id(self.id, label):
             return "its id does not derive from workflow and node"
+        if node is None and self.cancelled_at is not None and "/" in name:
+            return VOID  # what was to add it is void as well
         if node is None or (part is not None and "map" not in node):
             return f"there is no node {label}"
         if part is None and any(_split(other)[0] == name for other in self.lives):

@@ -185,7 +185,6 @@ class Ledger:
         elif told.event == "cancelled":
             if tale.cancelled_at is not None or told.author != tale.submitter:
                 self._broken("a workflow was cancelled twice, or by another", id)
-            tale.ended_before = tale.ended
             tale.cancelled_at, tale.stopped = told.sequence, "it was cancelled"
             self.on_stopped(tale)
 
