@@ -1,5 +1,6 @@
-"""What a client does with a workflow: submits it, signals and cancels it, waits for it, and begins anew after a
-crash where it was."""
+"""What a client does with a workflow: submits it, signals and cancels it, waits for it.
+
+After a crash it begins anew where it was."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Drawing:
         return {"work": f"{parent}.n", "map": parent, "signal": f"{parent}.data"}[self.kinds[parent]]
 
     def _condition(self, name: str, parent: str) -> str:
-        """Of its output: which attempt it is of, or that there is none. In a group one leaves out its name."""
+        """Of its output: which attempt it is of, or that there is none. A group's name is left out."""
         if name.startswith("g/"):
             parent = parent.removeprefix("g/")
         quoted = f'"{parent}"' if "/" in parent else parent

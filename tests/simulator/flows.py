@@ -203,9 +203,9 @@ class Tale:
             found = self.ends(parent)
             if found is None:
                 return f"{parent} has not ended, and {name} waits for it"
-            if not node.get("finally") and not self.excused(parent):
-                if bad := [life for life in found if life.state not in FINE]:
-                    return f"{bad[0].node} is {bad[0].state}, and {name} runs only after its success"
+            bad = [life for life in found if life.state not in FINE]
+            if bad and not node.get("finally") and not self.excused(parent):
+                return f"{bad[0].node} is {bad[0].state}, and {name} runs only after its success"
             ends += found
         decides = {life.sequence for life in (*ends, *self._listed(parents))}
         if told.data["cites"] != [self.sequence, *sorted(decides)]:
@@ -325,8 +325,8 @@ def _split(label: str) -> tuple[str, int | None]:
 
 
 def _seen(name: str, other: str) -> str:
-    """What a node calls another: in a group, or added by one process, they leave out what they have in common;
-    and who added them is called by its own name."""
+    """What a node calls another: in a group, or added by one process, they leave out what they have in
+    common; and who added them is called by its own name."""
     group = name.rpartition("/")[0]
     if group and _split(other)[0] == _split(group)[0]:
         return _split(other)[0].rpartition("/")[2]

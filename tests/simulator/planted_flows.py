@@ -1,4 +1,4 @@
-"""Bugs of workflows to be found, as in `planted`. Most are in the rules as well, so everybody agrees with them."""
+"""Bugs of workflows to be found, as in `planted`. Most are in the rules as well, so all agree with them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ def signal_lost() -> list[Patch]:
         if node.wait_signal is None:
             return real(self, opened, node, process)
         came = opened.workflow.signal(node.wait_signal.name)
-        return [] if came is not None and came.sequence < process.sequence else real(self, opened, node, process)
+        return (
+            [] if came is not None and came.sequence < process.sequence else real(self, opened, node, process)
+        )
 
     return [(Conductor, "_signal", signal)]
 
