@@ -126,9 +126,8 @@ class Drawing:
 
     def _takes_s(self) -> float:
         kind = self.random.random()
-        return (
-            0.0 if kind < 0.6 else 0.4 * self.random.random() if kind < 0.95 else 3.0 * self.random.random()
-        )
+        longest = 0.0 if kind < 0.6 else 0.4 if kind < 0.94 else 3.0 if kind < 0.98 else 12.0
+        return longest * self.random.random()
 
     def _added(self, adder: Item, level: int = 0) -> list[dict[str, Any]]:
         """Nodes as a process adds them: named for themselves."""
