@@ -243,7 +243,8 @@ class Knowledge:
         begun: set[str] = set()
         while stack:
             label = stack[-1]
-            needed = [*_missing(dag, label), *self._places(raw.get(label, ()))[1]]
+            stopped = [stored for stored in raw.get(label, ()) if subjects.says(stored.subject, "cancelled")]
+            needed = [*_missing(dag, label), *self._places(stopped)[1]]
             missing = [name for name in needed if name not in begun]
             begun.add(label)
             if missing:  # judged before it, also those that others wait for as well
@@ -298,16 +299,14 @@ class Knowledge:
         dag = dag_of(workflow, self)
         found: dict[str, Process | None] = {}
         while labels := [label for label, _ in dag.labels() if label not in found]:
-            for label, node in ((label, dag.node(label)) for label in labels):
-                if node is not None and (node.map is None or split(label)[1] is not None):
+            for label in labels:
+                if not _maps(dag, label):
                     self._take_heard(workflow.process_of(label), heard or {})
             raw = await self._read_together(workflow, labels)
             for label in labels:
                 process = self.process(workflow.process_of(label))
                 if process is None and raw.get(label):
-                    node = dag.node(label)
-                    whole = node is not None and node.map is not None and split(label)[1] is None
-                    process = await self._folded(raw[label], doubted=whole)
+                    process = await self._folded(raw[label], doubted=_maps(dag, label))
                 found[label] = process
             await asyncio.sleep(0)
         there = {label for label, _ in dag.labels()}
@@ -350,6 +349,12 @@ class Knowledge:
     @property
     def _colony(self) -> Colony:
         return self._session.colony
+
+
+def _maps(dag: Dag, label: str) -> bool:
+    """Is it a node that maps, as a whole? It ends so only if it has no parts."""
+    node = dag.node(label)
+    return node is not None and node.map is not None and split(label)[1] is None
 
 
 def _citing(colony: Colony, messages: Sequence[Stored]) -> WorkflowSubmitted | None:

@@ -123,6 +123,11 @@ def process_of_feed(subject: str) -> str:
     return subject.split(".", 3)[2]
 
 
+def says(subject: str, event: str) -> bool:
+    """Is this event the one of a well-formed ledger subject? Cheap, for dispatch only."""
+    return subject.split(".", 4)[3] == event
+
+
 def author_of(subject: str) -> str:
     """The last token of a well-formed ledger subject; cheap, for comparing only."""
     return subject[subject.rindex(".") + 1 :]

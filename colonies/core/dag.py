@@ -230,7 +230,7 @@ class Dag:
 
         Its parents may be such nodes as well, so they are looked at first, whatever their number.
         """
-        left = [name]
+        left = [] if name in known else [name]
         while left:
             node = self.node(left[-1])
             assert node is not None

@@ -23,7 +23,7 @@ from colonies.core.events import (
     quarantined,
     void,
 )
-from colonies.core.node import Node, split
+from colonies.core.node import Node, adder_of, split
 from colonies.core.spec import Conditions, Spec, queue_of
 from colonies.core.states import Awaiting, Process
 from colonies.core.workflow import Known, Workflow, dag_of, node_id
@@ -153,6 +153,8 @@ def _place(record: Record, id: str, label: str, known: Known) -> tuple[Workflow,
         return quarantined("the node has its result from another workflow")
     dag = dag_of(workflow, known, before=record.sequence)
     node = dag.node(label)
+    if node is None and dag.cancelled_at is not None and adder_of(split(label)[0]) is not None:
+        return void("its workflow was cancelled before it")  # what was to add it may be void as well
     if node is None:
         return quarantined(f"the workflow has no node {label} at this point")
     return workflow, dag, node

@@ -175,11 +175,14 @@ def state_of(workflow: Workflow, ends: Iterable[tuple[Node, End | None]]) -> Wor
     ended = list(ends)
     if any(end is None for _, end in ended):
         return "running"
-    wrong = {end.state for node, end in ended if end is not None and not node.allow_failure} - {
-        "successful",
-        "skipped",
-    }
-    if workflow.cancelled_at is not None and "cancelled" in wrong:
+    wrong = [
+        end
+        for node, end in ended
+        if end is not None and not node.allow_failure and end.state in ("failed", "cancelled")
+    ]
+    cancelled = [end.sequence for end in wrong if end.state == "cancelled"]
+    # A cancel that came when all had ended changes nothing: final is final.
+    if workflow.cancelled_at is not None and max(cancelled, default=0) > workflow.cancelled_at:
         return "cancelled"
     return "failed" if wrong else "successful"
 

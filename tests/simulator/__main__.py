@@ -58,7 +58,7 @@ def find_planted(names: list[str]) -> int:
     for bug in [bug for bug in BUGS if not names or bug.name in names]:
         found: dict[str, object] = {"bug": bug.name, "within": bug.within, "seed": None}
         with planted(bug.name):
-            for seed in range(bug.first, bug.first + bug.within):
+            for seed in bug.seeds():
                 result = lifetime(seed)
                 if result.failures:
                     found |= {"seed": seed, "by": result.failures[0]}

@@ -1,14 +1,17 @@
-"""What a client does with a workflow: submits it, signals and cancels it, waits for it, and begins anew after a
-crash where it was."""
+"""What a client does with a workflow: submits it, signals and cancels it, waits for it.
+
+After a crash it begins anew where it was."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from colonies.client import Client
 from colonies.errors import Conflict, Unavailable
 from colonies.flows import WorkflowHandle
+from colonies.ledger import Stored
 from tests.simulator.flowwitness import SeenFlow
 from tests.simulator.link import Host
 
@@ -97,8 +100,28 @@ class FlowClient:
             self._witness.signal_acknowledged(self._seen, handle.id, number)
             return
 
+    async def _hear(self, count: int, limit_s: float) -> None:
+        """Until so many events were heard, or so many seconds are over."""
+        heard: list[Stored] = []
+        enough = asyncio.Event()
+
+        def hear(stored: Stored) -> None:
+            heard.append(stored)
+            if len(heard) >= count:
+                enough.set()
+
+        feeds = [
+            await self._client.ledger.subscribe(pattern, hear)
+            for pattern in ("feed.process.*.*.*", "feed.process.*.queued.*.*")
+        ]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await enough.wait()
+        for feed in feeds:
+            await feed.close()
+
     async def _cancel(self, handle: WorkflowHandle) -> None:
-        await asyncio.sleep(self._seen.flow.cancel_after or 0.0)
+        await self._hear(self._seen.flow.cancel_heard, self._seen.flow.cancel_after or 0.0)
         while True:
             self._note("cancels workflow", handle.id)
             try:

@@ -18,13 +18,17 @@ SIGNALS = ("go", "stop")
 
 @dataclass(slots=True)
 class Flow:
-    """One workflow to be. `signals` are sent so many seconds after it was submitted: (name, seconds)."""
+    """One workflow to be. `signals` are sent so many seconds after it was submitted: (name, seconds).
+
+    It is cancelled after so many seconds, or as soon as its client heard of so many events.
+    """
 
     number: int
     spec: dict[str, Any]
     submit_at: float
     key: str | None = None
     cancel_after: float | None = None
+    cancel_heard: int = 1_000
     signals: list[tuple[str, float]] = field(default_factory=list)
 
 
@@ -53,7 +57,7 @@ class Drawing:
             self._works(found, parents)
         sources = [parent for parent in parents if self.kinds[parent] == "work"]
         if sources and self.chance(0.2):
-            found["when"] = self._condition(self.random.choice(sources))
+            found["when"] = self._condition(name, self.random.choice(sources))
         if self.chance(0.15):
             found["allow_failure"] = True
         self.kinds[name] = "signal" if signal else "map" if "map" in found else "work"
@@ -63,11 +67,7 @@ class Drawing:
         random = self.random
         item = self._item()
         found |= {"func": "node", "args": [item.number], "conditions": {"runtimetype": "python"}}
-        if len(item.actions) > 1 and self.chance(0.7):
-            found["maxretries"] = random.choice([1, 2, -1])
-        if any(what == "hang" for what, _, _ in item.actions):
-            found["maxexectime"] = 0.4
-            item.actions[-1] = ("ok", 0.0, 0.0)  # the last one can succeed
+        self._limit(found, item)
         if self.chance(0.1):
             found["delay"] = random.choice([0.3, 1.0, 2.5])
         if self.chance(0.04):
@@ -89,6 +89,13 @@ class Drawing:
         if self.chance(0.15):
             item.adds, item.between = self._added(item), self.chance(0.5)
 
+    def _limit(self, found: dict[str, Any], item: Item) -> None:
+        if len(item.actions) > 1 and self.chance(0.7):
+            found["maxretries"] = self.random.choice([1, 2, -1])
+        if any(what == "hang" for what, _, _ in item.actions):
+            found["maxexectime"] = 0.4
+            item.actions[-1] = ("ok", 0.0, 0.0)  # the last one can succeed
+
     def _maps_over(self, found: dict[str, Any], reference: dict[str, str]) -> None:
         found["map"] = reference
         found["args"].append({"$item": ""})
@@ -96,8 +103,10 @@ class Drawing:
     def _about(self, parent: str) -> str:
         return {"work": f"{parent}.n", "map": parent, "signal": f"{parent}.data"}[self.kinds[parent]]
 
-    def _condition(self, parent: str) -> str:
-        """Of its output: which attempt it is of, or that there is none."""
+    def _condition(self, name: str, parent: str) -> str:
+        """Of its output: which attempt it is of, or that there is none. A group's name is left out."""
+        if name.startswith("g/"):
+            parent = parent.removeprefix("g/")
         quoted = f'"{parent}"' if "/" in parent else parent
         return self.random.choice([f"{quoted}.n == `1`", f"{quoted}.n == `1`", f"!{quoted}"])
 
@@ -117,26 +126,31 @@ class Drawing:
 
     def _takes_s(self) -> float:
         kind = self.random.random()
-        return (
-            0.0 if kind < 0.6 else 0.4 * self.random.random() if kind < 0.95 else 3.0 * self.random.random()
-        )
+        longest = 0.0 if kind < 0.6 else 0.4 if kind < 0.94 else 3.0 if kind < 0.98 else 12.0
+        return longest * self.random.random()
 
-    def _added(self, adder: Item) -> list[dict[str, Any]]:
+    def _added(self, adder: Item, level: int = 0) -> list[dict[str, Any]]:
         """Nodes as a process adds them: named for themselves."""
         found: list[dict[str, Any]] = []
-        for name in ("x", "y")[: self.random.choice([1, 2])]:
+        first, second = ("xy", "vw", "st")[level]
+        for name in (first, second)[: self.random.choice([1, 2])]:
             item = self._item()
             node: dict[str, Any] = {"name": name, "func": "node", "args": [item.number]}
             node["conditions"] = {"runtimetype": "python"}
+            self._limit(node, item)
+            if self.chance(0.1) and level < 2:
+                item.adds, item.between = self._added(item, level + 1), self.chance(0.5)
+                _name_adder(self.items, node, name)
             if found and self.chance(0.6):
                 if self.chance(0.5):
-                    node["kwargs"] = {"given": {"x": {"$output": "x" if "map" in found[0] else "x.n"}}}
+                    about = first if "map" in found[0] else f"{first}.n"
+                    node["kwargs"] = {"given": {first: {"$output": about}}}
                 else:
-                    node["dependencies"] = ["x"]
+                    node["dependencies"] = [first]
             if self.chance(0.15):
                 node["allow_failure"] = True
             if not found and self.chance(0.25):
-                self._maps_over(node, {"$parameter": "list"} if self.maps else {"$output": "SELF.list"})
+                self._maps_over(node, {"$output": "SELF.list"})
             found.append(node)
         return found
 
@@ -175,12 +189,14 @@ def draw_flow(random: Random, number: int, items: dict[int, Item]) -> Flow:
         for node in drawing.nodes:
             if node.get("wait_signal", {}).get("name") in dict(signals) and random.random() < 0.5:
                 del node["wait_signal"]["timeout"]
+    hasty = random.random() < 0.15
     return Flow(
         number,
         spec,
         submit_at=random.random() ** 2 * 1.5,
         key=key,
-        cancel_after=random.random() ** 2 * 3.0 if random.random() < 0.2 else None,
+        cancel_after=3.0 if hasty else random.random() ** 2 * 3.0 if random.random() < 0.12 else None,
+        cancel_heard=random.randrange(1, 3 * count) if hasty else 1_000,
         signals=signals,
     )
 

@@ -104,19 +104,19 @@ class Tale:
         first = [n for n, node in self.nodes.items() if not node["adder"] and not node.get("finally")]
         found: dict[str, None] = {}
         for parent in first if last else self.parents[name]:
-            self._walk(parent, last, found)
+            self._walk(parent, last, self.nodes[name]["adder"], found)
         return list(found)
 
-    def _walk(self, parent: str, last: bool, found: dict[str, None]) -> None:
+    def _walk(self, parent: str, last: bool, adder: str | None, found: dict[str, None]) -> None:
         if parent in found:
             return
         found[parent] = None
         for label in self.labels(parent) or []:
-            added = self.added.get(label, [])
+            added = self.added.get(label, []) if label != adder else []
             waited_for = {p for name in added for p in self.parents[name]}
             for name in added:
                 if last or (label in self.between and name not in waited_for):
-                    self._walk(name, last, found)
+                    self._walk(name, last, adder, found)
 
     def ends(self, parent: str) -> list[Life] | None:
         """The processes of a parent, if all of them have ended."""
@@ -149,10 +149,10 @@ class Tale:
     def state(self) -> str:
         if not self.ended:
             return "running"
-        wrong = {
-            self.lives[label].state for label in self.all_labels() if not self.excused(label)
-        }.difference(FINE)
-        if self.cancelled_at is not None and "cancelled" in wrong:
+        ends = [self.lives[label] for label in self.all_labels() if not self.excused(label)]
+        wrong = [life for life in ends if life.state not in FINE]
+        late = [life for life in wrong if self.cancelled_at is not None and life.sequence > self.cancelled_at]
+        if any(life.state == "cancelled" for life in late):  # else the cancel came too late for all
             return "cancelled"
         return "failed" if wrong else "successful"
 
@@ -172,6 +172,8 @@ class Tale:
         node = self.nodes.get(name)
         if process != node_id(self.id, label):
             return "its id does not derive from workflow and node"
+        if node is None and self.cancelled_at is not None and "/" in name:
+            return VOID  # what was to add it is void as well
         if node is None or (part is not None and "map" not in node):
             return f"there is no node {label}"
         if part is None and any(_split(other)[0] == name for other in self.lives):
@@ -201,9 +203,9 @@ class Tale:
             found = self.ends(parent)
             if found is None:
                 return f"{parent} has not ended, and {name} waits for it"
-            if not node.get("finally") and not self.excused(parent):
-                if bad := [life for life in found if life.state not in FINE]:
-                    return f"{bad[0].node} is {bad[0].state}, and {name} runs only after its success"
+            bad = [life for life in found if life.state not in FINE]
+            if bad and not node.get("finally") and not self.excused(parent):
+                return f"{bad[0].node} is {bad[0].state}, and {name} runs only after its success"
             ends += found
         decides = {life.sequence for life in (*ends, *self._listed(parents))}
         if told.data["cites"] != [self.sequence, *sorted(decides)]:
@@ -237,7 +239,8 @@ class Tale:
         if "when" in node:
             match = _WHEN.fullmatch(node["when"])
             assert match is not None
-            value = self.value(match[2])
+            [parent] = [p for p in self.before(node["name"]) if _seen(node["name"], p) == match[2]]
+            value = self.value(parent)
             return not value if match[1] else value is not None and value["n"] == 1
         return bool(node.get("finally") or not ends or any(life.state != "skipped" for life in ends))
 
@@ -281,7 +284,8 @@ class Tale:
 
     def inputs(self, label: str) -> dict[str, Any]:
         """The outputs of its parents, by name."""
-        return {parent: self.value(parent) for parent in self.before(_split(label)[0])}
+        name = _split(label)[0]
+        return {_seen(name, parent): self.value(parent) for parent in self.before(name)}
 
     def given(self, label: str) -> dict[str, Any] | None:
         """The references in its arguments, with values in their places."""
@@ -318,6 +322,15 @@ def spec_of(tale: Tale, label: str) -> dict[str, Any]:
 def _split(label: str) -> tuple[str, int | None]:
     found = _PART.fullmatch(label)
     return (found[1], int(found[2])) if found else (label, None)
+
+
+def _seen(name: str, other: str) -> str:
+    """What a node calls another: in a group, or added by one process, they leave out what they have in
+    common; and who added them is called by its own name."""
+    group = name.rpartition("/")[0]
+    if group and _split(other)[0] == _split(group)[0]:
+        return _split(other)[0].rpartition("/")[2]
+    return other.removeprefix(f"{group}/") if group else other
 
 
 def _referred(node: Node) -> list[str]:

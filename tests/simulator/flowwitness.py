@@ -1,4 +1,4 @@
-"""The witness of workflows: what clients were told and believe of them, what nodes got, and by when they stop."""
+"""The witness of workflows: what clients were told and believe, what nodes got, by when they stop."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class FlowWitness:
             return
         for label in tale.all_labels():
             name = label.partition("[")[0] if label not in tale.nodes else label
-            if name in tale.nodes and not tale.nodes[name].get("finally"):
+            # What was added by a node that runs last may come later.
+            if name in tale.nodes and not tale.nodes[name].get("finally") and not name.startswith("last/"):
                 life = tale.lives.get(label)
                 if life is None or not life.final:
                     state = life.state if life is not None else "there to come"

@@ -13,13 +13,16 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 from colonies_projections import projector, store
 
-from colonies import codec, ids, nkeys, orchestrator, outcome, pulling, subjects
+from colonies import codec, ids, instance, nkeys, orchestrator, outcome, pulling, subjects
+from colonies.core.events import Completed
+from colonies.core.process import Process
 from colonies.witness import HighWater
 from tests.simulator.link import Network
 from tests.simulator.loop import Task, VirtualLoop
@@ -38,6 +41,7 @@ class Ground:
         self.count = 0
         self.marks: dict[str, HighWater] = {}
         self.complain: Callable[[str], None] = lambda text: None
+        self.adds: Callable[[Process], dict[str, Any]] = lambda process: {}
 
     def begin(self, loop: VirtualLoop, seed: random.Random, complain: Callable[[str], None]) -> None:
         self.loop, self.random, self.complain = loop, seed, complain
@@ -127,6 +131,16 @@ def _discard(path: Path) -> None:
     store.discard(path)
 
 
+def _adding(outcome_of: Callable[..., Any]) -> Callable[..., Any]:
+    """Processes add to their workflows what the plan says: fields of `completed`."""
+
+    async def outcome(worker: Any, session: Any, process: Process, *more: Any) -> Any:
+        event = await outcome_of(worker, session, process, *more)
+        return replace(event, **GROUND.adds(process)) if isinstance(event, Completed) else event
+
+    return outcome
+
+
 def lay() -> Ground:
     """Put it beneath the code. Once in a process."""
     time.monotonic = time.time = _now
@@ -136,6 +150,7 @@ def lay() -> Ground:
             module._log = _Log()  # type: ignore[attr-defined]
     ids.ULID = new_id  # type: ignore[assignment,misc]
     ids.secrets = _Secrets()  # type: ignore[assignment]
+    instance.outcome_of = _adding(instance.outcome_of)
     outcome.random = _Random()  # type: ignore[assignment]
     nkeys._signer, nkeys._checker = _signer, _checker
     orchestrator.recall = lambda colony: GROUND.marks.get(colony, HighWater())

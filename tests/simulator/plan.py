@@ -12,7 +12,7 @@ from tests.simulator.item import Action, Item
 INSTANCES = (*[["w1"]] * 5, *[["w1", "w1"]] * 2, *[["w1", "w2"]] * 2, ["w1", "w1", "w2"])  # of each member
 LEASES_S = (2.0, 3.0)
 PROJECTED = 1 / 12  # of all lifetimes
-FLOWING = 1 / 20  # have a workflow, and mostly nothing else
+FLOWING = 1 / 16  # have a workflow, and mostly nothing else
 FLOW_EVENTS = ("queued", "submitted", "skipped", "awaited", "received", "signalled")
 NOBODY = "w9"  # a worker that is named and never there
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,18 +30,29 @@ from colonies.liveness import Liveness
 from colonies.orchestrator import Orchestrator
 from colonies.session import Session
 from colonies.watching import Watcher
+from tests.simulator.plan import draw
+from tests.simulator.planted_flows import FLOW_BUGS
 
 Patch = tuple[Any, str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """`patches` makes (where, name, what instead); it is found within so many seeds from `first` on."""
+    """`patches` makes (where, name, what instead); it is found within so many seeds from `first` on.
+
+    `flows`: of those seeds alone that have workflows.
+    """
 
     name: str
     patches: Callable[[], list[Patch]]
     within: int
     first: int = 0
+    flows: bool = False
+
+    def seeds(self) -> Iterator[int]:
+        """Those in which it is to be found."""
+        seeds = (seed for seed in itertools.count(self.first) if not self.flows or draw(seed).flows)
+        return itertools.islice(seeds, self.within)
 
 
 @contextlib.contextmanager
@@ -371,4 +383,5 @@ BUGS = [
     Bug("view saved before position", view_before_position, 1_000),
     Bug("the fold is not saved with its rows", folded_in_memory_only, 500),
     Bug("the projector trusts the feed to lose nothing", feed_wakes_alone, 2_000),
+    *(Bug(name, patches, within, flows=True) for name, patches, within in FLOW_BUGS),
 ]

@@ -51,6 +51,7 @@ def test_a_seed_replays_exactly_whatever_the_process_and_its_hashes() -> None:
     assert len(runs[0].stdout.splitlines()) == 120
     assert runs[0].stdout == runs[1].stdout
     assert any(draw(seed).projector is not None for seed in range(500, 620))
+    assert any(draw(seed).flows for seed in range(500, 620))
 
 
 def test_a_seed_tells_its_lifetime_in_full() -> None:

@@ -15,6 +15,7 @@ from colonies import codec, current
 from colonies.batch import PartlySubmitted
 from colonies.client import Client
 from colonies.core.capacity import Capacity
+from colonies.core.node import Node
 from colonies.core.process import Process
 from colonies.errors import ColoniesError, Conflict, Unavailable, Unsuccessful
 from colonies.execution import Fail, Later
@@ -115,6 +116,7 @@ class World(VirtualLoop):
         super().__init__(self._seed, self._on_error)
         self.began = self.now
         GROUND.begin(self, self._seed, lambda text: self.witness.broken(text))  # noqa: PLW0108
+        GROUND.adds = self._adds
         self.founded: Founded = founded(plan.lease_s, plan.declared)
         self.broker = Broker(self, self.founded.colony, self.founded.events)
         self.network = GROUND.network = Network(self, self.broker, plan.faults, self._seed)
@@ -132,6 +134,13 @@ class World(VirtualLoop):
         self._crashes = {machine: [(call, after)] for machine, call, after, _ in plan.crashes}
         if tracing:
             self.network.trace = self._note
+
+    def _adds(self, process: Process) -> dict[str, Any]:
+        """What a process adds to its workflow as it completes."""
+        item = self.plan.item(process.spec.args[0])
+        if not item.adds:
+            return {}
+        return {"adds": [Node.read(said) for said in item.adds], "between": item.between or None}
 
     # --- telling -------------------------------------------------------------------------------------
 
