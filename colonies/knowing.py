@@ -241,21 +241,30 @@ class Knowledge:
         `heard` are messages of processes, by id, from the feed: what they prove to have ended is not read.
         """
         dag = dag_of(workflow, self)
+        raw: dict[str, list[Stored]] = {}
         found: dict[str, Process | None] = {}
-        while labels := [label for label, _ in dag.labels() if label not in found]:
-            for label in labels:
+        while True:
+            labels = [label for label, _ in sorted(dag.labels(), key=lambda pair: pair[1].last)]
+            new = [label for label in labels if label not in found]
+            for label in new:
                 self._take_heard(workflow.process_of(label), heard or {})
-            raw = await self._read_together(workflow, labels)
+            raw.update(await self._read_together(workflow, new))
+            # What was judged before what it cites was known is judged again, as long as more becomes known.
+            before = {label: process.head for label, process in found.items() if process is not None}
             for label in labels:
-                process = self.process(workflow.process_of(label))
-                if process is None and label in raw:
-                    process = fold_process(self._colony, raw[label], self).process
-                    if process is not None:
-                        self.remember(process)
-                found[label] = process
+                found[label] = self._judged(workflow, label, raw.get(label, ()))
+            after = {label: process.head for label, process in found.items() if process is not None}
+            if not new and before == after:
+                return {label: found[label] for label in labels}
             await asyncio.sleep(0)
-        there = {label for label, _ in dag.labels()}
-        return {label: process for label, process in found.items() if label in there}
+
+    def _judged(self, workflow: Workflow, label: str, messages: Sequence[Stored]) -> Process | None:
+        process = self.process(workflow.process_of(label))
+        if process is None and messages:
+            process = fold_process(self._colony, messages, self).process
+            if process is not None:
+                self.remember(process)
+        return process
 
     def _take_heard(self, id: str, heard: Mapping[str, list[Stored]]) -> None:
         """Keep the end of a process if what was heard of it is a whole and sound chain up to there."""
