@@ -31,6 +31,7 @@ from colonies.core.process import (
     CancelledForGood,
     FailedForGood,
     Process,
+    SkippedForGood,
     Successful,
     keyed_id,
 )
@@ -296,12 +297,14 @@ class Client(GeneratorClient, Pausing):
         return Handle(self, id)
 
     async def output(self, process: Process) -> Any:
-        """The output of a final process. Raises ProcessFailed, ProcessCancelled."""
+        """The output of a final process, null if it was skipped. Raises ProcessFailed, ProcessCancelled."""
         match process.phase:
             case Successful(output=output, stored=None):
                 return output
             case Successful(stored=stored) if stored is not None:
                 return await values.load(self.ledger, stored)
+            case SkippedForGood():
+                return None
             case FailedForGood(error=error):
                 raise ProcessFailed(f"process {process.id} failed: {error}", process=process.id)
             case CancelledForGood(by=by, reason=reason):

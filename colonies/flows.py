@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgpack
 
 from colonies import subjects, values
-from colonies.core import rerun as reruns
 from colonies.core.dag import End
 from colonies.core.events import (
     MAX_PARTS,
@@ -177,6 +176,8 @@ class WorkflowHandle:
             Invalid: it has no such node or parameter. Conflict: it is running still. NotFound; else as
                 `Client.submit_workflow`.
         """
+        from colonies.rerunning import rerun
+
         return WorkflowHandle(self._client, await rerun(self._client, self.id, from_node, parameters or {}))
 
     async def story(self) -> WorkflowStory:
@@ -263,27 +264,6 @@ async def declare_queues(client: Client, spec: WorkflowSpec) -> None:
         if place not in seen:
             seen.add(place)
             await client.declare(node.spec)
-
-
-async def rerun(client: Client, id: str, from_node: str | None, parameters: Mapping[str, Any]) -> str:
-    """Submit a workflow that reuses what it can of another; its id. See `WorkflowHandle.rerun`."""
-    spec = (before := await client.session.workflow(id)).spec
-    if from_node is not None:
-        reruns.check_from(spec, from_node)
-    spec, changed = reruns.changed_spec(
-        spec, {name: checked_value(value, f"parameter {name}") for name, value in parameters.items()}
-    )
-    now = await workflow_now(client, id)
-    if not now.final:
-        raise Conflict(f"workflow {id} is running; wait for its end or cancel it, then run it again")
-    before = now.workflow
-    dag = dag_of(before, client.session.knowledge)
-    taken = reruns.reused(dag, changed, from_node)
-    lacking = reruns.without_previous(dag, taken)
-    if lacking is not None and (before.rerun_of is not None or (before.source and before.source.previous)):
-        raise Invalid(f"node {lacking}: it refers to the run before ($previous), and a rerun has none")
-    reuses = {label: before.process_of(label) for label in taken}
-    return await submit_workflow(client, reruns.unpacked(spec, before.packed), rerun_of=id, reuses=reuses)
 
 
 def _parted(spec: WorkflowSpec, reuses: dict[str, str] | None) -> tuple[list[tuple[Node, ...]], WorkflowSpec]:

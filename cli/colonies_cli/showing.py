@@ -169,8 +169,11 @@ def show_value(value: Any) -> None:
 
 
 def end_of(process: Process) -> None:
-    """Raises Ended unless the process is successful, saying why."""
+    """Raises Ended if the process failed or was cancelled, saying why."""
     if process.state == "successful":
+        return
+    if process.state == "skipped":
+        exits.say(f"process {process.id} was skipped: its condition, or that of its parents, did not hold")
         return
     if isinstance(process.phase, CancelledForGood):
         why = f": {process.phase.reason}" if process.phase.reason else ""

@@ -83,4 +83,4 @@ def test_version_is_that_of_the_package(alone: Cli) -> None:
 
 def test_the_exit_codes_are_in_the_help(alone: Cli) -> None:
     out = " ".join(alone.ok("--help").out.split())
-    assert "2 usage or refused input, 3 the process failed or was cancelled, 4 not permitted" in out
+    assert "2 usage or refused input, 3 the process or workflow failed or was cancelled, 4 not" in out

@@ -12,7 +12,8 @@ from typing import Any
 from tests.cli.conftest import Cli
 
 FIELDS = {
-    *("id", "state", "func", "args", "runtimetype", "label", "priority", "submitter", "worker", "attempts"),
+    *("id", "state", "func", "args", "runtimetype", "label", "workflow", "node"),
+    *("priority", "submitter", "worker", "attempts"),
     *("submitted_at", "started_at", "ended_at", "output", "errors"),
 }
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
