@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgpack
 
 from colonies import subjects
-from colonies.core.dag import End
+from colonies.core.ends import End
 from colonies.core.events import (
     MAX_PARTS,
     MAX_TEXT_CHARS,
@@ -28,7 +28,7 @@ from colonies.core.events import (
 from colonies.core.flow import WorkflowSpec
 from colonies.core.names import name as checked_name
 from colonies.core.node import Node
-from colonies.core.process import Process
+from colonies.core.process import ULID, Process
 from colonies.core.workflow import Gathering, Workflow, WorkflowState, dag_of, end_of, state_of, workflow_key
 from colonies.errors import Conflict, Invalid, NotFound, Unavailable, WorkflowUnsuccessful
 from colonies.history import WorkflowStory
@@ -274,10 +274,15 @@ async def follow(client: Client, id: str) -> AsyncGenerator[WorkflowNow, None]:
     """The workflow now and at every change, until it is final; a broker that is away is waited for."""
     changed = asyncio.Event()
     ids: set[str] = set()
+    reading = True
+    others: set[str] = set()  # heard of while its nodes were read: perhaps they are among them
 
     def heard(stored: Stored) -> None:
-        if subjects.process_of_feed(stored.subject) in ids:
+        id = subjects.process_of_feed(stored.subject)
+        if id in ids:
             changed.set()
+        elif reading and not ULID.match(id):
+            others.add(id)
 
     def woken(_: Stored | None = None) -> None:
         changed.set()
@@ -292,12 +297,16 @@ async def follow(client: Client, id: str) -> AsyncGenerator[WorkflowNow, None]:
         client.ledger.on_gap(woken)
         while True:
             changed.clear()
+            others.clear()
+            reading = True
             try:
                 now = await workflow_now(client, id)
             except Unavailable:
                 await asyncio.sleep(AGAIN_S)
                 continue
-            ids = {node.id for node in now.nodes}
+            ids, reading = {node.id for node in now.nodes}, False
+            if not ids.isdisjoint(others):
+                changed.set()
             yield now
             if now.final:
                 return

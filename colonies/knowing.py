@@ -171,22 +171,22 @@ class Knowledge:
         """Learn how all those ended that these nodes wait for, directly or not."""
         dag = dag_of(workflow, self)
         raw = await self._read_together(workflow, list(_ancestors(workflow, dag, labels)))
-        tried: set[str] = set(labels)
         asked = set(labels)  # whoever asks judges these itself
+        done: set[str] = set()
         stack = list(labels)
         while stack:
             label = stack[-1]
-            missing = [name for name in _missing(dag, label) if name not in tried]
+            missing = [name for name in _missing(dag, label) if name not in done] if label not in done else []
             if missing:
-                tried.update(missing)
                 raw.update(await self._read_together(workflow, [name for name in missing if name not in raw]))
                 stack += missing
                 continue
             stack.pop()
-            if label not in asked and label in raw:
+            if label not in done and label not in asked and label in raw:
                 process = fold_process(self._colony, raw.pop(label), self).process
                 if process is not None:
                     self.remember(process)
+            done.add(label)
 
     async def _read_together(self, workflow: Workflow, labels: Sequence[str]) -> dict[str, list[Stored]]:
         """The messages of these nodes, of those that are not known to have ended."""

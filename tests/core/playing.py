@@ -11,7 +11,8 @@ from random import Random
 from typing import Any
 
 from colonies.core.adding import placed
-from colonies.core.dag import Await, Dag, End, Run, Skip, Stop
+from colonies.core.dag import Await, Dag, Run, Skip, Stop
+from colonies.core.ends import End
 from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node, split
 
@@ -34,15 +35,17 @@ def outcome_of(seed: int, label: str) -> Outcome:
     chance = Random(f"{seed} {label}")
     found = Outcome(chance.random() < 0.15, list(range(chance.randrange(4))))
     if label.count("/") < 2 and chance.random() < 0.25:
-        found.adds = nodes_of(
-            chance, chance.randrange(1, 4), "xyz"[label.count("/")], adder=split(label)[0].rpartition("/")[2]
-        )
+        letter, own = "xyz"[label.count("/")], split(label)[0].rpartition("/")[2]
+        found.adds = nodes_of(chance, chance.randrange(1, 4), letter, seed, adder=own)
         found.between = chance.random() < 0.5
     return found
 
 
-def nodes_of(chance: Random, count: int, letter: str, *, adder: str | None = None) -> list[dict[str, Any]]:
+def nodes_of(
+    chance: Random, count: int, letter: str, seed: int, *, adder: str | None = None
+) -> list[dict[str, Any]]:
     """Plain nodes that make a DAG."""
+    runs = {"func": "act", "kwargs": {"seed": seed}, "conditions": PYTHON}
     found: list[dict[str, Any]] = []
     for number in range(count):
         before = [node["name"] for node in found]
@@ -53,7 +56,7 @@ def nodes_of(chance: Random, count: int, letter: str, *, adder: str | None = Non
         if kind < 0.1 and adder is None:
             node["wait_signal"] = "go"
         else:
-            node |= {"func": "act", "conditions": PYTHON}
+            node |= runs
             if kind < 0.35 and sources:
                 node["map"] = {"$output": chance.choice(sources)}
         if parents and chance.random() < 0.25:
@@ -62,13 +65,13 @@ def nodes_of(chance: Random, count: int, letter: str, *, adder: str | None = Non
             node["allow_failure"] = True
         found.append(node)
     if adder is None and chance.random() < 0.5:
-        found.append({"name": "tidy", "func": "act", "conditions": PYTHON, "finally": True})
+        found.append({"name": "tidy", **runs, "finally": True})
     return found
 
 
 def workflow_of(seed: int, **rules: Any) -> WorkflowSpec:
     chance = Random(seed)
-    nodes = nodes_of(chance, chance.randrange(1, 7), "n")
+    nodes = nodes_of(chance, chance.randrange(1, 7), "n", seed)
     return WorkflowSpec.parse({"nodes": nodes, **rules})
 
 

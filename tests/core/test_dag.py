@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colonies.core.adding import placed
-from colonies.core.dag import Dag, End, Map, Run, Skip, Stop
+from colonies.core.dag import Dag, Map, Run, Skip, Stop
+from colonies.core.ends import End
 from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node, adder_of, label_of, split
 from colonies.errors import Invalid
