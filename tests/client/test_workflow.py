@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 from pydantic import BaseModel
 
 import colonies
+from colonies.core.colony import Colony
+from colonies.history import History
 from colonies.memory_colony import MemoryClient
 from colonies.verify import verify_ledger
-from tests.core.playing import Player, outcome_of, workflow_of
+from tests.core.playing import PYTHON, Player, outcome_of, workflow_of
+from tests.harness import running_colony
 
 LIMIT_S = 30.0
 
@@ -63,6 +67,72 @@ def seen() -> dict[str, Any]:
 @worker.function
 async def forever() -> None:
     await asyncio.sleep(600)
+
+
+@worker.function
+def grow(how: str) -> list[int]:
+    here = colonies.current()
+    match how:
+        case "between":
+            many = here.map(whole.call, here.output, name="many", between=True)
+            here.add(total.call(many.output), between=True)
+        case "beside":
+            here.add(whole.call(1), name="beside")
+        case "elsewhere":  # to a queue that nobody has used before
+            here.add({"name": "other", "func": "whole", "args": [1], "conditions": {**PYTHON, "cpu": 0.25}})
+        case "twice":
+            here.add(whole.call(1), name="one")
+            here.add(whole.call(1), name="one")
+        case "mixed":
+            here.add(whole.call(1), between=True)
+            here.add(whole.call(1))
+        case "large":
+            here.add(echo.call("x" * 400_000))
+            here.add(echo.call("x" * 400_000))
+        case "many":
+            for _ in range(1_001):
+                here.add(whole.call(1))
+        case "unknown":
+            here.add({"name": "one", "func": "f", "conditions": PYTHON, "dependencies": ["nobody"]})
+        case "last":
+            here.add(whole.call(1), last=True)
+        case "again":
+            here.add(whole.call(1))
+            if here.n == 1:
+                raise ValueError("once more")
+    return [1, 2, 3]
+
+
+@worker.function
+def deeper(levels: int) -> int:
+    if levels:
+        colonies.current().add(deeper.call(levels - 1))
+    return levels
+
+
+@worker.function
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@worker.function
+async def hear(name: str, times: int, timeout_s: float | None = None) -> list[Any]:
+    found = [await colonies.signal(name, timeout_s=timeout_s) for _ in range(times)]
+    return [[signal.by, signal.name, signal.data] for signal in found]
+
+
+@worker.function(maxretries=1)
+def hear_in_a_thread(name: str) -> list[Any]:
+    first = colonies.signal(name).wait()
+    if colonies.current().n == 1:
+        raise ValueError("once more")
+    second = colonies.signal(name).wait()
+    return [first.data, second.data, first.at < second.at]
+
+
+@worker.function
+async def hear_wrongly() -> None:
+    colonies.signal("go").wait()
 
 
 @worker.function
@@ -277,6 +347,189 @@ def test_it_works_without_asyncio() -> None:
         assert [now.state for now in handle.changes()] == ["successful"]
 
 
+# --- what a running node adds -----------------------------------------------------------------------
+
+
+def growing(how: str, **options: Any) -> colonies.Workflow:
+    workflow = colonies.Workflow("growing")
+    first = workflow.add(grow.call(how), **options)
+    workflow.add(seen.call(), name="after", after=[first])
+    workflow.add(seen.call(), name="tidy", last=True)
+    return workflow
+
+
+async def test_what_is_put_between_is_waited_for_and_given_on(colony: MemoryClient) -> None:
+    handle = await colony.submit(growing("between"))
+
+    assert await handle.result(timeout_s=LIMIT_S) == {"after": {"grow": [1, 2, 3], "grow/total": 6}}
+    found = await states(handle)
+    assert found == dict.fromkeys(
+        ["grow", "grow/many[0]", "grow/many[1]", "grow/many[2]", "grow/total", "after", "tidy"], "successful"
+    )
+
+
+@pytest.mark.parametrize(("how", "label"), [("beside", "grow/beside"), ("elsewhere", "grow/other")])
+async def test_what_is_added_beside_belongs_to_the_workflow(
+    colony: MemoryClient, how: str, label: str
+) -> None:
+    handle = await colony.submit(growing(how))
+
+    assert (await states(handle))[label] == "successful"
+    assert await handle.result() == {"after": {"grow": [1, 2, 3]}}
+
+
+async def test_an_attempt_that_failed_adds_nothing(colony: MemoryClient) -> None:
+    workflow = colonies.Workflow("growing")
+    workflow.add({"name": "grow", "func": "grow", "args": ["again"], "conditions": PYTHON, "maxretries": 1})
+
+    assert await states(await colony.submit(workflow)) == {"grow": "successful", "grow/whole": "successful"}
+
+
+async def test_what_is_added_may_add(colony: MemoryClient) -> None:
+    workflow = colonies.Workflow("deep")
+    workflow.add(deeper.call(3))
+
+    found = await states(await colony.submit(workflow))
+
+    assert max(found, key=len) == "deeper/deeper-2/deeper/deeper-2"
+    assert set(found.values()) == {"successful"}
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("twice", "added by grow: node one: there is one of this name"),
+        ("mixed", "between: it holds for all nodes that are added, or for none"),
+        ("large", "bytes in all; at most 700000 are allowed"),
+        ("many", "more than 1000 nodes"),
+        ("unknown", "depends on 'nobody', and there is no such node"),
+        ("last", "only the nodes that a workflow was submitted with run last"),
+    ],
+)
+async def test_what_cannot_be_added_fails_the_attempt_and_says_why(
+    colony: MemoryClient, how: str, problem: str
+) -> None:
+    handle = await colony.submit(growing(how))
+
+    with pytest.raises(colonies.WorkflowUnsuccessful, match=problem):
+        await handle.result(timeout_s=LIMIT_S)
+    assert await states(handle) == {"grow": "failed", "after": "cancelled", "tidy": "successful"}
+
+
+async def test_only_a_node_of_a_workflow_adds_nodes(colony: MemoryClient) -> None:
+    process = await colony.submit(grow.call("beside"))
+
+    with pytest.raises(colonies.ProcessFailed, match="only a node of a workflow adds nodes"):
+        await process.result(LIMIT_S)
+
+
+# --- signals ----------------------------------------------------------------------------------------
+
+
+async def test_each_call_gets_the_next_signal_of_its_name(colony: MemoryClient) -> None:
+    process = await colony.submit(hear.call("go", 2))
+    await process.signal("go", {"n": 1})
+    await process.signal("stop", 0)
+    await process.signal("go", 2)
+
+    assert await process.result(LIMIT_S) == [["tester", "go", {"n": 1}], ["tester", "go", 2]]
+
+
+async def test_a_repeated_attempt_gets_the_same_signals(colony: MemoryClient) -> None:
+    process = await colony.submit(hear_in_a_thread.call("go"))
+    await process.signal("go", 1)
+    while len((await process.get()).attempts) < 2:
+        await asyncio.sleep(0.01)
+    await process.signal("go", 2)
+
+    assert await process.result(LIMIT_S) == [1, 2, True]
+
+
+async def test_a_node_hears_signals_to_its_workflow(colony: MemoryClient) -> None:
+    workflow = colonies.Workflow("asking")
+    node = workflow.add(hear.call("go", 1))
+    handle = await colony.submit(workflow)
+    async for now in handle.changes():
+        if now.nodes[0].state == "running":
+            break
+    await handle.signal("go", "yes")
+
+    assert await handle.result(node, timeout_s=LIMIT_S) == [["tester", "go", "yes"]]
+
+
+async def test_a_signal_that_does_not_come_in_time_is_said_by_name(colony: MemoryClient) -> None:
+    process = await colony.submit(hear.call("go", 1, 0.05))
+
+    with pytest.raises(colonies.ProcessFailed, match=r"the signal go did not come within 0\.05 s"):
+        await process.result(LIMIT_S)
+
+
+async def test_waiting_on_the_loop_itself_is_refused(colony: MemoryClient) -> None:
+    process = await colony.submit(hear_wrongly.call())
+
+    with pytest.raises(colonies.ProcessFailed, match="would stop this whole worker"):
+        await process.result(LIMIT_S)
+
+
+async def test_a_process_that_waits_in_a_thread_can_be_cancelled(colony: MemoryClient) -> None:
+    process = await colony.submit(hear_in_a_thread.call("never"))
+    while not (await process.get()).attempts:
+        await asyncio.sleep(0.01)
+    await process.cancel()
+
+    assert (await process.wait(LIMIT_S)).state == "cancelled"
+    with pytest.raises(colonies.Conflict):
+        await process.signal("never")
+
+
+async def test_signals_work_without_asyncio() -> None:
+    def all_of_it() -> Any:
+        with colonies.memory() as colony:
+            colony.work(worker)
+            process = colony.submit(hear.call("go", 1))
+            process.signal("go", 1)
+            return process.result(LIMIT_S)
+
+    assert await asyncio.to_thread(all_of_it) == [["tester", "go", 1]]
+
+
+# --- for real ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(120)
+async def test_all_of_it_on_a_real_broker(tmp_path: Path) -> None:
+    async with running_colony(tmp_path) as colony:
+        client = await colony.client("ann")
+        await colony.work(worker, "w1")
+        await colony.work(worker, "w2")
+        workflow = growing("between")
+        wait = workflow.wait_signal("approve")
+        heard = workflow.add(hear.call("go", 1), after=[wait])
+        workflow.map(whole.call, workflow.map(whole.call, workflow.parameter("l", [1, 2])).output, name="m")
+
+        handle = await client.submit(workflow)
+        await handle.signal("approve", {"sure": True})
+        async for now in handle.changes():
+            if any(node.label == "hear" and node.state == "running" for node in now.nodes):
+                break
+        await handle.signal("go", 7)
+
+        assert await handle.result(heard, timeout_s=LIMIT_S) == [["ann", "go", 7]]
+        result = await handle.result()
+        assert result == {
+            "after": {"grow": [1, 2, 3], "grow/total": 6},
+            "hear": [["ann", "go", 7]],
+            "m": [1, 2],
+        }
+        late = await colony.client("bob")
+        assert {node.state for node in (await late.workflow(handle.id).get()).nodes} == {"successful"}
+        process = await client.submit(hear.call("go", 1))
+        await process.signal("go", 8)
+        assert await process.result(LIMIT_S) == [["ann", "go", 8]]
+        report = await verify_ledger(client.ledger)
+        assert report.clean, report.findings[:5]
+
+
 # --- against the rules alone ------------------------------------------------------------------------
 
 
@@ -292,5 +545,6 @@ async def test_random_workflows_end_as_the_rules_alone_say(colony: MemoryClient)
     for start in range(0, 60, 10):
         for wanted, found in await asyncio.gather(*map(one, range(start, start + 10))):
             assert found == wanted
-    report = await verify_ledger(colony.ledger)
-    assert report.clean, report.findings[:5]
+    history = History(Colony(colony.ledger.colony))
+    async for batch in colony.ledger.scan():
+        assert [seen for seen in map(history.add, batch) if seen.verdict.kind == "quarantined"] == []
