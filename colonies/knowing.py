@@ -151,6 +151,7 @@ class Knowledge:
     def _keep(self, id: str, story: WorkflowStory, sequence: int) -> None:
         if story.workflow is None:
             return
+        self._forget_after(story.workflow)
         if (before := self._stories.pop(id, None)) is not None and before[0].workflow is not None:
             self._nodes -= len(before[0].workflow.spec.nodes)
         self._stories[id] = story, max(sequence, story.guard)
@@ -158,6 +159,21 @@ class Knowledge:
         while self._nodes > MAX_NODES_KEPT and len(self._stories) > 1:
             _, (oldest, _) = self._stories.popitem(last=False)
             self._nodes -= len(oldest.workflow.spec.nodes) if oldest.workflow is not None else 0
+
+    def _forget_after(self, workflow: Workflow) -> None:
+        """What was released after the workflow's cancel is void; whoever had not heard of that believed
+        it."""
+        kept = self._stories.get(workflow.id)
+        known = kept[0].workflow if kept is not None else None
+        if workflow.cancelled_at is None or (known is not None and known.cancelled_at is not None):
+            return
+        doubtful = [
+            id
+            for id, end in self._ends.items()
+            if end.workflow == workflow.id and end.sequence > workflow.cancelled_at
+        ]
+        for id in doubtful:
+            del self._ends[id]
 
     async def workflow_now(self, id: str) -> WorkflowStory:
         """As `story`, and kept."""

@@ -80,8 +80,8 @@ def never_born(record: Record, event: Cancelled, known: Known) -> Verdict:
     if isinstance(found, Verdict):
         return found
     workflow, dag, _ = found
-    if not dag.stands(event.node):
-        return quarantined(_PARTS)
+    if not dag.stands(event.node):  # the end that made its parts known may have come a moment before
+        return void(_PARTS)
     if record.role == "service":
         return _stopped(dag, event.node, event)
     if record.role == "owner" or (record.role == "user" and record.author == workflow.submitter):
@@ -159,7 +159,7 @@ def _stopped(dag: Dag, label: str, event: Cancelled) -> Verdict:
     if node is None or event.cites is None:
         return quarantined("it cites nothing that stops the node")
     if not dag.stands(label):
-        return quarantined(_PARTS)
+        return void(_PARTS)
     if not node.last and event.cites == dag.cancelled_at:
         return VALID
     say = dag.decide(label)
