@@ -221,20 +221,17 @@ class Knowledge:
         dag = dag_of(workflow, self)
         found: dict[str, Process | None] = {}
         doubtful: dict[str, list[Stored]] = {}
-        while labels := [label for label, _ in dag.labels() if label not in found]:
-            raw = await self._read_together(workflow, labels)
-            for label in labels:
-                found[label] = self._folded(workflow, label, raw, doubtful)
-            await asyncio.sleep(0)
         # Some cite the ends of others that were read after them: of nodes put between, or of any that stopped
-        # the workflow.
-        while doubtful:
-            raw, before = doubtful, len(doubtful)
-            doubtful = {}
-            for label in raw:
+        # the workflow. These are judged again, as long as that helps.
+        progress = True
+        while progress:
+            labels = [label for label, _ in dag.labels() if label not in found]
+            raw = {**doubtful, **await self._read_together(workflow, labels)}
+            before, doubtful = set(doubtful), {}
+            for label in (*before, *labels):
                 found[label] = self._folded(workflow, label, raw, doubtful)
-            if len(doubtful) == before:
-                break
+            progress = bool(labels) or set(doubtful) != before
+            await asyncio.sleep(0)
         there = [label for label, _ in dag.labels()]
         return {label: found.get(label) for label in there}
 

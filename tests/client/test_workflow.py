@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 
 import colonies
 from colonies.core.colony import Colony
-from colonies.history import History
+from colonies.history import History, Judged
 from colonies.memory_colony import MemoryClient
 from colonies.verify import verify_ledger
 from tests.core.playing import PYTHON, Player, outcome_of, workflow_of
@@ -545,6 +546,38 @@ async def test_random_workflows_end_as_the_rules_alone_say(colony: MemoryClient)
     for start in range(0, 60, 10):
         for wanted, found in await asyncio.gather(*map(one, range(start, start + 10))):
             assert found == wanted
+    assert await blamed(colony) == []
+
+
+@pytest.mark.timeout(120)
+async def test_random_workflows_that_are_stopped_anywhere_come_to_an_end(colony: MemoryClient) -> None:
+    async def one(seed: int) -> None:
+        chance = Random(seed)
+        spec = workflow_of(seed, on_failure=chance.choice(["continue", "stop"]))
+        handle = await colony.submit_workflow(spec)
+        after = chance.randrange(4)
+        with contextlib.suppress(TimeoutError):  # perhaps it waits for a signal and does not change
+            async with asyncio.timeout(0.2):
+                async for _ in handle.changes():
+                    if after == 0:
+                        break
+                    after -= 1
+        await (handle.cancel() if chance.random() < 0.5 else handle.signal("go"))  # it may be over by now
+        now = await handle.wait(LIMIT_S)
+        assert not [node for node in now.nodes if node.process is None or not node.process.final]
+        reader = await colony._members.session("late", "observer")
+        late = await reader.knowledge.nodes(await reader.workflow(handle.id))
+        assert {label: process and process.state for label, process in late.items()} == {
+            node.label: node.state for node in now.nodes
+        }
+
+    for seed in range(40):
+        await one(seed)
+    assert await blamed(colony) == []
+
+
+async def blamed(colony: MemoryClient) -> list[Judged]:
+    """The events that a fold of the whole ledger quarantines."""
     history = History(Colony(colony.ledger.colony))
-    async for batch in colony.ledger.scan():
-        assert [seen for seen in map(history.add, batch) if seen.verdict.kind == "quarantined"] == []
+    judged = [history.add(stored) async for batch in colony.ledger.scan() for stored in batch]
+    return [seen for seen in judged if seen.verdict.kind == "quarantined"]
