@@ -204,6 +204,14 @@ def test_a_node_that_maps_is_cancelled_whole_or_part_by_part() -> None:
     assert [label for label, _ in after.labels()] == ["l", "m[0]"]
 
 
+def test_a_node_that_was_cancelled_whole_has_no_parts_any_more() -> None:
+    nodes = node("l"), node("m", map={"$output": "l"})
+    dag = dag_of(*nodes, ends={"m": ended("m", "cancelled"), "l": ended("l", output=[1])}, cancelled_at=9)
+
+    assert dag.decide("m[0]") is None
+    assert [label for label, _ in dag.labels()] == ["l", "m"]
+
+
 def test_a_late_reader_is_told_to_look_for_a_node_that_maps_as_a_whole() -> None:
     nodes = node("l"), node("m", "l", map={"$output": "l"}, when="`false`"), node("b", "m")
 
