@@ -35,6 +35,7 @@ class Adding(Nodes):
     def __init__(self, label: str | None) -> None:
         super().__init__(f"added by {label}" if label is not None else "added")
         self._label = label
+        self._reserved = split(label or "")[0].rpartition("/")[2]
         self._between: bool | None = None
         self._bytes = 0
         self._adding = threading.RLock()
@@ -42,7 +43,7 @@ class Adding(Nodes):
     @property
     def output(self) -> Any:
         """What this function will return, for the nodes that it adds."""
-        return Pending(self, "output", split(self._label or "")[0].rpartition("/")[2])
+        return Pending(self, "output", self._reserved)
 
     @overload
     def add(self, work: Call[T], *, between: bool = False, **options: Unpack[Placement]) -> Node[T]: ...

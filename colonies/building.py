@@ -124,6 +124,7 @@ class Nodes:
         self._title = title
         self._wires: dict[str, dict[str, Any]] = {}
         self._nodes: dict[str, Node[Any]] = {}
+        self._reserved = ""  # a name that none of them may have
 
     def _add(
         self,
@@ -174,13 +175,13 @@ class Nodes:
         """The name as it was said; or the function's, with a number if that is taken."""
         if said is not None:
             checked_name(said, f"{self._title}: node")
-            if said in self._wires:
+            if said in self._wires or said == self._reserved:
                 raise Invalid(f"{self._title}: node {said}: there is one of this name; each has its own")
             return said
         if func is None or not NAME.match(func):
             raise Invalid(f"{self._title}: {shown(func)} is no name for a node; give it one with name=")
         name, number = func, 1
-        while name in self._wires:
+        while name in self._wires or name == self._reserved:
             number += 1
             name = f"{func}-{number}"
         return checked_name(name, f"{self._title}: node")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgpack
 
 from colonies import subjects, values
-from colonies.core.dag import End
+from colonies.core.ends import End
 from colonies.core.events import (
     MAX_PARTS,
     MAX_TEXT_CHARS,

@@ -93,6 +93,8 @@ class Inputs:
                 source = dag.node(node.map.name)
                 assert source is not None
                 one = [given for given in dag.unfold(node).inputs if given.name == node.map.name]
+                if one[0].mapped and not node.map.path and part is not None and part < len(one[0].ends):
+                    return await self._output(self._session.knowledge.process(one[0].ends[part].process))
                 value = await self._value(one[0])
         items = followed(value, node.map)
         if not isinstance(items, list) or part is None or part >= len(items):

@@ -63,7 +63,9 @@ URGENT_FEEDS = (
     "feed.cron.>",
     "feed.generator.>",
 )
-ENDS_FEEDS = ("feed.process.*.completed.*", "feed.process.*.cancelled.*", "feed.process.*.skipped.*")
+ENDS_FEEDS = tuple(
+    f"feed.process.*.{event}.*" for event in ("completed", "cancelled", "skipped", "received", "expired")
+)
 CHECKED_LATER = frozenset({"queued", "assigned", "renewed"})
 
 _log = structlog.get_logger("colonies.orchestrator")

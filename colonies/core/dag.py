@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from colonies.core import when
+from colonies.core.ends import End, Length, list_of, not_none
 from colonies.core.flow import WorkflowSpec
 from colonies.core.names import shown
 from colonies.core.node import MAX_MAPPED, Node, adder_of, label_of, seen_from, split
@@ -26,27 +27,6 @@ from colonies.core.shapes import MAX_REASON_CHARS, SECOND
 from colonies.errors import Invalid
 
 FINE = ("successful", "skipped")
-NO_OUTPUT = object()
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How one process of a workflow ended: `sequence` and `time` (ns) are those of the event that ended it.
-
-    `output` is null where it is `stored`, and then `items` is the length of the list that is stored. `adds`
-    are the nodes that it added; with `between`, its children wait for these.
-    """
-
-    process: str
-    sequence: int
-    time: int
-    state: str
-    worker: str | None = None
-    output: Any = None
-    stored: bool = False
-    items: int | None = None
-    adds: tuple[Node, ...] = ()
-    between: bool = False
 
 
 Ends = Callable[[str], End | None]
@@ -256,41 +236,43 @@ class Dag:
     def parts(self, node: Node, found: Unfolded | None = None) -> int | str | None:
         """How many parts a node has that maps; text: why it cannot be said; None: it is not known yet."""
         assert node.map is not None
-        reference = node.map
         try:
-            match reference.kind:
-                case "parameter":
-                    value = followed(self.spec.parameters[reference.name], reference)
-                case "packed":
-                    value = followed(list(self.packed), reference)
-                case _:
-                    end = self._source(reference)
-                    if end is None:
-                        if found is not None:
-                            found.missing.append(reference.name)
-                        return None
-                    if found is not None:
-                        found.cites.add(end.sequence)
-                    value = _list_of(end, reference)
+            value = self._mapped_over(node.map, found)
         except Invalid as error:
             return str(error)
-        count = value if isinstance(value, int) and not isinstance(value, bool) else None
-        if isinstance(value, list):
-            count = len(value)
-        if count is None or (isinstance(value, int) and not self._is_stored(reference)):
-            return f"{shown(str(reference))} is no list"
+        if value is None:
+            return None
+        count = value.parts if isinstance(value, Length) else len(value) if isinstance(value, list) else None
+        if count is None:
+            return f"{shown(str(node.map))} is no list"
         return (
             count
             if count <= MAX_MAPPED
-            else f"{shown(str(reference))} has {count} items; at most {MAX_MAPPED} are allowed"
+            else f"{shown(str(node.map))} has {count} items; at most {MAX_MAPPED} are allowed"
         )
 
-    def _source(self, reference: Reference) -> End | None:
-        return self.ends(reference.name)
-
-    def _is_stored(self, reference: Reference) -> bool:
-        end = self._source(reference) if reference.kind == "output" else None
-        return end is not None and end.stored
+    def _mapped_over(self, reference: Reference, found: Unfolded | None) -> Any:
+        """What a node maps over, or its length; None: it is not known yet. Raises Invalid."""
+        while reference.kind == "output":
+            end, path = self.ends(reference.name), reference
+            source = self.node(reference.name) if end is None else None
+            if source is not None and source.map is not None:  # the list of what its parts give
+                if not reference.path:
+                    reference = source.map
+                    continue
+                name, *rest = reference.path
+                end = self.ends(f"{reference.name}[{name}]")
+                path = Reference("output", f"{reference.name}[{name}]", tuple(rest))
+            if end is None:
+                if found is not None:
+                    found.missing.append(reference.name)
+                return None
+            if found is not None:
+                found.cites.add(end.sequence)
+            return list_of(end, path)
+        if reference.kind == "parameter":
+            return not_none(followed(self.spec.parameters[reference.name], reference))
+        return not_none(followed(list(self.packed), reference))
 
     def decide(self, label: str) -> Say | None:
         """What may be said of the node or part now; None: nothing yet, or there is no such process."""
@@ -385,17 +367,6 @@ class Dag:
                 end = self.ends(label)
                 if end is not None:
                     left += reversed(end.adds)
-
-
-def _list_of(end: End, reference: Reference) -> Any:
-    """The list that a node maps over; of a stored one its length."""
-    if not end.stored:
-        return followed(end.output if end.state == "successful" else None, reference)
-    if reference.path:
-        raise Invalid(
-            f"{reference}: the output of {reference.name} is too large for an event: map over all of it"
-        )
-    return end.items if end.items is not None else None
 
 
 def _failure(inputs: Sequence[Input]) -> tuple[str, End] | None:

@@ -189,7 +189,7 @@ def _stopped(dag: Dag, label: str, event: Cancelled) -> Verdict:
     if node is None or event.cites is None:
         return quarantined("it cites nothing that stops the node")
     if not dag.stands(label):
-        return quarantined(_PARTS)
+        return void(_PARTS)
     if not node.last and event.cites == dag.cancelled_at:
         return VALID
     say = dag.by_parents(label)  # its parents stop it whatever was said of the workflow meanwhile

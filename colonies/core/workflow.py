@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from colonies.core.colony import Colony
-from colonies.core.dag import Dag, End
+from colonies.core.dag import Dag
+from colonies.core.ends import End
 from colonies.core.events import (
     MAX_PARTS,
     VALID,

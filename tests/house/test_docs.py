@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import subprocess
 import sys
+import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from colonies_cli import exits
 
+import colonies
 from colonies import roles, show
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +79,27 @@ def test_the_readmes_worker_and_client_work_as_they_stand(tmp_path: Path) -> Non
     finally:
         running.terminate()
         running.wait(LIMIT_S)
+
+
+def test_the_workflows_page_runs_from_top_to_bottom(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
+    name = "workflows_page"
+    module = sys.modules[name] = types.ModuleType(name)
+    told: list[str] = []
+    try:
+        with colonies.memory() as colony:
+            monkeypatch.setattr(colonies, "connect", lambda: contextlib.nullcontext(colony))
+            for number, block in enumerate(blocks(page, "python")):
+                exec(compile(block, f"block {number}", "exec"), vars(module))
+                told += re.findall(r"print\(.*\)  # (.*)$", block, re.MULTILINE)
+                if number == 0:
+                    colony.work(vars(module)["worker"])
+    finally:
+        del sys.modules[name]
+    assert capsys.readouterr().out.splitlines() == told
+    assert len(told) > 5
 
 
 @pytest.mark.parametrize("name", ["hello_worker.py", "hello_client.py"])
