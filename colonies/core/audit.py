@@ -1,9 +1,9 @@
 """What must hold of the workflows of a ledger that is read whole, in other words than the rules have it.
 
 `colonies.core.dag` says what may be said of a node, and every reader asks it, so a mistake there is
-everybody's. Here it is not asked: whenever a valid event moved a node on, the node is held against the workflow
-as it was asked for, and against the processes before it as they are then. Nothing is found where the rules are
-right. Pure; in all it costs as much as there are dependencies.
+everybody's. Here it is not asked: whenever a valid event moved a node on, the node is held against the
+workflow as it was asked for, and against the processes before it as they are then. Nothing is found where
+the rules are right. Pure; in all it costs as much as there are dependencies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The second look of `ledger verify` at workflows: it finds nothing where the rules hold, and what is planted.
+"""The second look of `ledger verify` at workflows: it finds what is planted, and nothing else.
 
-The ledger is that of the vectors, told up to each event in turn; what is planted is put into the fold behind the
-rules' back, as a mistake in them would.
+The ledger is that of the vectors, told up to each event in turn; what is planted is put into the fold behind
+the rules' back, as a mistake in them would.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colonies.core.audit import doubts
+from colonies.core.colony import Colony
 from colonies.core.process import Process, Running
 from colonies.core.states import FailedForGood, Waiting, derived_id
 from colonies.core.workflow import Workflow
+from colonies.history import History
+from colonies.ledger import Stored
 from tests.vectors.story import told
+from tests.vectors.telling import COLONY
 
 Step = tuple[Process | None, Process, Workflow, dict[str, Process]]
 
@@ -31,11 +35,6 @@ def steps() -> tuple[Step, ...]:
 
 
 def _steps() -> Iterator[Step]:
-    from colonies.core.colony import Colony
-    from colonies.history import History
-    from colonies.ledger import Stored
-    from tests.vectors.telling import COLONY
-
     history = History(Colony(COLONY))
     for row in told().rows:
         parts = row["subject"].split(".")
@@ -51,7 +50,7 @@ def _steps() -> Iterator[Step]:
 
 
 def test_nothing_is_doubted_where_the_rules_hold() -> None:
-    assert len(steps()) > 40
+    assert len(steps()) >= 40
     for before, process, workflow, processes in steps():
         assert list(doubts(before, process, workflow, processes)) == []
 
