@@ -14,9 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from colonies import subjects
+from colonies.core.audit import doubts
 from colonies.core.colony import Colony
+from colonies.core.process import Process
 from colonies.errors import NotFound, Unavailable, Unknown
-from colonies.history import History
+from colonies.history import History, Judged
 from colonies.jetstream import JetStreamLedger
 from colonies.ledger import Stored
 from colonies.witness import HighWater, digest_of
@@ -109,6 +112,8 @@ async def verify_ledger(
 
 def _judge(report: Report, history: History, stored: Stored, before: HighWater) -> None:
     report.events += 1
+    entity = _process_of(stored)
+    earlier = history.processes.get(entity)
     judged = history.add(stored)
     digest = digest_of(stored)
     if stored.sequence == before.sequence and digest != before.digest:
@@ -117,6 +122,7 @@ def _judge(report: Report, history: History, stored: Stored, before: HighWater) 
     if judged.verdict.valid:
         report.valid += 1
         report.high_water = HighWater(stored.sequence, digest)
+        _doubt(report, history, judged, earlier, entity)
         return
     # Without a sound signature it is nobody's word: what its subject says of an author proves nothing.
     author = judged.record.author if judged.record is not None else None
@@ -124,6 +130,22 @@ def _judge(report: Report, history: History, stored: Stored, before: HighWater) 
     if judged.verdict.kind != "valid" and (judged.record is not None or judged.stranger):
         kind = judged.verdict.kind
     report.findings.append(Finding(stored.sequence, kind, judged.verdict.rule, stored.subject, author))
+
+
+def _process_of(stored: Stored) -> str:
+    subject = subjects.parse(stored.subject)
+    return subject.entity if subject is not None and subject.kind == "process" else ""
+
+
+def _doubt(report: Report, history: History, judged: Judged, earlier: Process | None, entity: str) -> None:
+    """A second look at the nodes of workflows, which does not lean on the rules that called this valid."""
+    process = history.processes.get(entity)
+    if process is None or process.workflow is None or judged.record is None:
+        return
+    workflow = history.workflow(process.workflow)
+    for rule in doubts(earlier, process, workflow, history.processes):
+        stored, author = judged.stored, judged.record.author
+        report.findings.append(Finding(stored.sequence, "quarantined", rule, stored.subject, author))
 
 
 def _gap(report: Report, first: int, last: int, silent: set[int]) -> None:

@@ -190,7 +190,7 @@ def _problems(spec: WorkflowSpec) -> Iterator[str]:
             known = False
             yield problem
     if spec.output is not None and spec.output not in seen:
-        yield f"output: there is no node {spec.output}"
+        yield f"output: there is no node {shown(spec.output)}"
     if known and len(seen) == len(spec.nodes):
         yield from _cycle(spec)
 

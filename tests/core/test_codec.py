@@ -25,19 +25,34 @@ from colonies.core.events import (
     MAX_VALUE_LEVELS,
     Approved,
     Assigned,
+    Awaited,
     Cancelled,
+    ColonyPaused,
+    ColonyResumed,
     Completed,
     Configured,
+    CronAdded,
+    CronPaused,
+    CronRemoved,
+    CronResumed,
     Declared,
     Event,
     Expired,
     Failed,
     Function,
+    GeneratorAdded,
+    GeneratorPacked,
+    GeneratorRemoved,
     Genesis,
     LogDigest,
+    Part,
     Poisoned,
     Queued,
+    QueuePaused,
+    QueueResumed,
+    Received,
     Ref,
+    Released,
     Renewed,
     Requeued,
     Retired,
@@ -45,9 +60,20 @@ from colonies.core.events import (
     Revoked,
     Role,
     Rotated,
+    Signalled,
+    Skipped,
+    Source,
+    Submitted,
+    WorkerDrained,
+    WorkerResumed,
     WorkerStarted,
     WorkerStopped,
+    WorkflowCancelled,
+    WorkflowSignalled,
+    WorkflowSubmitted,
 )
+from colonies.core.flow import WorkflowSpec
+from colonies.core.node import Node
 from colonies.core.spec import Conditions, Spec
 from colonies.errors import Invalid
 from colonies.ids import new_id
@@ -140,6 +166,8 @@ specs = st.builds(
             "args": st.lists(st.integers(-9, 9) | st.text("ab"), max_size=3),
             "kwargs": st.dictionaries(st.text("ab", max_size=3), st.integers(), max_size=0),
             "label": st.just("nightly"),
+            "delay": st.floats(0.001, 1e6),
+            "at": st.floats(1, 2**33),
             "priority": st.integers(-9, 9),
             "maxwaittime": st.floats(0.001, 1e6),
             "maxretries": st.integers(-1, 9),
@@ -172,6 +200,63 @@ capacities = st.fixed_dictionaries(
         "walltime": st.just(60.0),
     },
 ).map(Capacity.parse)
+runs = {"func": "resize", "conditions": {"runtimetype": "cli"}}
+node_names = st.text("abc01_-", min_size=1, max_size=9)
+labels = st.builds("{}[{}]/{}".format, node_names, st.integers(0, 9_999), node_names) | node_names
+workflow_ids = ids | st.text("abc234567", min_size=32, max_size=32)
+texts_of_paths = st.sampled_from(["", ".", "a", "a.b", "..", "0.é"])
+nodes = st.builds(
+    lambda name, fields, kind: Node.read({"name": name, **kind, **fields}),
+    node_names,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "dependencies": st.lists(node_names, max_size=3),
+            "when": st.sampled_from(["a > `1`", "'x' == a.b[0]", '!contains(a, `"x"`)']),
+            "allow_failure": st.booleans(),
+        },
+    ),
+    st.sampled_from([runs, {"wait_signal": {"name": "go", "timeout": 1.5}}])
+    | st.builds(
+        lambda path, kind: {
+            **runs,
+            "map": {f"${kind}": f"{'' if kind == 'packed' else 'list'}{path and '.'}{path}"},
+            "args": [{"$item": path}, {"$literal": {"$x": 1}}],
+        },
+        texts_of_paths,
+        st.sampled_from(["output", "parameter", "packed"]),
+    ),
+)
+workflow_specs = st.builds(
+    lambda given, fields: WorkflowSpec.read({"nodes": given, **fields}, whole=False),
+    st.lists(nodes, max_size=3),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "name": names,
+            "parameters": st.just({"list": [1]}),
+            "on_failure": st.sampled_from(["continue", "stop"]),
+            "delay": st.floats(0.001, 1e6),
+            "at": st.floats(1, 2**33),
+            "output": st.just("a"),
+        },
+    ),
+)
+sources = st.builds(
+    Source,
+    st.sampled_from(["cron", "generator"]),
+    names,
+    counts,
+    st.none() | st.integers(0, 2**63 - 1),
+    st.none() | workflow_ids,
+    st.none() | counts,
+    st.none() | counts,
+    st.none() | counts,
+    st.none() | st.lists(counts, max_size=3),
+)
+of_a_node = (workflow_ids, labels, st.lists(counts, max_size=4))
+intervals = st.none() | st.floats(1, 366 * 86_400)
+zones = st.sampled_from(["UTC", "Europe/Berlin"])
 attempt_ends = {"attempt": ids, "stored": st.none() | refs, "logs": st.none() | log_digests}
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Genesis: st.builds(
@@ -197,7 +282,14 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Assigned: st.builds(Assigned, ids, leases, names),
     Renewed: st.builds(Renewed, ids),
     Returned: st.builds(Returned, ids, reasons),
-    Completed: st.builds(Completed, output=json_values, **attempt_ends),
+    Completed: st.builds(
+        Completed,
+        output=json_values,
+        items=st.none() | counts,
+        adds=st.none() | st.lists(nodes, max_size=2),
+        between=st.none() | st.just(True),
+        **attempt_ends,
+    ),
     Failed: st.builds(
         Failed,
         error=texts,
@@ -207,7 +299,49 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     ),
     Poisoned: st.just(Poisoned()),
     Expired: st.just(Expired()),
-    Cancelled: st.builds(Cancelled, reasons),
+    Cancelled: st.builds(
+        Cancelled, reasons, *(st.none() | given for given in (workflow_ids, labels, counts, labels))
+    ),
+    Submitted: st.builds(Submitted, specs, st.none() | some_text, st.none() | refs),
+    Released: st.builds(Released, *of_a_node),
+    Awaited: st.builds(Awaited, *of_a_node),
+    Skipped: st.builds(Skipped, *of_a_node),
+    Received: st.builds(Received, counts),
+    Signalled: st.builds(Signalled, names, json_values),
+    ColonyPaused: st.builds(ColonyPaused, reasons),
+    ColonyResumed: st.just(ColonyResumed()),
+    QueuePaused: st.builds(QueuePaused, reasons),
+    QueueResumed: st.just(QueueResumed()),
+    WorkerDrained: st.builds(WorkerDrained, reasons),
+    WorkerResumed: st.just(WorkerResumed()),
+    Part: st.builds(Part, st.lists(nodes, max_size=3), st.none() | some_text),
+    WorkflowSubmitted: st.builds(
+        WorkflowSubmitted,
+        st.none() | workflow_specs,
+        st.none() | st.lists(digests, max_size=3),
+        st.none() | some_text,
+        st.none() | sources,
+        st.none() | workflow_ids,
+        st.none() | st.dictionaries(labels, workflow_ids, max_size=3),
+    ),
+    WorkflowCancelled: st.builds(WorkflowCancelled, reasons),
+    WorkflowSignalled: st.builds(WorkflowSignalled, names, json_values),
+    CronAdded: st.builds(
+        CronAdded,
+        workflow_specs,
+        st.none() | st.just("0 3 * * *"),
+        intervals,
+        zones,
+        st.floats(0, 86_400),
+        st.booleans(),
+        st.sampled_from(["none", "one", "all"]),
+    ),
+    CronPaused: st.builds(CronPaused, reasons),
+    CronResumed: st.just(CronResumed()),
+    CronRemoved: st.builds(CronRemoved, reasons),
+    GeneratorAdded: st.builds(GeneratorAdded, workflow_specs, st.integers(1, 100_000), intervals),
+    GeneratorPacked: st.builds(GeneratorPacked, counts, st.lists(json_values, max_size=3)),
+    GeneratorRemoved: st.builds(GeneratorRemoved, reasons),
 }
 
 

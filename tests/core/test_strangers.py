@@ -14,7 +14,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from hypothesis import strategies as st
 
 import colonies
 from colonies import codec, contexts, files, jwt, values, witness
+from colonies.core import when
 from colonies.core.events import Completed, Ref
+from colonies.core.flow import WorkflowSpec
+from colonies.core.node import Node
 from colonies.core.spec import Spec
 from colonies.creds import MAX_FILE_BYTES, Credential
 from colonies.errors import ColoniesError, Invalid, NotFound
@@ -343,3 +346,89 @@ def test_a_stored_value_of_too_many_lists_is_neither_kept_nor_read(monkeypatch: 
     with pytest.raises(Invalid, match=r"the output cannot be stored: .*more than 100000 lists and objects"):
         values.pack([[]] * 100_001, "the output")
     assert values.pack([[]] * 99_999, "the output")
+
+
+RUNS: dict[str, Any] = {"func": "f", "conditions": {"runtimetype": "cli"}}
+LONG = "k" * 100_000
+
+
+def inner(nodes: int, **more: Any) -> dict[str, Any]:
+    return {"name": "g", "nodes": [{"name": f"n{n}", **RUNS} for n in range(nodes)], **more}
+
+
+DEEPEST = inner(1)
+for _ in range(5):
+    DEEPEST = {"name": "g", "nodes": [DEEPEST]}
+FLOWS: dict[str, Any] = {
+    "unknown parents": [{"name": f"n{n}", **RUNS, "dependencies": ["x" * 60] * 9} for n in range(2_000)],
+    "many dependencies": [
+        {"name": f"n{n}", **RUNS, "dependencies": [f"n{m}" for m in range(max(0, n - 50), n)]}
+        for n in range(5_000)
+    ],
+    "many that run last": [{"name": f"n{n}", **RUNS, "finally": True} for n in range(2_000)],
+    "a name twice": [{"name": "a", **RUNS}] * 5_000,
+    "a long circle": [{"name": f"n{n}", **RUNS, "dependencies": [f"n{(n + 1) % 900}"]} for n in range(900)],
+    "groups that groups wait for": [
+        inner(2_000),
+        *({"name": f"n{n}", **RUNS, "dependencies": ["g"]} for n in range(2_000)),
+    ],
+    "one parameter everywhere": [
+        inner(1, parameters={"p": [[]] * 100_000})
+        | {"nodes": [{"name": f"n{n}", **RUNS, "args": [{"$parameter": "p"}]} for n in range(500)]}
+    ],
+    "groups in groups": [DEEPEST],
+    "references": [{"name": "a", **RUNS, "args": [{"$output": "b"}] * 50_000}],
+    "a key before many values": [{"name": "a", **RUNS, "kwargs": {LONG: [{"$x": 1}] * 100_000}}],
+    "many parameters": {"nodes": [{"name": "a", **RUNS, "args": [{"$parameter": "p"}]}],
+                        "parameters": {f"{n:05x}": LONG for n in range(50_000)}},
+    "no text for a key": [{"name": "a", "wait_signal": "go", b"k": 1, "k": 2}],
+    "no list of dependencies": [inner(1, dependencies=5)],
+    "a deep condition": [{"name": "a", **RUNS, "when": "(" * 400 + "a" + ")" * 400}],
+    "a deep negation": [{"name": "a", **RUNS, "when": "!" * 400 + "a"}],
+    "half a character": [{"name": "a", **RUNS, "when": "a == '\ud800'"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS.keys())
+def test_a_bomb_of_a_workflow_is_invalid_in_a_few_lines(flow: Any) -> None:
+    for read in (WorkflowSpec.parse, WorkflowSpec.read):
+        given = {"nodes": flow} if isinstance(flow, list) else flow
+        with bounded(300), pytest.raises(Invalid) as refused:
+            read(given)
+        assert len(str(refused.value)) < 20_000
+
+
+def test_long_keys_before_many_values_cost_nothing_but_themselves() -> None:
+    with bounded(300):
+        node = Node.read({"name": "a", **RUNS, "kwargs": {LONG: [[]] * 300_000}})
+    assert node.references == ()
+
+
+def test_nodes_that_a_worker_adds_with_keys_that_are_no_text_are_no_event() -> None:
+    for odd in ({"wait_signal": "go", b"k": 1, "k": 2}, {b"name": 1}, {"conditions": {b"x": 1}}):
+        data = {"attempt": world.ulid(1), "adds": [{"name": "a", **odd}]}
+        with pytest.raises(codec.Malformed):
+            codec.open_(world.ACCOUNT.public, "x", of_event("process.completed", msgpack.packb(data))).event()
+
+
+def test_whether_a_condition_is_one_does_not_depend_on_the_stack_of_its_reader() -> None:
+    def at(depth: int, expression: str) -> object:
+        if depth:
+            return at(depth - 1, expression)
+        with suppress(Invalid):
+            when.check(expression, "when")
+            return when.holds(expression, {"a": 1})
+        return "invalid"
+
+    for expression in ("(" * 100 + "a" + ")" * 100, "!" * 100 + "a", "a" + "||a" * 50, "a" + ".a" * 400):
+        when._compiled.cache_clear()
+        here = at(0, expression)
+        when._compiled.cache_clear()
+        assert at(400, expression) == here != "invalid"
+
+
+@pytest.mark.parametrize("literal", ["`foo`", "`NaN`", "`-Infinity`", "``", "`{a: 1}`"])
+def test_a_literal_of_a_condition_is_json(literal: str) -> None:
+    with pytest.raises(Invalid):
+        when.check(f"a == {literal}", "when")
+    when.check(f"a == '{literal}' || \"{literal}\" || `1`", "when")

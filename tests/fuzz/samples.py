@@ -8,19 +8,27 @@ from colonies.core.events import (
     Assigned,
     Cancelled,
     Completed,
+    CronAdded,
     Declared,
     Event,
     Failed,
     Function,
+    GeneratorPacked,
     LogDigest,
+    Part,
     Queued,
     Ref,
+    Released,
     Renewed,
     Requeued,
     Returned,
+    Source,
     WorkerStarted,
     WorkerStopped,
+    WorkflowSignalled,
+    WorkflowSubmitted,
 )
+from colonies.core.flow import WorkflowSpec
 from colonies.core.spec import Spec
 from tests.fuzz import world
 
@@ -54,6 +62,38 @@ FULL_SPEC: dict[str, Any] = {
 ALIASED = {"funcname": "f", "conditions": {"executortype": "cli", "colonyname": "lab", "runtimeids": ["w"]}}
 
 
+_RUNS = {"func": "f", "conditions": {"runtimetype": "cli"}}
+WORKFLOW: dict[str, Any] = {
+    "name": "train",
+    "parameters": {"rate": 0.5, "files": ["a", "b"]},
+    "on_failure": "stop",
+    "delay": 2,
+    "at": "2027-01-31T09:00:00+01:00",
+    "maxwaittime": 60,
+    "output": "each",
+    "nodes": [
+        {"name": "list", **_RUNS, "kwargs": {"rate": {"$parameter": "rate"}}},
+        {"name": "each", **_RUNS, "map": {"$output": "list.files"}, "args": [{"$item": "name"}]},
+        {"name": "if", **_RUNS, "dependencies": ["list"], "when": "length(list.files) > `1` && !(list.x)"},
+        {"name": "ok", "wait_signal": {"name": "go", "timeout": 5}, "dependencies": ["each"]},
+        {"name": "end", **_RUNS, "finally": True, "args": [{"$literal": {"$x": 1}}]},
+    ],
+}
+NESTED: dict[str, Any] = {
+    "nodes": [
+        {"name": "a", **_RUNS},
+        {
+            "name": "inner",
+            "dependencies": ["a"],
+            "parameters": {"p": [1, 2]},
+            "nodes": [{"name": "x", **_RUNS, "args": [{"$parameter": "p"}]}, {"name": "y", **_RUNS}],
+        },
+        {"name": "b", **_RUNS, "dependencies": ["inner"]},
+    ]
+}
+WORKFLOWS = [WORKFLOW, NESTED, {"nodes": [{"name": "a", **_RUNS}]}]
+
+
 def real_events() -> list[tuple[Event, str, str]]:
     """Events as they are in a life: each with its author and its entity."""
     attempt, ref = world.ulid(20), Ref("0" * 64, 200_000, "w1.Ab12")
@@ -72,7 +112,23 @@ def real_events() -> list[tuple[Event, str, str]]:
         (Cancelled("enough"), "ann"),
     ]
     function = Function("f", "does it", {"type": "object", "properties": {"n": {"type": "integer"}}})
-    return [(event, author, world.PROCESS) for event, author in of_process] + [
+    flow, spec = world.ulid(30), WorkflowSpec.parse(WORKFLOW)
+    of_workflows: list[tuple[Event, str, str]] = [
+        (Part(list(spec.nodes)), "ann", flow),
+        (WorkflowSubmitted(spec, ["0" * 64], reuses={"list": world.ulid(31)}, rerun_of=flow), "ann", flow),
+        (WorkflowSubmitted(source=Source("cron", "nightly", 5, due=1)), "orch", flow),
+        (WorkflowSignalled("go", {"n": 1}), "ann", flow),
+        (CronAdded(spec, "0 3 * * *"), "ann", "nightly"),
+        (GeneratorPacked(0, [1, "a"]), "ann", "batches"),
+    ]
+    of_process += [
+        (Released(flow, "each[1]", [30, 31]), "orch"),
+        (Completed(attempt, 1, items=2, adds=list(spec.nodes[:1]), between=True), "w1"),
+        (Cancelled("", flow, "each", 31, "list"), "orch"),
+    ]
+    return [
+        *((event, author, world.PROCESS) for event, author in of_process),
+        *of_workflows,
         (Declared(world.SPEC.conditions, 0), "ann", world.QUEUE),
         (WorkerStarted("one", "cli", 2, [function]), "w1", "w1"),
         (WorkerStopped("one"), "w1", "w1"),

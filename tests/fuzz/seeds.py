@@ -72,6 +72,15 @@ def _contexts() -> list[bytes]:
     return [json.dumps(said).encode() for said in (context, {"sequence": 9, "digest": "00"})] + [b"x\n"]
 
 
+def _conditions() -> list[bytes]:
+    inputs = msgpack.packb({"a": {"b": [1, 2.5, "x", None, True]}, "x/y": {}})
+    expressions = (
+        *("a.b[0] > `1`", "!(a.b == 'x') && contains(a.b, `\"x\"`) || @", '"x/y"', "length(a.b) >= `2`"),
+        *("a.b[-1]", "starts_with(a.c, 'x')", "ceil(a.b[1]) == abs(`-3`)", "type(a) != 'null'", "a[*].b"),
+    )
+    return [expression.encode() + b"\0" + inputs for expression in expressions]
+
+
 # Choices, the same each time.
 _LIVES = [random.Random(number).randbytes(700) for number in range(8)]
 
@@ -87,6 +96,13 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "spec-text": lambda: [json.dumps(spec).encode() for spec in _specs()],
     "spec-msgpack": lambda: [msgpack.packb(spec) for spec in _specs()],
     "odd-spec": lambda: _LIVES,
+    "workflow-text": lambda: [json.dumps(spec).encode() for spec in samples.WORKFLOWS],
+    "workflow-msgpack": lambda: [msgpack.packb(spec) for spec in samples.WORKFLOWS],
+    "odd-workflow": lambda: _LIVES,
+    "condition": _conditions,
+    "reference": lambda: [
+        msgpack.packb([{"$output": "a.b.0"}, {"$literal": {"$x": 1}}, {"k": [{"$item": ""}]}])
+    ],
     "size": lambda: [b"10GB", b"1.5Gi", b"512", b"2s", b"1m", b"nats://host:4222", b"wss://[::1]:1"],
     "token": lambda: [_token().encode()],
     "claims": _claims,

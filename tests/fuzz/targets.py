@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 from colonies_cli import events as shown_events
@@ -24,7 +24,9 @@ from colonies_projections.view import MAX_LIMIT, read_question
 from colonies_projections.workers import Workers, _item
 
 from colonies import codec, contexts, jwt, nkeys, subjects, witness
-from colonies.core import units
+from colonies.core import events, references, units, when
+from colonies.core.flow import WorkflowSpec
+from colonies.core.node import Node
 from colonies.core.spec import Conditions, Spec, queue_of
 from colonies.creds import Credential
 from colonies.errors import Invalid, NotFound
@@ -38,20 +40,7 @@ Target = Callable[[bytes], object]
 
 MAX_MESSAGE_CHARS = 20_000
 OF_ANN = f"ledger.process.{world.PROCESS}.completed.ann"
-TYPES = [
-    f"{kind}.{name}"
-    for kind, names in {
-        "colony": ("genesis", "configured"),
-        "member": ("approved", "revoked"),
-        "queue": ("declared",),
-        "worker": ("started", "stopped"),
-        "process": (
-            *("queued", "requeued", "assigned", "renewed", "returned", "completed", "failed", "poisoned"),
-            *("expired", "cancelled"),
-        ),
-    }.items()
-    for name in names
-]
+TYPES = sorted(kind.__dataclass_fields__["type"].default for kind in get_args(events.Event))
 
 
 def _unpacked(data: bytes) -> Any:
@@ -226,6 +215,61 @@ def _check_spec(spec: Spec) -> None:
     assert queue_of(widest, spec.priority) == queue
 
 
+def workflow_text(data: bytes) -> None:
+    with only(Invalid):
+        _check_workflow(WorkflowSpec.parse_text(data))
+
+
+def workflow_msgpack(data: bytes) -> None:
+    value = _unpacked(data)
+    for read in (WorkflowSpec.parse, WorkflowSpec.read, Node.read):
+        with only(Invalid):
+            read(value)
+    with only(Invalid):
+        _check_workflow(WorkflowSpec.parse(value))
+
+
+def odd_workflow(data: bytes) -> None:
+    """A full workflow, altered."""
+    choices = odd.Choices(data)
+    value = odd.altered(samples.WORKFLOWS[choices.below(len(samples.WORKFLOWS))], choices)
+    with only(Invalid):
+        _check_workflow(WorkflowSpec.parse(value))
+
+
+def _check_workflow(spec: WorkflowSpec) -> None:
+    """What was accepted is on the ledger as it was asked for, and can be looked at from all sides."""
+    wire = spec.wire()
+    again = WorkflowSpec.read(msgpack.unpackb(msgpack.packb(wire)))
+    assert again == spec
+    assert again.wire() == wire
+    assert sorted(spec.order) == sorted(spec.by_name) == sorted(spec.children)
+
+
+def condition(data: bytes) -> None:
+    """An expression, and after a NUL the inputs that it looks at."""
+    head, _, rest = data.partition(b"\0")
+    expression, inputs = head.decode("utf-8", "surrogateescape"), _unpacked(rest)
+    try:
+        with only(Invalid):
+            when.check(expression, "when")
+            for given in (inputs if isinstance(inputs, dict) else {}, {"a": {"b": [1, "x", None]}}):
+                found = when.holds(expression, given)
+                assert isinstance(found, bool) or (found and len(found) < 1_000)
+    except RecursionError as error:
+        raise AssertionError(f"{expression[:60]}: how deep it is must not be found out so") from error
+
+
+def reference(data: bytes) -> None:
+    value = _unpacked(data)
+    with only(Invalid):
+        found = list(references.found(value, "args"))
+        references.resolved(value, str, "args")
+        for one in found:
+            with only(Invalid):
+                references.followed({"a": [{"b": 1}], "0": []}, one)
+
+
 def size(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     for value in (text, int.from_bytes(data[:2_000], "big", signed=True)):
@@ -337,6 +381,11 @@ TARGETS: dict[str, Target] = {
     "spec-text": spec_text,
     "spec-msgpack": spec_msgpack,
     "odd-spec": odd_spec,
+    "workflow-text": workflow_text,
+    "workflow-msgpack": workflow_msgpack,
+    "odd-workflow": odd_workflow,
+    "condition": condition,
+    "reference": reference,
     "size": size,
     "token": token,
     "claims": claims,
