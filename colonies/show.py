@@ -33,8 +33,9 @@ def process_object(
 ) -> dict[str, Any]:
     """The process as a JSON object.
 
-    `{id, state, func, args, runtimetype, label, priority, submitter, worker, attempts: [{n, worker,
-    instance, started_at, ended_at, outcome, error}], submitted_at, started_at, ended_at, output, errors}`:
+    `{id, state, func, args, runtimetype, label, workflow, node, priority, submitter, worker, attempts: [{n,
+    worker, instance, started_at, ended_at, outcome, error}], submitted_at, started_at, ended_at, output,
+    errors}`:
     what is not there (yet) is None; `worker` is that of the last attempt, `started_at` the start of the
     first. Values kept in the Object Store are None, unless the caller has loaded them and gives them here.
     """
@@ -51,6 +52,8 @@ def process_object(
         "args": jsonable(args),
         "runtimetype": process.spec.conditions.runtimetype,
         "label": process.spec.label,
+        "workflow": process.workflow,
+        "node": process.node,
         "priority": process.spec.priority,
         "submitter": process.submitter,
         "worker": attempts[-1].worker if attempts else None,

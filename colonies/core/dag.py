@@ -182,7 +182,7 @@ class Dag:
                 more = [
                     n
                     for end in ends
-                    if end.adds and (end.between or node.last)
+                    if node.last or (end.between and all(added.name != node.name for added in end.adds))
                     for n in _last_of(end, node.last)
                 ]
                 left += [n for n in reversed(more) if n not in seen]
@@ -346,19 +346,27 @@ class Dag:
             after = max(after + _ns(node.spec.delay), _ns(node.spec.at))
         return max(begun, after)
 
-    def labels(self) -> Iterator[tuple[str, Node]]:
-        """Every node and part there is, as far as is known: parents first, of what was given."""
+    def walk(self) -> Iterator[tuple[Node, int | None, list[str]]]:
+        """Every node there is, as far as is known, with its number of parts (see `expanded`) and the labels
+        of its processes: parents first, of what was given."""
         left = [self.spec.by_name[name] for name in reversed(self.spec.order)]
         while left:
             node = left.pop()
-            labels = [node.name]
-            if (parts := self.expanded(node)) is not None:
-                labels = [label_of(node.name, number) for number in range(parts)]
+            parts = self.expanded(node)
+            labels = (
+                [node.name] if parts is None else [label_of(node.name, number) for number in range(parts)]
+            )
+            yield node, parts, labels
             for label in labels:
-                yield label, node
                 end = self.ends(label)
                 if end is not None:
                     left += reversed(end.adds)
+
+    def labels(self) -> Iterator[tuple[str, Node]]:
+        """Every node and part there is, in the order of `walk`."""
+        for node, _, labels in self.walk():
+            for label in labels:
+                yield label, node
 
 
 def _list_of(end: End, reference: Reference) -> Any:

@@ -48,6 +48,8 @@ def test_a_process_is_shown_with_these_fields_in_this_order() -> None:
             "args",
             "runtimetype",
             "label",
+            "workflow",
+            "node",
             "priority",
             "submitter",
             "worker",
@@ -76,7 +78,7 @@ def test_a_process_is_shown_with_these_fields_in_this_order() -> None:
 def test_what_is_not_there_yet_is_none() -> None:
     shown = process_object(process())
     assert [name for name, value in shown.items() if value is None] == [
-        *("worker", "started_at", "ended_at", "output")
+        *("workflow", "node", "worker", "started_at", "ended_at", "output")
     ]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from colonies_projections import store
+from colonies_projections.kept import KINDS
 from colonies_projections.projector import VIEWS
 from colonies_projections.view import Asked, Batch, Snapshot, Write
 
@@ -96,9 +97,14 @@ class Views:
 
     def _check_fold(self, history: History, broken: Callable[..., None]) -> None:
         """What the projector would go on with is the fold itself."""
-        packed = {id: store._packed(process) for id, process in history.processes.items()}
-        if dict(self._db.execute("SELECT id, process FROM folded")) != packed:
-            broken("the folded processes are not those of a rebuild")
+        packed = {
+            (kind, id): KINDS[kind].pack(entity)
+            for kind, held in (("process", history.processes), ("workflow", history.workflows))
+            for id, entity in held.items()
+        }
+        query = "SELECT kind, id, entity FROM folded WHERE kind IN ('process', 'workflow')"
+        if {(kind, id): entity for kind, id, entity in self._db.execute(query)} != packed:
+            broken("the folded entities are not those of a rebuild")
         for (colony,) in self._db.execute("SELECT folded FROM projector"):
             if store._unpacked(store._COLONY, colony) != history.colony:
                 broken("the folded colony is not that of a rebuild")
