@@ -20,8 +20,10 @@ import sys
 import structlog
 
 from colonies.attempt import current
+from colonies.batch import PartlySubmitted
+from colonies.building import Workflow
 from colonies.calls import Call
-from colonies.client import Client, Handle, PartlySubmitted
+from colonies.client import Client, Handle
 from colonies.connection import connect
 from colonies.core.flow import WorkflowSpec
 from colonies.core.spec import Conditions, Spec
@@ -41,6 +43,7 @@ from colonies.errors import (
 from colonies.execution import Fail, Later
 from colonies.flows import WorkflowHandle
 from colonies.memory_colony import memory
+from colonies.signals import signal
 from colonies.worker import Worker
 
 __all__ = [
@@ -63,12 +66,14 @@ __all__ = [
     "Unknown",
     "Unsuccessful",
     "Worker",
+    "Workflow",
     "WorkflowHandle",
     "WorkflowSpec",
     "WorkflowUnsuccessful",
     "connect",
     "current",
     "memory",
+    "signal",
 ]
 
 if not structlog.is_configured():

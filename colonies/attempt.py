@@ -13,18 +13,24 @@ import hashlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from colonies import subjects
+from colonies.adding import Adding
 from colonies.core.events import LogDigest
 from colonies.core.spec import Spec
+from colonies.core.states import Signal
 from colonies.errors import ColoniesError
 from colonies.session import Session
+from colonies.signals import Numbers, Signals
+
+T = TypeVar("T")
 
 FLUSH_S = 0.1
 FLUSH_AGAIN_S = 1.0
@@ -57,17 +63,31 @@ class Progress:
     message: str = ""
 
 
-class Attempt:
+class Attempt(Adding):
     """A running attempt. `process` is its process's id, `n` its number from 1, `id` its event's id.
 
     `devices` are the graphics processors that are its own while it runs, as CUDA_VISIBLE_DEVICES names them.
-    `inputs` are, for a node of a workflow, the outputs of its parents by name.
+    Of a node, `workflow` is the id of its workflow, `node` its label there, and `inputs` are the outputs of
+    its parents by name; `add` and `map` add nodes that run after it.
     """
 
     def __init__(
-        self, session: Session, process: str, n: int, id: str, spec: Spec, devices: tuple[str, ...] = ()
+        self,
+        session: Session,
+        process: str,
+        n: int,
+        id: str,
+        spec: Spec,
+        devices: tuple[str, ...] = (),
+        *,
+        workflow: str | None = None,
+        node: str | None = None,
+        signals: Signals | None = None,
     ) -> None:
+        super().__init__(node)
         self.process = process
+        self.workflow = workflow
+        self.node = node
         self.n = n
         self.id = id
         self.spec = spec
@@ -77,6 +97,7 @@ class Attempt:
         self._session = session
         self._subject = subjects.log(process, session.name)
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._pending: list[tuple[str, str]] = []
         self._entries: deque[tuple[str, str]] = deque()
         self._unsent: tuple[bytes, int] | None = None
@@ -88,6 +109,9 @@ class Attempt:
         self._flush_task: asyncio.Task[None] | None = None
         self._count = 0
         self._digest = hashlib.sha256()
+        self._signals = signals or Signals(session)
+        self._numbers = Numbers()
+        self._waits: set[Future[Any]] = set()
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Say how far it is (0 to 1). Seen in heartbeats, kept no longer than the attempt. Any thread."""
@@ -197,6 +221,37 @@ class Attempt:
     def enter(self) -> None:
         """Make this the `current()` attempt of the calling context."""
         _CURRENT.set(self)
+
+    def leave(self) -> None:
+        """The function has ended, or nobody waits for it any more: nor does it for anything."""
+        for wait in list(self._waits):
+            wait.cancel()
+
+    # --- signals -------------------------------------------------------------------------------------
+
+    async def signal(self, name: str, timeout_s: float | None) -> Signal:
+        """See `colonies.signal`."""
+        number = self._numbers.take(name)
+        limit = asyncio.timeout(timeout_s)
+        try:
+            async with limit:
+                return await self._signals.get(self.process, self.workflow, name, number)
+        except BaseException as error:
+            self._numbers.give_back(name, number)
+            if limit.expired() and isinstance(error, TimeoutError):
+                raise TimeoutError(f"the signal {name} did not come within {timeout_s:g} s") from None
+            raise
+
+    def run(self, waiting: Coroutine[Any, Any, T], what: str) -> T:
+        """Run it on the worker's loop while the calling thread waits. Raises ColoniesError on the loop
+        itself."""
+        if threading.get_ident() == self._thread:
+            waiting.close()
+            raise ColoniesError(f"{what}.wait() would stop this whole worker: in `async def`, await {what}")
+        wait = asyncio.run_coroutine_threadsafe(waiting, self._loop)
+        self._waits.add(wait)
+        wait.add_done_callback(self._waits.discard)
+        return wait.result()
 
 
 def _plain(text: object) -> str:

@@ -7,11 +7,14 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Generic, TypeVar, overload
 
+from colonies.building import Node, Workflow
 from colonies.calls import Call
 from colonies.client import Client, Handle
+from colonies.core.flow import WorkflowSpec
 from colonies.core.process import Process
 from colonies.core.spec import Spec
 from colonies.errors import ColoniesError
+from colonies.flows import WorkflowHandle, WorkflowNow
 from colonies.history import Judged
 
 T = TypeVar("T")
@@ -40,13 +43,47 @@ class BlockingHandle(Generic[T]):
     def cancel(self, reason: str = "") -> Process:
         return self._client.run(self._handle.cancel(reason))
 
+    def signal(self, name: str, data: Any = None) -> None:
+        self._client.run(self._handle.signal(name, data))
+
     def events(self) -> Iterator[Judged]:
-        events = self._handle.events()
-        while True:
-            try:
-                yield self._client.run(_next(events))
-            except _Ended:
-                return
+        return _each(self._client, self._handle.events())
+
+
+class BlockingWorkflowHandle:
+    """As `WorkflowHandle`, blocking."""
+
+    def __init__(self, client: BlockingClient, handle: WorkflowHandle) -> None:
+        self._client = client
+        self._handle = handle
+        self.id = handle.id
+
+    def __repr__(self) -> str:
+        return repr(self._handle)
+
+    def get(self) -> WorkflowNow:
+        return self._client.run(self._handle.get())
+
+    def changes(self) -> Iterator[WorkflowNow]:
+        return _each(self._client, self._handle.changes())
+
+    def wait(self, timeout_s: float | None = None) -> WorkflowNow:
+        return self._client.run(self._handle.wait(timeout_s))
+
+    @overload
+    def result(self, *, timeout_s: float | None = None) -> Any: ...
+    @overload
+    def result(self, node: Node[T], *, timeout_s: float | None = None) -> T: ...
+    def result(self, node: Node[Any] | None = None, *, timeout_s: float | None = None) -> Any:
+        if node is None:
+            return self._client.run(self._handle.result(timeout_s=timeout_s))
+        return self._client.run(self._handle.result(node, timeout_s=timeout_s))
+
+    def cancel(self, reason: str = "") -> None:
+        self._client.run(self._handle.cancel(reason))
+
+    def signal(self, name: str, data: Any = None) -> None:
+        self._client.run(self._handle.signal(name, data))
 
 
 class BlockingClient:
@@ -98,10 +135,19 @@ class BlockingClient:
     def submit(self, work: Call[T], *, key: str | None = None) -> BlockingHandle[T]: ...
     @overload
     def submit(self, work: Spec | dict[str, Any], *, key: str | None = None) -> BlockingHandle[Any]: ...
+    @overload
+    def submit(self, work: Workflow, *, key: str | None = None) -> BlockingWorkflowHandle: ...
     def submit(
-        self, work: Call[Any] | Spec | dict[str, Any], *, key: str | None = None
-    ) -> BlockingHandle[Any]:
+        self, work: Call[Any] | Spec | dict[str, Any] | Workflow, *, key: str | None = None
+    ) -> BlockingHandle[Any] | BlockingWorkflowHandle:
+        if isinstance(work, Workflow):
+            return BlockingWorkflowHandle(self, self.run(self._client.submit(work, key=key)))
         return BlockingHandle(self, self.run(self._client.submit(work, key=key)))
+
+    def submit_workflow(
+        self, work: WorkflowSpec | list[Any] | dict[str, Any], *, key: str | None = None
+    ) -> BlockingWorkflowHandle:
+        return BlockingWorkflowHandle(self, self.run(self._client.submit_workflow(work, key=key)))
 
     def submit_many(
         self, works: Iterable[Call[Any] | Spec | dict[str, Any]], *, atomic: bool = False
@@ -111,6 +157,9 @@ class BlockingClient:
 
     def process(self, id: str) -> BlockingHandle[Any]:
         return BlockingHandle(self, self._client.process(id))
+
+    def workflow(self, id: str) -> BlockingWorkflowHandle:
+        return BlockingWorkflowHandle(self, self._client.workflow(id))
 
     def close(self) -> None:
         if self._thread.is_alive():
@@ -124,7 +173,15 @@ class _Ended(Exception):
     """The events are over (a StopAsyncIteration cannot leave a coroutine)."""
 
 
-async def _next(events: AsyncIterator[Judged]) -> Judged:
+def _each(client: BlockingClient, events: AsyncIterator[T]) -> Iterator[T]:
+    while True:
+        try:
+            yield client.run(_next(events))
+        except _Ended:
+            return
+
+
+async def _next(events: AsyncIterator[T]) -> T:
     try:
         return await anext(events)
     except StopAsyncIteration:

@@ -24,10 +24,12 @@ from pydantic import (
     create_model,
 )
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError
 
+from colonies import pending
 from colonies.core.spec import Spec
 from colonies.errors import Invalid
+from colonies.pending import Pending
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,10 +38,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """A function with its arguments, ready to be submitted. `returns` types the result."""
+    """A function with its arguments, ready to be submitted. `returns` types the result.
+
+    With what it `uses`, it is for the workflow whose nodes give that.
+    """
 
     spec: Spec
     returns: TypeAdapter[T] | None = None
+    uses: tuple[Pending, ...] = ()
 
 
 class Function(Generic[P, R, T]):
@@ -58,9 +64,10 @@ class Function(Generic[P, R, T]):
         self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
         self._signature = inspect.signature(function)
-        hints = _hints(function)
-        self._model = _arguments_model(self.name, self._signature, hints)
-        self.returns: TypeAdapter[Any] | None = _adapter(hints.get("return", Any))
+        self._hints = _hints(function)
+        self._model = _arguments_model(self.name, self._signature, self._hints)
+        self._models = {frozenset[str](): self._model}
+        self.returns: TypeAdapter[Any] | None = _adapter(self._hints.get("return", Any))
         self.__doc__ = function.__doc__
         self.__name__ = self.name
         self.__wrapped__ = function
@@ -74,11 +81,17 @@ class Function(Generic[P, R, T]):
         Raises:
             Invalid: these arguments do not fit the function's signature.
         """
-        self.bind(args, kwargs)
+        problem: Exception | None = None
+        given: Any = [[], {}]
+        uses: tuple[Pending, ...] = ()
         try:
-            plain_args, plain_kwargs = to_jsonable_python([list(args), kwargs])
+            given, uses = pending.plain([list(args), kwargs])
         except (PydanticSerializationError, ValueError, RecursionError) as error:
-            raise Invalid(f"{self.name}: an argument cannot be sent: {error}") from None
+            problem = error
+        self.bind(args, kwargs, partly=bool(uses))
+        if problem is not None:
+            raise Invalid(f"{self.name}: an argument cannot be sent: {problem}")
+        plain_args, plain_kwargs = pending.escaped(given) if uses else given
         data = {
             "func": self.name,
             "args": plain_args,
@@ -86,17 +99,24 @@ class Function(Generic[P, R, T]):
             "conditions": {"runtimetype": self.runtimetype},
             **self.options,
         }
-        return Call(Spec.parse(data, where=self.name), self.returns)
+        return Call(Spec.parse(data, where=self.name), self.returns, uses)
 
-    def bind(self, args: typing.Sequence[Any], kwargs: typing.Mapping[str, Any]) -> inspect.BoundArguments:
-        """The arguments, checked and converted to the types of the signature.
+    def bind(
+        self, args: typing.Sequence[Any], kwargs: typing.Mapping[str, Any], *, partly: bool = False
+    ) -> inspect.BoundArguments:
+        """The arguments, checked and converted to the types of the signature. `partly`: but for those in
+        which something is pending.
 
         Raises:
             Invalid: one line for each argument that does not fit.
         """
         try:
             bound = self._signature.bind(*args, **kwargs)
-            checked = self._model.model_validate(bound.arguments)
+            given = bound.arguments
+            later = frozenset(name for name in given if pending.holds(given[name])) if partly else frozenset()
+            checked = self._model_without(later).model_validate(
+                {name: value for name, value in given.items() if name not in later} if later else given
+            )
         except TypeError as error:
             raise Invalid(f"{self.name}: {error}; it takes {self._signature}") from None
         except ValidationError as error:
@@ -111,6 +131,15 @@ class Function(Generic[P, R, T]):
             if name in bound.arguments:
                 bound.arguments[name] = getattr(checked, field)
         return bound
+
+    def _model_without(self, names: frozenset[str]) -> type[BaseModel]:
+        """The model of the arguments, but for these."""
+        found = self._models.get(names)
+        if found is None:
+            parameters = [p for p in self._signature.parameters.values() if p.name not in names]
+            rest = self._signature.replace(parameters=parameters)
+            found = self._models[names] = _arguments_model(self.name, rest, self._hints)
+        return found
 
     @property
     def schema(self) -> dict[str, Any]:

@@ -8,23 +8,25 @@ leader. It never runs work and never talks to a server of ours, for there is non
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 from colonies import values
+from colonies.batch import Batch
+from colonies.building import Workflow
 from colonies.calls import Call
 from colonies.core.events import (
     MAX_TEXT_CHARS,
     Cancelled,
     Declared,
     Queued,
-    Record,
     Ref,
+    Signalled,
     Submitted,
     checked_reason,
 )
 from colonies.core.flow import WorkflowSpec
+from colonies.core.names import name as checked_name
 from colonies.core.process import (
     CancelledForGood,
     FailedForGood,
@@ -33,44 +35,26 @@ from colonies.core.process import (
     keyed_id,
 )
 from colonies.core.spec import MAX_SECONDS, Spec, queue_of
+from colonies.crons import CronHandle, CronNow, When, add_cron, added, crons
 from colonies.errors import (
-    ColoniesError,
     Conflict,
     Invalid,
     NotFound,
     ProcessCancelled,
     ProcessFailed,
-    Unavailable,
-    Unknown,
 )
-from colonies.flows import WorkflowHandle, submit_workflow
+from colonies.flows import WorkflowHandle, signal_data, submit_workflow
+from colonies.generators import GeneratorClient
 from colonies.history import Judged, Story
 from colonies.ids import new_id
-from colonies.ledger import Draft
+from colonies.pausing import Pausing
 from colonies.session import Session
 from colonies.watching import Watcher
 
 T = TypeVar("T")
 
-WINDOW = 512
-MAX_BATCH = 1_000
 ROOM_FOR_ENVELOPE_BYTES = 16 * 1024
 MAX_WAIT_S = MAX_SECONDS
-
-
-class PartlySubmitted(ColoniesError):
-    """Of many, some were accepted and some not. `accepted` and `refused` are (index, handle or error)."""
-
-    def __init__(
-        self, accepted: list[tuple[int, Handle[Any]]], refused: list[tuple[int, ColoniesError]]
-    ) -> None:
-        first = refused[0]
-        super().__init__(
-            f"{len(accepted)} of {len(accepted) + len(refused)} processes were accepted; "
-            f"number {first[0]}: {first[1]}"
-        )
-        self.accepted = accepted
-        self.refused = refused
 
 
 class Handle(Generic[T]):
@@ -119,8 +103,12 @@ class Handle(Generic[T]):
         """Cancel it. Raises Conflict if it is final already, Refused if it is another's."""
         return await self._client.cancel(self.id, reason)
 
+    async def signal(self, name: str, data: Any = None) -> Process:
+        """Send it a signal, which its function may wait for. Raises Conflict if it is final, Refused."""
+        return await self._client.signal(self.id, name, data)
 
-class Client:
+
+class Client(GeneratorClient, Pausing):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:
@@ -156,18 +144,24 @@ class Client:
     async def submit(self, work: Call[T], *, key: str | None = None) -> Handle[T]: ...
     @overload
     async def submit(self, work: Spec | dict[str, Any], *, key: str | None = None) -> Handle[Any]: ...
-    async def submit(self, work: Call[Any] | Spec | dict[str, Any], *, key: str | None = None) -> Handle[Any]:
-        """Submit one process; when this returns it is on the ledger.
+    @overload
+    async def submit(self, work: Workflow, *, key: str | None = None) -> WorkflowHandle: ...
+    async def submit(
+        self, work: Call[Any] | Spec | dict[str, Any] | Workflow, *, key: str | None = None
+    ) -> Handle[Any] | WorkflowHandle:
+        """Submit one process, or one workflow, whole; when this returns it is on the ledger.
 
-        With a `key`, the same submitter and key always give the same process.
+        With a `key`, the same submitter and key always give the same process, or workflow.
 
         Raises:
             Invalid: the spec makes no sense, or the key stands for another spec.
             Refused: this member may not submit.
             Unavailable: the broker does not answer; Unknown: ... nor is it known what became of it.
         """
-        call = _call(work)
-        event, queue = await self._prepare(call.spec, key)
+        if isinstance(work, Workflow):
+            return WorkflowHandle(self, await submit_workflow(self, work.spec(), key), work)
+        call = called(work)
+        event, queue = await self.prepare(call.spec, key)
         id = keyed_id(self.name, key) if key is not None else new_id()
         async with self._watcher.watching(id) as watched:
             story = await self._submit(id, event, queue)
@@ -189,7 +183,8 @@ class Client:
                 ) from None
             return story
 
-    async def _prepare(self, spec: Spec, key: str | None) -> tuple[Queued | Submitted, str | None]:
+    async def prepare(self, spec: Spec, key: str | None) -> tuple[Queued | Submitted, str | None]:
+        """The event that submits a spec, and its queue, if it is offered at once. Raises Invalid."""
         if spec.conditions.dependencies:
             raise Invalid("conditions.dependencies: a process on its own has none; they belong in a workflow")
         if spec.colony is not None and spec.colony not in (self.colony, self.ledger.colony):
@@ -213,7 +208,7 @@ class Client:
             if rest > limit:
                 raise Invalid(f"the spec without its arguments is {rest} bytes; at most {limit} are allowed")
         queue = await self.declare(spec)
-        if spec.delay is not None or spec.at is not None:
+        if spec.delay is not None or spec.at is not None or spec.limits:
             return Submitted(spec, key, arguments), None
         return Queued(spec, key, arguments), queue
 
@@ -243,93 +238,7 @@ class Client:
             PartlySubmitted: some were accepted, some not; it says which. Nothing else of `submit`'s errors
                 leaves a part accepted.
         """
-        calls: list[Call[Any]] = []
-        for number, work in enumerate(works):
-            with _numbered(number):
-                calls.append(_call(work))
-        if not calls:
-            return []
-        if atomic and len(calls) > MAX_BATCH:
-            raise Invalid(
-                f"{len(calls)} processes in one batch; at most {MAX_BATCH} are accepted or refused together"
-            )
-        prepared = []
-        for number, call in enumerate(calls):
-            with _numbered(number):
-                prepared.append(await self._prepare(call.spec, None))
-        handles: list[Handle[Any]] = [Handle(self, new_id(), call) for call in calls]
-        await self._watcher.expect(len(calls))
-        if atomic:
-            await self._append_together(handles, prepared)
-        else:
-            await self._append_each(handles, prepared)
-        return handles
-
-    async def _seal_many(
-        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued | Submitted, str | None]]
-    ) -> list[tuple[Draft, Record]]:
-        now = await self.ledger.now()
-        sealed = []
-        for handle, (event, queue) in zip(handles, prepared, strict=True):
-            sealed.append(self.session.seal_first(event, handle.id, queue, now))
-            await self._watcher.hear(handle.id)
-        return sealed
-
-    async def _append_together(
-        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued | Submitted, str | None]]
-    ) -> None:
-        sealed = await self._seal_many(handles, prepared)
-        try:
-            sequences = await self.ledger.append_all([draft for draft, _ in sealed])
-        except Unknown:
-            if (await self.session.story(handles[-1].id)).process is None:
-                raise
-            return
-        for (_, record), sequence in zip(sealed, sequences, strict=True):
-            self._watcher.submitted(record, sequence)
-
-    async def _append_each(
-        self, handles: Sequence[Handle[Any]], prepared: Sequence[tuple[Queued | Submitted, str | None]]
-    ) -> None:
-        accepted: list[tuple[int, Handle[Any]]] = []
-        refused: list[tuple[int, ColoniesError]] = []
-        for start in range(0, len(handles), WINDOW):
-            window = handles[start : start + WINDOW]
-            sealed = await self._seal_many(window, prepared[start : start + WINDOW])
-            outcomes = await self._send([draft for draft, _ in sealed])
-            for index, outcome in enumerate(outcomes, start):
-                handle = handles[index]
-                if isinstance(outcome, int):
-                    self._watcher.submitted(sealed[index - start][1], outcome)
-                elif isinstance(outcome, Unavailable):
-                    outcome = await self._settle(handle.id, outcome)
-                if isinstance(outcome, ColoniesError):
-                    refused.append((index, outcome))
-                elif isinstance(outcome, BaseException):
-                    raise outcome
-                else:
-                    accepted.append((index, handle))
-        if refused:
-            raise PartlySubmitted(accepted, refused)
-
-    async def _send(self, drafts: Sequence[Draft]) -> list[int | BaseException]:
-        """Send all, one behind the other; the sequence of each, or its error."""
-        under_way: list[Any] = []
-        for draft in drafts:
-            try:
-                under_way.append(await self.ledger.send(draft))
-            except ColoniesError as error:
-                under_way.append(_raising(error))
-        outcomes: list[int | BaseException] = await asyncio.gather(*under_way, return_exceptions=True)
-        return outcomes
-
-    async def _settle(self, id: str, error: Unavailable) -> int | ColoniesError:
-        """What became of an event of unknown fate: its sequence, or the error that stays."""
-        try:
-            story = await self.session.story(id)
-        except Unavailable:
-            return error
-        return story.guard if story.process is not None else error
+        return await Batch(self, self._watcher).submit(works, atomic=atomic)
 
     async def submit_workflow(
         self, work: WorkflowSpec | list[Any] | dict[str, Any], *, key: str | None = None
@@ -342,12 +251,41 @@ class Client:
         """A handle on a workflow that was submitted before, here or elsewhere."""
         return WorkflowHandle(self, id)
 
+    async def add_cron(
+        self, name: str, work: WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]
+    ) -> CronHandle:
+        """Have a workflow, or one process, run by the clock.
+
+        Raises:
+            Invalid: the work or the times make no sense. Conflict: there is a cron of this name.
+            Refused, Unavailable, Unknown: as `submit`.
+        """
+        return await add_cron(self, name, added(work, **when))
+
+    async def crons(self) -> list[CronNow]:
+        """The crons of the colony, by name."""
+        return await crons(self)
+
+    def cron(self, name: str) -> CronHandle:
+        """A handle on a cron that was added before, here or elsewhere. Raises Invalid: that is no name."""
+        return CronHandle(self, name)
+
     async def cancel(self, id: str, reason: str = "") -> Process:
         reason = checked_reason(reason)
         story = await self.session.story(id)
         if story.process is None:
             raise NotFound(f"there is no process {id} in the colony {self.colony}")
         story = await self.session.record(id, Cancelled(reason), at=story)
+        assert story.process is not None
+        return story.process
+
+    async def signal(self, id: str, name: str, data: Any = None) -> Process:
+        """Send a process a signal. Raises NotFound, Invalid, Conflict if it is final, Refused."""
+        event = Signalled(checked_name(name, "signal"), signal_data(data))
+        story = await self.session.story(id)
+        if story.process is None:
+            raise NotFound(f"there is no process {id} in the colony {self.colony}")
+        story = await self.session.record(id, event, at=story)
         assert story.process is not None
         return story.process
 
@@ -388,20 +326,11 @@ def checked_wait(timeout_s: float | None) -> float | None:
     return timeout_s
 
 
-async def _raising(error: ColoniesError) -> int:
-    raise error
-
-
-@contextlib.contextmanager
-def _numbered(number: int) -> Iterator[None]:
-    """Whatever is invalid in here is said of this one of many."""
-    try:
-        yield
-    except Invalid as error:
-        raise Invalid(f"number {number}: {error}") from None
-
-
-def _call(work: Call[Any] | Spec | dict[str, Any]) -> Call[Any]:
+def called(work: Call[Any] | Spec | dict[str, Any]) -> Call[Any]:
     if isinstance(work, Call):
+        if work.uses:
+            raise Invalid(
+                f"{work.spec.func}: {work.uses[0]!r} is known only in its workflow: add the call to it"
+            )
         return work
     return Call(work if isinstance(work, Spec) else Spec.parse(work))

@@ -21,10 +21,11 @@ from colonies.core.events import Awaited, Cancelled, ProcessEvent, Received, Rel
 from colonies.core.node import Node, label_of, split
 from colonies.core.nodes import spec_of
 from colonies.core.process import SECOND, Awaiting, Process
-from colonies.core.spec import queue_of
-from colonies.core.workflow import Workflow, dag_of, end_of, node_id
+from colonies.core.spec import Spec, queue_of
+from colonies.core.workflow import Workflow, WorkflowState, dag_of, end_of, node_id, state_of
 from colonies.errors import ColoniesError, Conflict
 from colonies.history import History, Story
+from colonies.limiting import Limiter
 from colonies.releasing import MAX_RELEASED
 from colonies.session import Session
 
@@ -35,6 +36,7 @@ HEAD_START_EACH_S = 0.003
 MAX_ENDED_KEPT = 1_000  # workflows: what comes late of older ones is found out when it matters
 
 Later = Callable[[float, Callable[[], None]], None]
+Ended = Callable[[Workflow, WorkflowState], None]
 
 _log = structlog.get_logger("colonies.orchestrator")
 
@@ -66,13 +68,18 @@ class Open:
 
 class Conductor:
     """Conducts for the orchestrator that folds `history`. `later` has something done after so many seconds,
-    `done` is told of each process that is not needed any more."""
+    `done` is told of each process that is not needed any more, `limiter` has the places of those with
+    limits."""
 
-    def __init__(self, session: Session, history: History, later: Later, done: Callable[[str], None]) -> None:
+    def __init__(
+        self, session: Session, history: History, later: Later, done: Callable[[str], None], limiter: Limiter
+    ) -> None:
         self._session = session
         self._history = history
         self._later = later
         self._done = done
+        self.on_ended: Ended = lambda workflow, state: None  # of what comes from a cron or a generator
+        self._limiter = limiter
         self._open: dict[str, Open] = {}
         self._ended: deque[str] = deque()
         self._busy: dict[str, None] = {}  # workflows that have something ready
@@ -127,9 +134,12 @@ class Conductor:
             self._add(opened, node)
         if workflow.cancelled_at is not None:
             self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
-        for label, process in (workflow.reuses or {}).items():
-            found = self._history.process(process)
-            if found is not None:
+        # Adders come before what they added: the label of an added node has one slash more.
+        for label in sorted(workflow.reuses or {}, key=lambda label: label.count("/")):
+            end = opened.dag.ends(label)
+            if end is not None:
+                if end.adds:
+                    self._add_more(opened, label, end.adds, end.between)
                 self._ended_label(opened, label)
         self._busy[workflow.id] = None
 
@@ -163,6 +173,7 @@ class Conductor:
         """A process ended, or a part of one that maps: perhaps its node has."""
         name, part = split(label)
         if part is not None:
+            self._over(opened, label)  # for what it added itself
             left = opened.parts.get(name)
             if left is None:  # the parts are counted when the node is looked at
                 return
@@ -175,9 +186,13 @@ class Conductor:
     def _ended_name(self, opened: Open, name: str) -> None:
         if name in opened.ended:
             return
-        opened.ended.add(name)
         opened.left -= 1
-        for child in opened.children.pop(name, ()):
+        self._over(opened, name)
+
+    def _over(self, opened: Open, ended: str) -> None:
+        """Nobody need wait for this node or part any more."""
+        opened.ended.add(ended)
+        for child in opened.children.pop(ended, ()):
             opened.waits[child] -= 1
             if opened.waits[child] == 0:
                 opened.ready.append(child)
@@ -234,6 +249,9 @@ class Conductor:
         id = opened.workflow.id
         self._open.pop(id, None)
         self._awaiting.pop(id, None)
+        if opened.workflow.source is not None:
+            ends = ((node, opened.dag.ends(label)) for label, node in opened.dag.labels())
+            self.on_ended(opened.workflow, state_of(opened.workflow, ends))
         for label, _ in opened.dag.labels():
             self._done(node_id(id, label))
         self._ended.append(id)
@@ -264,6 +282,9 @@ class Conductor:
             case Run(until=until) | Await(until=until) if until > now:
                 self._again(opened, label, (until - now) / SECOND + 0.002)
                 return []
+            case Run() if node.spec is not None and node.spec.limits:
+                if not self._is_admitted(opened, node.spec, label):
+                    return []
             case Run() if self._is_workers(opened, node, label):
                 return []
         return [self._saying(opened, node, label, say)]
@@ -301,18 +322,24 @@ class Conductor:
         self._again(opened, label, HEAD_START_S + siblings * HEAD_START_EACH_S)
         return True
 
-    def _again(self, opened: Open, label: str, delay_s: float) -> None:
-        def due() -> None:
-            opened.ready.append(label)
-            self._busy[opened.workflow.id] = None
+    def _is_admitted(self, opened: Open, spec: Spec, label: str) -> bool:
+        """Has a node all its places? If not it lines up, as of when its workflow was submitted."""
+        id = node_id(opened.workflow.id, label)
+        since = opened.workflow.time
+        return self._limiter.admits(id, spec, 0, since, lambda: self._ready_again(opened, label))
 
-        self._later(delay_s, due)
+    def _ready_again(self, opened: Open, label: str) -> None:
+        opened.ready.append(label)
+        self._busy[opened.workflow.id] = None
+
+    def _again(self, opened: Open, label: str, delay_s: float) -> None:
+        self._later(delay_s, lambda: self._ready_again(opened, label))
 
     def _stopping(self, opened: Open, node: Node, label: str) -> list[Coroutine[Any, Any, None]]:
         assert opened.stopped is not None
         sequence, reason, cause = opened.stopped
         labels = [label]
-        parts = opened.dag.expanded(node) if split(label)[1] is None else None
+        parts = opened.dag.mapped(node) if split(label)[1] is None else None
         if parts is not None:
             self._mapping(opened, node.name, parts)
             labels = [label_of(node.name, n) for n in range(parts)]

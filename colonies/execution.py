@@ -75,6 +75,8 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
         if task is not None and task.cancelling():
             raise  # we are being stopped
         raise RuntimeError("the function was cancelled from inside") from error
+    finally:
+        work.attempt.leave()
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:

@@ -14,15 +14,22 @@ import time
 from pathlib import Path
 from typing import Final
 
+from colonies.core.flow import WorkflowSpec
+from colonies.core.groups import EXAMPLE
 from colonies.core.names import shown
-from colonies.core.parsing import MAX_SPEC_BYTES
+from colonies.core.parsing import MAX_SPEC_BYTES, json_value
 from colonies.core.spec import Spec
+from colonies.core.yaml_text import yaml_value
 from colonies.errors import Invalid
 
 MAX_SILENCE_S: Final = 10.0  # of a pipe, before its first byte and between two of them
 MAX_PIPE_S: Final = 60.0  # for all that comes through a pipe
 
-_SPEC_ALLOWED: Final = "allowed: the path of a JSON file"
+MAX_WORKFLOW_BYTES: Final = 16_777_216  # of a workflow's file
+
+STANDARD_INPUT: Final = "standard input"  # what it is called in refusals
+
+_SPEC_ALLOWED: Final = "allowed: the path of a JSON or YAML file"
 
 
 def expanded(text: str, where: str = "") -> Path:
@@ -88,11 +95,62 @@ def _read(file: int, most_bytes: int, *, waits: bool) -> bytes:
 
 
 def read_spec(path: str | os.PathLike[str]) -> Spec:
-    """The spec in a JSON file of at most `MAX_SPEC_BYTES`, or `Invalid`, naming the path."""
+    """The spec in a JSON or YAML file of at most `MAX_SPEC_BYTES`, or `Invalid`, naming the path."""
+    text, where = _read_text(path, MAX_SPEC_BYTES)
+    return spec_of(text, where)
+
+
+def read_workflow(path: str | os.PathLike[str]) -> WorkflowSpec:
+    """The workflow in a JSON or YAML file of at most `MAX_WORKFLOW_BYTES`, or `Invalid`, naming the path."""
+    text, where = _read_text(path, MAX_WORKFLOW_BYTES)
+    return workflow_of(text, where)
+
+
+def spec_of(text: bytes, where: str) -> Spec:
+    """The spec that a file's text means. Raises Invalid."""
+    value = _value(text, where, Spec.EXAMPLE)
+    if isinstance(value, list):
+        raise Invalid(
+            f"{where}: a list, and one object is wanted here, such as {Spec.EXAMPLE}; a list of specs is a "
+            f"workflow: `colonies workflow submit --spec {_typed(where)}`"
+        )
+    if isinstance(value, dict) and "nodes" in value and "func" not in value:
+        raise Invalid(
+            f"{where}: an object with nodes is a workflow, not a process: "
+            f"`colonies workflow submit --spec {_typed(where)}`"
+        )
+    return Spec.parse(value, where=where)
+
+
+def workflow_of(text: bytes, where: str) -> WorkflowSpec:
+    """The workflow that a file's text means. Raises Invalid."""
+    value = _value(text, where, EXAMPLE)
+    if isinstance(value, dict) and "func" in value and "nodes" not in value:
+        raise Invalid(
+            f"{where}: one spec, and a list of nodes is wanted here, or an object with nodes; one spec is a "
+            f"process: `colonies process submit --spec {_typed(where)}`"
+        )
+    return WorkflowSpec.parse(value, where=where)
+
+
+def _typed(where: str) -> str:
+    return "-" if where == STANDARD_INPUT else where
+
+
+def _value(text: bytes, where: str, example: str) -> object:
+    """By the file's name JSON or YAML; by any other name it is JSON if it looks like it."""
+    name = where.lower()
+    is_json = name.endswith(".json") or text.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[", b'"', b"")
+    if name.endswith((".yaml", ".yml")) or not is_json:
+        return yaml_value(text, where, example)
+    return json_value(text, where, example)
+
+
+def _read_text(path: str | os.PathLike[str], most_bytes: int) -> tuple[bytes, str]:
     where = os.fspath(path)
     where = where if where.isprintable() else shown(where)
     try:
-        text = read_small(path, MAX_SPEC_BYTES)
+        return read_small(path, most_bytes), where
     except FileNotFoundError:
         raise Invalid(f"{where}: there is no such file; {_SPEC_ALLOWED}") from None
     except Invalid as error:
@@ -102,4 +160,3 @@ def read_spec(path: str | os.PathLike[str]) -> Spec:
         elif said.startswith("this"):
             said += f"; {_SPEC_ALLOWED}"
         raise Invalid(f"{where}: {said}") from None
-    return Spec.parse_text(text, where)

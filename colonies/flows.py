@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgpack
 
-from colonies import subjects
+from colonies import subjects, values
+from colonies.core import rerun as reruns
 from colonies.core.dag import End
 from colonies.core.events import (
     MAX_PARTS,
@@ -28,6 +29,7 @@ from colonies.core.events import (
 from colonies.core.flow import WorkflowSpec
 from colonies.core.names import name as checked_name
 from colonies.core.node import Node
+from colonies.core.plain import checked_value
 from colonies.core.process import Process
 from colonies.core.workflow import Gathering, Workflow, WorkflowState, dag_of, end_of, state_of, workflow_key
 from colonies.errors import Conflict, Invalid, NotFound, Unavailable, WorkflowUnsuccessful
@@ -36,10 +38,14 @@ from colonies.ids import new_id
 from colonies.ledger import Stored
 
 if TYPE_CHECKING:
+    from colonies import building
     from colonies.client import Client
+
+T = TypeVar("T")
 
 PART_BYTES = 600_000
 MAX_NODE_BYTES = 500_000
+MAX_LAST_BYTES = 300_000  # beside the nodes, in the event that ends it
 REREAD_S = 30.0
 _ENDS = frozenset({"completed", "failed", "cancelled", "skipped", "received", "expired", "poisoned"})
 AGAIN_S = 0.5
@@ -73,10 +79,12 @@ class WorkflowNow:
 
 
 class WorkflowHandle:
-    """A workflow as a client holds it. `id` is its id; nothing else is kept here."""
+    """A workflow as a client holds it. `id` is its id; of one built here, the types of its outputs are known
+    as well."""
 
-    def __init__(self, client: Client, id: str) -> None:
+    def __init__(self, client: Client, id: str, built: building.Workflow | None = None) -> None:
         self._client = client
+        self._built = built
         self.id = id
 
     def __repr__(self) -> str:
@@ -108,21 +116,34 @@ class WorkflowHandle:
                         return now
         raise AssertionError("it ends only when it is final")
 
-    async def result(self, timeout_s: float | None = None) -> Any:
-        """Its output, once it is successful: that of the node that its spec names, or by name those of all
-        nodes on which no other depends.
+    @overload
+    async def result(self, *, timeout_s: float | None = None) -> Any: ...
+    @overload
+    async def result(self, node: building.Node[T], *, timeout_s: float | None = None) -> T: ...
+    async def result(self, node: building.Node[Any] | None = None, *, timeout_s: float | None = None) -> Any:
+        """Its output, once it is successful: that of the node that it names as such, or by name those of all
+        nodes on which no other depends. Or, typed, the output of this node of it.
 
         Raises:
             WorkflowUnsuccessful: it failed or was cancelled.
-            NotFound, TimeoutError: as `wait`.
+            Invalid: the node is not one of it. NotFound, TimeoutError: as `wait`.
         """
+        if node is not None and self._built is not None and node.within is not self._built:
+            raise Invalid(f"node {node.name} is not one of the workflow {self._built.name}")
         now = await self.wait(timeout_s)
         if now.state != "successful":
-            raise WorkflowUnsuccessful(_why(now), workflow=self.id)
+            raise WorkflowUnsuccessful(why_ended(now), workflow=self.id)
         spec = now.workflow.spec
+        if node is not None:
+            if node.name not in spec.by_name:
+                raise Invalid(f"workflow {self.id} has no node {node.name}")
+            return node.typed(await self._output(now, node.name))
         if spec.output is not None:
-            return await self._output(now, spec.output)
-        return {name: await self._output(now, name) for name in spec.sinks}
+            return self._typed(spec.output, await self._output(now, spec.output))
+        return {name: self._typed(name, await self._output(now, name)) for name in spec.sinks}
+
+    def _typed(self, name: str, output: Any) -> Any:
+        return self._built.typed(name, output) if self._built is not None else output
 
     async def _output(self, now: WorkflowNow, name: str) -> Any:
         found = [node for node in now.nodes if node.node.name == name]
@@ -142,8 +163,21 @@ class WorkflowHandle:
 
     async def signal(self, name: str, data: Any = None) -> None:
         """Send it a signal; nodes may wait for it. Raises NotFound, Invalid, Refused."""
-        event = WorkflowSignalled(checked_name(name, "signal"), data)
+        event = WorkflowSignalled(checked_name(name, "signal"), signal_data(data))
         await self._client.session.record_workflow(self.id, event, at=await self._story())
+
+    async def rerun(
+        self, from_node: str | None = None, parameters: Mapping[str, Any] | None = None
+    ) -> WorkflowHandle:
+        """Run it once more, taking over by reference the results of all that ended well and need not run
+        anew: what is not successful does, `from_node`, what refers to a parameter given another value here,
+        and all that is behind these.
+
+        Raises:
+            Invalid: it has no such node or parameter. Conflict: it is running still. NotFound; else as
+                `Client.submit_workflow`.
+        """
+        return WorkflowHandle(self._client, await rerun(self._client, self.id, from_node, parameters or {}))
 
     async def story(self) -> WorkflowStory:
         """Its own events, each judged. Raises NotFound."""
@@ -156,15 +190,31 @@ class WorkflowHandle:
         return story
 
 
+def signal_data(data: Any) -> Any:
+    """What goes with a signal, as plain values. Raises Invalid."""
+    data = checked_value(data, "data")
+    if len(packed := values.pack(data, "the data of a signal")) > values.MAX_INLINE_BYTES:
+        raise Invalid(f"data: {len(packed)} bytes; at most {values.MAX_INLINE_BYTES} are allowed")
+    return data
+
+
 # --- submitting -------------------------------------------------------------------------------------
 
 
-async def submit_workflow(client: Client, spec: WorkflowSpec, key: str | None = None) -> str:
-    """Submit a workflow, whole or not at all; its id. Raises as `Client.submit`."""
+async def submit_workflow(
+    client: Client,
+    spec: WorkflowSpec,
+    key: str | None = None,
+    *,
+    rerun_of: str | None = None,
+    reuses: dict[str, str] | None = None,
+) -> str:
+    """Submit a workflow, whole or not at all; its id. `reuses` says of labels which processes of the workflow
+    `rerun_of` have their results. Raises as `Client.submit`."""
     spec.checked()
     if key is not None and not 1 <= len(key) <= MAX_TEXT_CHARS:
         raise Invalid(f"key: it has {len(key)} characters; 1 to {MAX_TEXT_CHARS} are allowed")
-    parts, rest = _parted(spec)
+    parts, rest = _parted(spec, reuses)
     await declare_queues(client, spec)
     session = client.session
     id = workflow_key(client.name, key) if key is not None else new_id()
@@ -176,10 +226,13 @@ async def submit_workflow(client: Client, spec: WorkflowSpec, key: str | None = 
     try:
         digests = []
         for nodes in parts:
-            story = await session.record_workflow(id, Part(list(nodes)), at=story)
+            story = await session.record_workflow(id, Part(list(nodes), key), at=story)
             assert isinstance(story.held, Gathering)
             digests.append(story.held.parts[-1][0].hex())
-        story = await session.record_workflow(id, WorkflowSubmitted(rest, digests or None, key), at=story)
+        submitted = WorkflowSubmitted(
+            rest, digests or None, key, rerun_of=rerun_of, reuses=reuses if reuses else None
+        )
+        story = await session.record_workflow(id, submitted, at=story)
         session.knowledge.keep(id, story)
     except Conflict:
         before = (await session.knowledge.story(id)).workflow
@@ -212,24 +265,51 @@ async def declare_queues(client: Client, spec: WorkflowSpec) -> None:
             await client.declare(node.spec)
 
 
-def _parted(spec: WorkflowSpec) -> tuple[list[tuple[Node, ...]], WorkflowSpec]:
+async def rerun(client: Client, id: str, from_node: str | None, parameters: Mapping[str, Any]) -> str:
+    """Submit a workflow that reuses what it can of another; its id. See `WorkflowHandle.rerun`."""
+    spec = (before := await client.session.workflow(id)).spec
+    if from_node is not None:
+        reruns.check_from(spec, from_node)
+    spec, changed = reruns.changed_spec(
+        spec, {name: checked_value(value, f"parameter {name}") for name, value in parameters.items()}
+    )
+    now = await workflow_now(client, id)
+    if not now.final:
+        raise Conflict(f"workflow {id} is running; wait for its end or cancel it, then run it again")
+    before = now.workflow
+    dag = dag_of(before, client.session.knowledge)
+    taken = reruns.reused(dag, changed, from_node)
+    lacking = reruns.without_previous(dag, taken)
+    if lacking is not None and (before.rerun_of is not None or (before.source and before.source.previous)):
+        raise Invalid(f"node {lacking}: it refers to the run before ($previous), and a rerun has none")
+    reuses = {label: before.process_of(label) for label in taken}
+    return await submit_workflow(client, reruns.unpacked(spec, before.packed), rerun_of=id, reuses=reuses)
+
+
+def _parted(spec: WorkflowSpec, reuses: dict[str, str] | None) -> tuple[list[tuple[Node, ...]], WorkflowSpec]:
     """The nodes that do not fit into the workflow's own event, in parts, and the spec with the others."""
-    sizes = [len(msgpack.packb(node.wire())) for node in spec.nodes]
-    for node, size in zip(spec.nodes, sizes, strict=True):
+    rest = len(msgpack.packb([replace(spec, nodes=()).wire(), reuses]))
+    if rest > PART_BYTES + MAX_LAST_BYTES:
+        raise Invalid(
+            f"the workflow without its nodes, and what it takes over, are {rest} bytes; at most "
+            f"{PART_BYTES + MAX_LAST_BYTES} are allowed"
+        )
+    parts: list[list[Node]] = [[]]
+    held, all_bytes = 0, 0
+    for node in spec.nodes:
+        size = len(msgpack.packb(node.wire()))
         if size > MAX_NODE_BYTES:
             raise Invalid(f"node {node.name}: {size} bytes; at most {MAX_NODE_BYTES} are allowed")
-    parts: list[tuple[Node, ...]] = []
-    first, held = 0, len(msgpack.packb(replace(spec, nodes=()).wire()))
-    if held > PART_BYTES:
-        raise Invalid(f"the workflow without its nodes is {held} bytes; at most {PART_BYTES} are allowed")
-    for number, size in enumerate(sizes):
         if held + size > PART_BYTES:
-            parts.append(spec.nodes[first:number])
-            first, held = number, 0
+            parts.append([])
+            held = 0
+        parts[-1].append(node)
         held += size
+        all_bytes += size
+    last = parts.pop() if rest + held <= PART_BYTES + MAX_LAST_BYTES else []
     if len(parts) > MAX_PARTS:
-        raise Invalid(f"the workflow has {sum(sizes)} bytes; at most {MAX_PARTS * PART_BYTES} are allowed")
-    return [part for part in parts if part], replace(spec, nodes=spec.nodes[first:])
+        raise Invalid(f"the workflow has {all_bytes} bytes; at most {MAX_PARTS * PART_BYTES} are allowed")
+    return [tuple(part) for part in parts], replace(spec, nodes=tuple(last))
 
 
 # --- looking ----------------------------------------------------------------------------------------
@@ -339,7 +419,7 @@ async def follow(client: Client, id: str, *, ends: bool = False) -> AsyncGenerat
                     await ear.changed.wait()
 
 
-def _why(now: WorkflowNow) -> str:
+def why_ended(now: WorkflowNow) -> str:
     """What ended the workflow, in a line."""
     if now.state == "cancelled":
         reason = f": {now.workflow.reason}" if now.workflow.reason else ""

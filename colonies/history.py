@@ -12,10 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from colonies import codec, subjects
 from colonies.core import colony as colonies_
+from colonies.core import crons as crons_
+from colonies.core import generators as generators_
 from colonies.core import process as processes_
 from colonies.core import workflow as workflows_
 from colonies.core.colony import Colony
-from colonies.core.events import Record, Rotated, Source, Verdict, quarantined, void
+from colonies.core.crons import Cron
+from colonies.core.events import Record, Rotated, Source, Verdict, WorkflowSubmitted, quarantined, void
+from colonies.core.generators import Chain
 from colonies.core.process import Process
 from colonies.core.workflow import NOTHING, Held, Known, Sourced, Workflow
 from colonies.ledger import Stored
@@ -163,6 +167,47 @@ def fold_workflow(colony: Colony, messages: Iterable[Stored], known: Known) -> W
     return WorkflowStory(held if isinstance(held, Workflow) else None, judged, guard, held)
 
 
+def judge_cron(colony: Colony, cron: Cron | None, seen: Judged) -> tuple[Cron | None, Judged]:
+    """Judge an examined event of a cron and, if it is valid, fold it."""
+    record = seen.record
+    if record is None:
+        return cron, seen
+    if cron is not None and record.time < cron.time:
+        record = replace(record, time=cron.time)
+    verdict = crons_.judge(cron, record, colony)
+    return (crons_.evolve(cron, record) if verdict.valid else cron), Judged(seen.stored, record, verdict)
+
+
+@dataclass(slots=True)
+class CronStory:
+    """One cron as read from the ledger: its own events, not its runs. See `Story`."""
+
+    cron: Cron | None
+    judged: list[Judged]
+    guard: int
+
+
+def fold_cron(colony: Colony, messages: Iterable[Stored]) -> CronStory:
+    """Fold the messages of one cron, in order."""
+    story = CronStory(None, [], 0)
+    for stored in messages:
+        story.cron, seen = judge_cron(colony, story.cron, examine(colony, stored))
+        story.judged.append(seen)
+        story.guard = stored.sequence
+    return story
+
+
+def judge_generator(colony: Colony, chain: Chain, seen: Judged) -> Judged:
+    """Judge an examined event of a generator and, if it is valid, fold it."""
+    record = seen.record
+    if record is None:
+        return seen
+    verdict = generators_.judge(chain, record, colony)
+    if verdict.valid:
+        generators_.evolve(chain, record)
+    return Judged(seen.stored, record, verdict)
+
+
 @dataclass(slots=True)
 class History:
     """A fold over a whole ledger. Feed it every message in order, starting with the first.
@@ -177,6 +222,8 @@ class History:
     workflows: dict[str, Held] = field(default_factory=dict)
     voids: dict[str, set[bytes]] = field(default_factory=dict)
     beyond: Known = NOTHING
+    crons: dict[str, Cron] = field(default_factory=dict)
+    generators: dict[str, Chain] = field(default_factory=dict)
 
     def workflow(self, id: str) -> Workflow | None:
         held = self.workflows.get(id)
@@ -185,8 +232,14 @@ class History:
     def process(self, id: str) -> Process | None:
         return self.processes.get(id) or self.beyond.process(id)
 
+    def cron(self, name: str) -> Cron | None:
+        return self.crons.get(name)
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
-        return NOTHING.sourced(source, record)
+        if source.kind == "cron":
+            return crons_.sourced(self.cron(source.name), source, record)
+        chain = self.generators.get(source.name)
+        return generators_.sourced(chain.find(source.added) if chain is not None else None, source, record)
 
     def add(self, stored: Stored, *, trusted: bool = False) -> Judged:
         """Judge the next message and fold it if it is valid. `trusted` as in `examine`."""
@@ -205,11 +258,33 @@ class History:
                 held, judged = judge_workflow(self.colony, self.workflows.get(record.entity), seen, self)
                 if held is not None:
                     self.workflows[record.entity] = held
+                self._take(judged)
                 return judged
+            case "cron":
+                cron, judged = judge_cron(self.colony, self.crons.get(record.entity), seen)
+                if cron is not None:
+                    self.crons[record.entity] = cron
+                return judged
+            case "generator":
+                return self._add_generator(record.entity, seen)
         verdict = colonies_.judge(self.colony, record)
         if verdict.valid:
             colonies_.evolve(self.colony, record)
         return Judged(stored, record, verdict)
+
+    def _add_generator(self, name: str, seen: Judged) -> Judged:
+        chain = self.generators.get(name) or Chain(name)
+        judged = judge_generator(self.colony, chain, seen)
+        if judged.verdict.valid:
+            self.generators[name] = chain
+        return judged
+
+    def _take(self, judged: Judged) -> None:
+        """The arguments of a generator's run are the workflow's now."""
+        event = judged.record.event if judged.record is not None and judged.verdict.valid else None
+        source = event.source if isinstance(event, WorkflowSubmitted) else None
+        if source is not None and source.kind == "generator":
+            self.generators[source.name].taken(source)
 
     def _add_process(self, id: str, seen: Judged) -> Judged:
         before = self.processes.get(id)

@@ -12,7 +12,7 @@ from typing import Any
 
 from colonies import values
 from colonies.core.dag import Dag, Input
-from colonies.core.node import Node, split
+from colonies.core.node import Node, seen_from, split
 from colonies.core.process import Process, Successful
 from colonies.core.references import Reference, followed, resolved
 from colonies.core.workflow import Workflow, dag_of
@@ -58,7 +58,8 @@ class Inputs:
         inputs = {given.name: await self._value(given) for given in dag.unfold(node).inputs}
         found = await self._references(workflow, dag, node, process.node, inputs)
         given_args = resolved(args, found.__getitem__, "args")
-        return Given(given_args, resolved(kwargs, found.__getitem__, "kwargs"), inputs)
+        named = {seen_from(node, name): value for name, value in inputs.items()}
+        return Given(given_args, resolved(kwargs, found.__getitem__, "kwargs"), named)
 
     async def _references(
         self, workflow: Workflow, dag: Dag, node: Node, label: str, inputs: dict[str, Any]
@@ -102,7 +103,9 @@ class Inputs:
         previous = workflow.source.previous if workflow.source is not None else None
         if previous is None:
             return None
-        before = await self._session.workflow(previous)
+        before = (await self._session.knowledge.workflow_now(previous)).workflow
+        if before is None:  # by its id it is the cron's, but nobody said it
+            return None
         story = await self._session.story(before.process_of(reference.name))
         return await self._output(story.process)
 

@@ -32,9 +32,10 @@ from colonies.inputs import Inputs
 from colonies.ledger import Delivery
 from colonies.liveness import Held, Liveness, lease_left_s
 from colonies.outcome import outcome_of
-from colonies.pulling import Puller
+from colonies.pulling import CLOSED_S, Puller
 from colonies.releasing import release_children
 from colonies.session import Session
+from colonies.signals import Signals
 from colonies.tasks import first_error
 from colonies.worker import Worker
 
@@ -61,6 +62,7 @@ class Instance:
         self._candidate = Candidate(session.name, worker.runtimetype, worker.find_capacity())
         self._pool = Pool(self._candidate.has)
         self._inputs = Inputs(session)
+        self._signals = Signals(session)
         self._began = time.monotonic()
         self._puller: Puller | None = None
         self._stopping = asyncio.Event()
@@ -224,6 +226,9 @@ class Instance:
         for _ in range(MAX_TRIES):
             if not await self._may_take(delivery, story):
                 return None
+            if self._puller is not None and self._puller.closed(delivery.queue):  # paused this moment
+                await delivery.nak(CLOSED_S)
+                return None
             process = story.process
             assert process is not None
             assert isinstance(process.phase, Waiting | Running)
@@ -285,7 +290,13 @@ class Instance:
         assert story.process is not None
         last = story.process.attempts[-1]
         devices = tuple(device.id for device in share.devices)
-        attempt = Attempt(self.session, story.process.id, last.n, last.id, story.process.spec, devices)
+        process = story.process
+        attempt = Attempt(
+            *(self.session, process.id, last.n, last.id, process.spec, devices),
+            workflow=process.workflow,
+            node=process.node,
+            signals=self._signals,
+        )
         return Held(story, attempt, delivery, time.monotonic())
 
     # --- running -------------------------------------------------------------------------------------

@@ -99,7 +99,8 @@ class QueueKeeper:
         in_use = {process.queue for process in self._history.processes.values() if not process.final}
         retired: list[str] = []
         for queue in list(self._history.colony.queues):
-            if queue in in_use or await self._is_pulled(queue):
+            # Who pauses a queue means to go on with it; and nobody can use it meanwhile.
+            if self._history.colony.is_paused(queue) or queue in in_use or await self._is_pulled(queue):
                 self._unused_since.pop(queue, None)
                 continue
             since = self._unused_since.setdefault(queue, time.monotonic())

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from colonies import subjects
+from colonies.core import crons as crons_
 from colonies.core.colony import Colony
+from colonies.core.crons import Cron
 from colonies.core.dag import Dag
 from colonies.core.events import (
     Awaited,
@@ -28,7 +30,8 @@ from colonies.core.events import (
 from colonies.core.node import adder_of, split
 from colonies.core.process import Process
 from colonies.core.states import ULID
-from colonies.core.workflow import NOTHING, Sourced, Workflow, dag_of
+from colonies.core.workflow import Sourced, Workflow, dag_of, node_id
+from colonies.generating import Generators
 from colonies.history import (
     WorkflowStory,
     examine,
@@ -38,6 +41,7 @@ from colonies.history import (
     judge_workflow,
 )
 from colonies.ledger import Ledger, Stored
+from colonies.schedules import Schedules
 
 if TYPE_CHECKING:
     from colonies.session import Session
@@ -57,6 +61,8 @@ class Knowledge:
         self._stories: OrderedDict[str, tuple[WorkflowStory, int]] = OrderedDict()
         self._nodes = 0
         self._ends: OrderedDict[str, Process] = OrderedDict()
+        self.schedules = Schedules(session)
+        self.generators = Generators(session)
 
     # --- what a verifier asks ------------------------------------------------------------------------
 
@@ -67,8 +73,13 @@ class Knowledge:
     def process(self, id: str) -> Process | None:
         return self._ends.get(id)
 
+    def cron(self, name: str) -> Cron | None:
+        return self.schedules.cron(name)
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
-        return NOTHING.sourced(source, record)
+        if source.kind == "cron":
+            return crons_.sourced(self.cron(source.name), source, record)
+        return self.generators.sourced(source, record)
 
     # --- learning ------------------------------------------------------------------------------------
 
@@ -95,6 +106,7 @@ class Knowledge:
 
     def _places(self, messages: Sequence[Stored]) -> tuple[Iterable[tuple[str, str]], list[str]]:
         """Which nodes of which workflows these messages say that they are, and what, by label, ended them."""
+        entity = subjects.process_of(messages[0].subject) if messages else ""
         labels: dict[tuple[str, str], None] = {}
         causes: dict[str, None] = {}
         for stored in messages:
@@ -109,28 +121,59 @@ class Knowledge:
                         labels[cancelled.workflow, cancelled.node] = None
                     if cancelled.cause is not None:
                         causes[cancelled.cause] = None
-        return labels, list(causes)
+        # Only its own: else anybody could have everybody read the largest workflows.
+        return [place for place in labels if entity == node_id(*place)], list(causes)
 
     async def story(self, id: str) -> WorkflowStory:
         """A workflow's own events, read from the leader, each judged."""
         messages = await self._ledger.read(subjects.guard_of("workflow", id))
         for stored in messages:
             await self.learn_sources(self._colony, stored)
-        story = fold_workflow(self._colony, messages, self)
+            await self.schedules.learn(stored)
+            await self.generators.learn(stored)
+        story = await self._fold(messages)
         if any(not seen.verdict.valid for seen in story.judged):
-            await self._session.refresh()
+            for stored in messages:
+                await self.schedules.learn(stored, fresh=True)
+                await self.generators.learn(stored)
+            story = await self._fold(messages)
+        return story
+
+    async def _fold(self, messages: Sequence[Stored]) -> WorkflowStory:
+        story = fold_workflow(self._colony, messages, self)
+        if await self._session.caught_up(story.judged):
             story = fold_workflow(self._colony, messages, self)
         return story
 
     async def learn_sources(self, colony: Colony, stored: Stored) -> None:
-        """Learn what the submission of a workflow cites: another whose results it takes."""
-        if b"rerun_of" not in stored.data:  # most take nothing, and to read 10,000 nodes takes a while
+        """Learn what the submission of a workflow cites: another whose results it takes, which may have taken
+        its own from a third. The oldest first: each inside the next, they would be as deep as somebody likes,
+        or go in a circle."""
+        first = event = _citing(colony, [stored])
+        chain: list[str] = []
+        seen = {subjects.process_of(stored.subject)}
+        while event is not None and event.rerun_of is not None and event.rerun_of not in seen:
+            if self.workflow(event.rerun_of) is not None:
+                break
+            seen.add(event.rerun_of)
+            chain.append(event.rerun_of)
+            event = _citing(colony, await self._read(event.rerun_of))
+        for id in reversed(chain):
+            messages = await self._read(id)
+            await self._learn_reused(_citing(colony, messages))
+            self.keep(id, await self._fold(messages))
+        await self._learn_reused(first)
+
+    async def _read(self, id: str) -> list[Stored]:
+        return await self._ledger.read(subjects.guard_of("workflow", id))
+
+    async def _learn_reused(self, event: WorkflowSubmitted | None) -> None:
+        """How those ended whose results are taken, if they are what they are said to be."""
+        before = self.workflow(event.rerun_of or "") if event is not None else None
+        if event is None or before is None:
             return
-        record = examine(colony, stored).record
-        event = record.event if record is not None else None
-        if isinstance(event, WorkflowSubmitted) and event.reuses and event.rerun_of is not None:
-            await self._workflow_at(event.rerun_of, 0)
-            await self._learn_processes(list(event.reuses.values()))
+        taken = (event.reuses or {}).items()
+        await self._learn_processes([id for label, id in taken if id == before.process_of(label)])
 
     async def _learn_processes(self, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), AT_ONCE):
@@ -209,9 +252,16 @@ class Knowledge:
                 continue
             stack.pop()
             if label != asked and label in raw:
-                process = fold_process(self._colony, raw.pop(label), self).process
-                if process is not None:
-                    self.remember(process)
+                await self._remember_judged(raw.pop(label))
+
+    async def _remember_judged(self, messages: Sequence[Stored]) -> Process | None:
+        story = fold_process(self._colony, messages, self)
+        # What was judged with a colony that is too old would be kept for good.
+        if await self._session.caught_up(story.judged):
+            story = fold_process(self._colony, messages, self)
+        if story.process is not None:
+            self.remember(story.process)
+        return story.process
 
     async def _read_together(self, workflow: Workflow, labels: Sequence[str]) -> dict[str, list[Stored]]:
         """The messages of these nodes, of those that are not known to have ended."""
@@ -288,7 +338,7 @@ class Knowledge:
         story = fold_process(self._colony, messages, self)
         if doubted or any(not seen.verdict.valid for seen in story.judged):
             await self.learn(messages, fresh=False)
-            story = fold_process(self._colony, messages, self)
+            return await self._remember_judged(messages)
         if story.process is not None:
             self.remember(story.process)
         return story.process
@@ -300,6 +350,17 @@ class Knowledge:
     @property
     def _colony(self) -> Colony:
         return self._session.colony
+
+
+def _citing(colony: Colony, messages: Sequence[Stored]) -> WorkflowSubmitted | None:
+    """The first of these that submits a workflow which takes results from another."""
+    for stored in messages:
+        if b"rerun_of" not in stored.data:  # most take nothing, and to read 10,000 nodes takes a while
+            continue
+        record = examine(colony, stored).record
+        if record is not None and isinstance(record.event, WorkflowSubmitted) and record.event.reuses:
+            return record.event
+    return None
 
 
 def _missing(dag: Dag, label: str) -> list[str]:

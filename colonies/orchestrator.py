@@ -23,7 +23,6 @@ from colonies.core.process import (
     MAX_LOST_IN_A_ROW,
     SECOND,
     ULID,
-    Awaiting,
     Blocked,
     Process,
     Running,
@@ -34,7 +33,10 @@ from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.keeping import RETIRE_AFTER_S, QueueKeeper, apart
 from colonies.ledger import Machinery, Stored
+from colonies.limiting import Limiter
+from colonies.packing import Runs
 from colonies.reoffering import QueueWatch, offer_of
+from colonies.scheduling import Scheduler
 from colonies.session import Session
 from colonies.tasks import first_error
 from colonies.witness import HighWater, digest_of, recall, remember
@@ -53,6 +55,7 @@ MAX_FINISHED_KEPT = 100_000  # processes: what comes late of older ones is found
 URGENT_FEEDS = (
     "feed.process.*.failed.*",
     "feed.queue.>",
+    "feed.limit.>",
     "feed.colony.>",
     "feed.member.>",
     "feed.workflow.>",
@@ -76,8 +79,18 @@ class Orchestrator:
         self.machinery = machinery
         self.ready = asyncio.Event()
         self._history = History(type(session.colony)(session.ledger.colony), beyond=session.knowledge)
-        self._conductor = Conductor(session, self._history, self._later, self._is_done)
         self._finished: OrderedDict[str, None] = OrderedDict()
+        self._limiter = Limiter(
+            session,
+            self._history.processes,
+            lambda: self._history.position,
+            self._finished.__contains__,
+            self._later,
+        )
+        self._conductor = Conductor(session, self._history, self._later, self._is_done, self._limiter)
+        self._scheduler = Scheduler(session, self._history, self._later)
+        self._conductor.on_ended = self._scheduler.on_ended
+        self._runs = Runs(session, self._history, self._later)
         self._touched: set[str] = set()
         self._unchecked: dict[str, list[Stored]] = {}
         self._doubted: set[str] = set()
@@ -121,8 +134,9 @@ class Orchestrator:
                 await feed.close()
 
     def _on_end(self, heard: Stored) -> None:
-        """What waits for the end of a node cannot wait for the next look."""
-        if ULID.match(subjects.process_of_feed(heard.subject)) is None:
+        """What waits for the end of a node, or for its place, cannot wait for the next look."""
+        process = subjects.process_of_feed(heard.subject)
+        if ULID.match(process) is None or self._limiter.holds(process):
             self._wake.set()
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
@@ -189,8 +203,13 @@ class Orchestrator:
         plain = is_process and subject is not None and ULID.match(subject.entity) is not None
         later = plain and subject is not None and subject.event in CHECKED_LATER
         judged = self._history.add(stored, trusted=later)
+        self._scheduler.on_event(judged)
         if subject is not None and subject.kind == "workflow" and judged.verdict.valid:
             self._conductor.on_workflow(subject.entity)
+        if subject is not None and subject.kind == "generator" and judged.verdict.valid:
+            self._runs.on_generator(subject.entity)
+        if subjects.is_limit(stored.subject):
+            self._limiter.on_event(judged)
         if subject is None or not is_process:
             return
         process = subject.entity
@@ -206,6 +225,8 @@ class Orchestrator:
 
     def _on_valid(self, process: Process) -> None:
         needed = process.workflow is not None and self._conductor.on_process(process)
+        if process.spec.limits:
+            self._limiter.gone(process.id) if process.final else self._limiter.on_process(process)
         if not process.final:
             self._touched.add(process.id)
         elif needed:  # by the nodes behind it, until its workflow has ended
@@ -222,6 +243,7 @@ class Orchestrator:
 
     def _forget(self, process: str) -> None:
         self._history.processes.pop(process, None)
+        self._limiter.gone(process)
         self._unchecked.pop(process, None)
         self._touched.discard(process)
         self._doubted.discard(process)
@@ -244,6 +266,7 @@ class Orchestrator:
             self._forget(process)
             return None
         self._history.processes[process] = found
+        self._limiter.on_process(found)
         return found
 
     async def _retire(self) -> None:
@@ -273,9 +296,22 @@ class Orchestrator:
         while self._doubted:
             process_id = self._doubted.pop()
             await apart(self._checked(process_id), "checking a process", process=process_id)
-        now = await self.ledger.now()
-        if self._conductor.has_work:
-            await self._conductor.act(now)
+        while True:
+            now = await self.ledger.now()
+            if self._conductor.has_work:
+                await self._conductor.act(now)
+            if self._scheduler.has_work:
+                await self._scheduler.act(now)
+            if self._runs.has_work:
+                await self._runs.act(now)
+                self._wake.set()
+            await self._look_at_touched(now)
+            if self._limiter.has_work:
+                await self._limiter.act(now)
+            if not (self._touched or self._conductor.has_work):  # nobody was granted a place just now
+                return
+
+    async def _look_at_touched(self, now: int) -> None:
         while self._touched:
             process = self._history.processes.get(self._touched.pop())
             if process is not None and process.queue and process.queue not in self._history.colony.queues:
@@ -293,12 +329,19 @@ class Orchestrator:
 
     async def _blocked(self, process: Process, until: int, now: int) -> None:
         left_s = (until - now) / SECOND
+        if left_s <= 0 and process.spec.limits and not self._is_admitted(process, until):
+            return
         if left_s <= 0:
             await self._say(process, Requeued(process.sequence))
         elif left_s <= SOON_S:
             self._look_again_in(left_s + 0.002, process.id)
         else:
             await self.machinery.schedule(process.id, until)
+
+    def _is_admitted(self, process: Process, since: int) -> bool:
+        """Has it all its places? If not, it lines up, and is touched once it has."""
+        id, at = process.id, process.sequence
+        return self._limiter.admits(id, process.spec, at, since, lambda: self._touched.add(id))
 
     def _look_again_in(self, delay_s: float, process: str) -> None:
         self._later(delay_s, lambda: self._touched.add(process))
@@ -344,16 +387,23 @@ class Orchestrator:
                     lapsing = self._lapsed(process, running, now)
                     await apart(lapsing, "ending a lease", process=process.id)
         for queue, waiting_ in late.items():
+            if self._history.colony.is_paused(queue):  # it waits because it shall
+                self._watched.pop(queue, None)
+                continue
             offering = self._offer_again(queue, waiting_, open_[queue])
             await apart(offering, "offering again", queue=queue)
 
     def _over(self, process: Process, now: int) -> ProcessEvent | None:
         """What ends the process's wait, if it is over."""
+        since, limit_s = process.waits_since, process.spec.maxwaittime
+        if since is not None and limit_s is not None and now > since + limit_s * SECOND:
+            return Expired()
         match process.phase:
-            case Waiting(since=since) | Awaiting(since=since) if process.spec.maxwaittime is not None:
-                return Expired() if now > since + process.spec.maxwaittime * SECOND else None
             case Blocked(until=until) if now > until + BLOCKED_MARGIN_S * SECOND:
-                return Requeued(process.sequence)
+                if not process.spec.limits:
+                    return Requeued(process.sequence)
+                if not self._limiter.waits(process.id):
+                    self._touched.add(process.id)
         return None
 
     async def _offer_again(self, queue: str, late: list[str], open_: list[str]) -> None:

@@ -47,9 +47,11 @@ async def outcome_of(
     delay_s = backoff_s(worker.backoff_s, process.failures)
     try:
         output = await _executed(worker, session, process, attempt, inputs)
+        adds, between = attempt.added()
         items = len(output) if isinstance(output, list | tuple) else None
         output, stored = await _stored(session, output)
-        return Completed(attempt.id, output, stored, await attempt.close(), items if stored else None)
+        logs = await attempt.close()
+        return Completed(attempt.id, output, stored, logs, items if stored else None, adds, between or None)
     except _TimedOut as error:
         text, kind = str(error), "timeout"
     except Later as error:

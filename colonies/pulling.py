@@ -5,8 +5,9 @@ may have offers and is swept, for as many as there is room for, by priority; aft
 swept longest ago has its turn, so that nothing starves. Each offer tells how many more wait behind it: after
 the last one the queue is parked without sweeping it in vain. An offer that comes when there is no room for it
 goes back at once. Pulls are numbered: an end that is not that of the pull we wait for is an old one's, and
-nothing is parked for it, else each break of the connection would leave one parked pull more. This module
-never looks into an offer.
+nothing is parked for it, else each break of the connection would leave one parked pull more. Of a queue that
+is paused, and by a worker that is drained, nothing is asked for; what a pull of before brings goes back, and
+no new pull is parked, so it is not handed round. This module never looks into an offer.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SILENT_S = 5.0
 MISSING_WAIT_S = 0.05
 REFUSED_WAIT_S = 1.0
 FAIR_AFTER = 10  # starts
+CLOSED_S = 1.0  # for what came from a paused queue; less than the orchestrator takes to call an offer lost
 
 
 _log = structlog.get_logger("colonies.worker")
@@ -70,6 +72,7 @@ class Puller:
         self._last_sweep: dict[str, int] = {}
         self._stopped = False
         self._queues_changed = True
+        self._is_drained = False
         self._wake = asyncio.Event()
         session.on_queues.append(self._on_queues)
 
@@ -81,9 +84,21 @@ class Puller:
         """Pull no more; what still comes goes back."""
         self._stopped = True
 
+    def closed(self, queue: str) -> bool:
+        """Is nothing of this queue to be taken here for now: paused, or we are drained?"""
+        colony = self._session.colony
+        return colony.is_paused(queue) or self._session.name in colony.drained
+
     def _on_queues(self) -> None:
         self._queues_changed = True
         self._wake.set()
+        drained = self._session.colony.drained.get(self._session.name)
+        if (drained is not None) != self._is_drained:
+            self._is_drained = drained is not None
+            if drained is not None:
+                _log.info("drained: nothing more is taken", by=drained.by, reason=drained.reason)
+            else:
+                _log.info("resumed: offers are taken again")
 
     async def sweep(self) -> None:
         """Send pulls, until cancelled."""
@@ -129,10 +144,12 @@ class Puller:
     def _wanted(self, queue: str) -> int:
         """How many offers of this queue to ask for; others that may have some do not wait long."""
         served = self._served.get(queue)
-        if served is None:
+        if served is None or self.closed(queue):
             return 0
         wanted = self._room(served.conditions)
-        others = any(other not in self._parked for other in self._served if other != queue)
+        others = any(
+            other not in self._parked and not self.closed(other) for other in self._served if other != queue
+        )
         return min(wanted, max(1, FAIR_AFTER - self._starts)) if others else wanted
 
     async def _pull(self, queue: str, batch: int, wait_s: float) -> None:
@@ -164,7 +181,11 @@ class Puller:
         """The queue to sweep, and how many offers to ask it for."""
         for queue in [queue for queue, at in self._retry_at.items() if at <= now]:
             del self._retry_at[queue]
-        ready = [q for q in self._served if q not in self._parked and q not in self._retry_at]
+        ready = [
+            queue
+            for queue in self._served
+            if queue not in self._parked and queue not in self._retry_at and not self.closed(queue)
+        ]
         self._is_turn = self._starts >= FAIR_AFTER and len(ready) > 1
         if self._is_turn:
             ready.sort(key=lambda queue: self._last_sweep.get(queue, 0))
@@ -196,6 +217,10 @@ class Puller:
                 self._emptied.add(arrival.queue)
             else:
                 self._emptied.discard(arrival.queue)
+            if self.closed(arrival.queue):
+                # Others may not have heard of it yet; and after it is resumed it is to come soon.
+                await arrival.nak(CLOSED_S)
+                continue
             served = self._served.get(arrival.queue)
             if self._stopped or served is None or not self._take(arrival, served.conditions):
                 await arrival.nak()
@@ -215,6 +240,6 @@ class Puller:
         if ended.missing or ended.refused:  # asking again at once would only be refused again
             pause_s = MISSING_WAIT_S if ended.missing else REFUSED_WAIT_S
             self._retry_at[ended.queue] = time.monotonic() + pause_s
-        elif not self._stopped and ended.queue in self._served:
+        elif not self._stopped and ended.queue in self._served and not self.closed(ended.queue):
             await self._pull(ended.queue, 1, PARK_S)
         self._wake.set()

@@ -13,7 +13,7 @@ import structlog
 from colonies.core.dag import Run
 from colonies.core.events import Released
 from colonies.core.nodes import spec_of
-from colonies.core.process import Process
+from colonies.core.process import Process, Successful
 from colonies.core.spec import queue_of
 from colonies.core.workflow import dag_of, node_id
 from colonies.errors import ColoniesError
@@ -21,9 +21,7 @@ from colonies.history import Story
 from colonies.session import Session
 
 AT_ONCE = 64
-MAX_RELEASED = (
-    256  # children of one process; more are left to the service, for a worker has other things to do
-)
+MAX_RELEASED = 256  # children of one process; if there are more, the service releases them all
 
 _log = structlog.get_logger("colonies.worker")
 
@@ -35,15 +33,19 @@ async def release_children(session: Session, process: Process) -> None:
     if workflow is None or process.node is None or process.state != "successful":
         return
     knowledge.remember(process)
-    children = workflow.spec.children.get(process.node, [])
+    children = [workflow.spec.by_name[name] for name in workflow.spec.children.get(process.node, [])]
+    if isinstance(process.phase, Successful):
+        children += process.phase.adds
     if not 0 < len(children) <= MAX_RELEASED or workflow.cancelled_at is not None:
         return
     dag = dag_of(workflow, knowledge)
     now = await session.ledger.now()
     ready: list[tuple[str, Released, str]] = []
-    for name in children:
-        node = workflow.spec.by_name[name]
+    for node in children:
+        name = node.name
         if node.last or len(node.parents) != 1 or name in (workflow.reuses or {}):
+            continue
+        if node.spec is not None and node.spec.limits:  # it needs a place first, and the service grants it
             continue
         say = dag.decide(name)
         if isinstance(say, Run) and say.until <= now:

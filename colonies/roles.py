@@ -163,6 +163,7 @@ _TABLE = (
             *_each("process.@", "released", "awaited", "skipped", "received"),
             "workflow.submitted",
             *_each("queue.@", "declared", "retired"),
+            "limit.granted",
         ),
         asks=(
             *_READ,

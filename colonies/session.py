@@ -134,13 +134,13 @@ class Session:
                 # Complete up to what the leader has (see `scan`): whatever is left out is never read again.
                 async for batch in self.ledger.scan(self._position, pattern):
                     found += [stored for stored in batch if stored.sequence <= last]
-            queues = dict(self.colony.queues)
+            before = self.colony.flow()
             for stored in sorted(found, key=lambda stored: stored.sequence):
                 self._fold(stored)
             self._position = max(self._position, last)
             if found:
                 self.changed.set()
-            if self.colony.queues != queues:
+            if self.colony.flow() != before:
                 for heard in self.on_queues:
                     heard()
 
@@ -184,11 +184,17 @@ class Session:
         messages = await self.ledger.read(subjects.guard_of("process", process))
         await self.knowledge.learn(messages)
         story = fold_process(self.colony, messages, self.knowledge)
-        if any(not s.verdict.valid and s.stored.sequence > self._position for s in story.judged):
-            await self.refresh()
+        if await self.caught_up(story.judged):
             await self.knowledge.learn(messages)
             story = fold_process(self.colony, messages, self.knowledge)
         return story
+
+    async def caught_up(self, judged: list[Judged]) -> bool:
+        """Was the colony read on because of what is not valid, so that it must be judged again?"""
+        if not any(not s.verdict.valid and s.stored.sequence > self._position for s in judged):
+            return False
+        await self.refresh()
+        return True
 
     async def workflow(self, id: str) -> Workflow:
         """One workflow as it is now.
@@ -316,19 +322,8 @@ class Session:
             held = at.held
             time = now if held is None else max(now, held.time)
             prev = held.head if held is not None else None
-            wish = Record(
-                MAX_COUNT,
-                time,
-                "workflow",
-                id,
-                None,
-                self.name,
-                self.role_at(now),
-                event_id,
-                prev,
-                b"",
-                event,
-            )
+            role = self.role_at(now)
+            wish = Record(MAX_COUNT, time, "workflow", id, None, self.name, role, event_id, prev, b"", event)
             workflows_.decided(held, wish, self.colony, known or self.knowledge)
             subject, sealed = self.seal(event, id, prev=prev, id=event_id, now=now)
             try:
@@ -372,10 +367,11 @@ class Session:
             prev = colonies_.head(view, kind, entity)
             record = Record(0, now, kind, entity, None, self.name, self.role_at(now), id, prev, b"", event)
             verdict = colonies_.judge(view, record)
+            what = f"{kind} {entity}".rstrip()
             if verdict.denied:
-                raise Refused(f"{kind} {entity}: {verdict.rule}")
+                raise Refused(f"{what}: {verdict.rule}")
             if not verdict.valid:
-                raise Conflict(f"{kind} {entity}: {verdict.rule}")
+                raise Conflict(f"{what}: {verdict.rule}")
             guard = messages[-1].sequence if messages else 0
             subject, sealed = self.seal(event, entity, prev=prev, id=id, now=now)
             try:

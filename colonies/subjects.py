@@ -23,6 +23,8 @@ EVERYTHING = "ledger.>"
 TRUST = ("ledger.colony.>", "ledger.member.>")
 QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."
+CRONS = "ledger.cron.>"
+GENERATORS_ADDED = "ledger.generator.*.added.*"
 PROCESSES = "ledger.process.>"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -42,7 +44,7 @@ _ENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EVENT = re.compile(r"[a-z]{1,32}")
 _QUEUE = re.compile(r"[a-z2-7]{26}")
 _AUTHOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_KINDS = frozenset({"process", "workflow", "member", "queue", "worker", "cron", "generator"})
+_KINDS = frozenset({"process", "workflow", "member", "queue", "worker", "limit", "cron", "generator"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,11 @@ def process_of_feed(subject: str) -> str:
 def author_of(subject: str) -> str:
     """The last token of a well-formed ledger subject; cheap, for comparing only."""
     return subject[subject.rindex(".") + 1 :]
+
+
+def is_limit(subject: str) -> bool:
+    """Is it about a key of limits? Cheap, for dispatch only."""
+    return subject.startswith("ledger.limit.")
 
 
 def offers_of(queue: str) -> str:

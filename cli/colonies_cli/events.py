@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colonies.core.process import Process
+    from colonies.core.workflow import Known
     from colonies.history import Judged
     from colonies.logs import LogEntry
 
@@ -79,14 +80,18 @@ def row(event: dict[str, Any], *, with_entity: bool = False) -> list[str]:
     ]
 
 
-def numbered(story: Iterable[Judged]) -> Iterable[tuple[Judged, int | None, Process | None]]:
-    """Each event of a process with the number of its attempt, and the process after it."""
+def numbered(
+    story: Iterable[Judged], known: Known | None = None
+) -> Iterable[tuple[Judged, int | None, Process | None]]:
+    """Each event of a process with the number of its attempt, and the process after it. `known` has the
+    workflow of a node."""
     from colonies.core.process import evolve
+    from colonies.core.workflow import NOTHING
 
     process: Process | None = None
     for seen in story:
         if seen.verdict.valid and seen.record is not None:
-            process = evolve(process, seen.record)
+            process = evolve(process, seen.record, known or NOTHING)
         yield seen, attempt_of(seen, process), process
 
 
@@ -104,6 +109,15 @@ def attempt_of(seen: Judged, process: Process | None) -> int | None:
 def _detail(event: Any) -> str | None:
     """A few words on what the event carries."""
     match event.type:
+        case "process.released" | "process.awaited" | "process.skipped":
+            return f"node {event.node} of workflow {event.workflow}"
+        case "process.signalled" | "workflow.signalled":
+            return f"signal {event.name}"
+        case "workflow.submitted" if event.rerun_of is not None:
+            return f"rerun of {event.rerun_of}, {len(event.reuses or {})} results taken over"
+        case "workflow.submitted" | "workflow.part":
+            nodes = getattr(event, "nodes", None) or (event.spec.nodes if event.spec is not None else ())
+            return f"{len(nodes)} nodes"
         case "process.queued":
             return f"{event.spec.func} on {event.spec.conditions.runtimetype}"
         case "process.assigned":
@@ -112,7 +126,7 @@ def _detail(event: Any) -> str | None:
             return f"{event.kind}: {event.error}"
         case "process.completed" if event.stored is not None:
             return f"output of {event.stored.size_bytes} bytes"
-        case "process.cancelled" | "process.returned" | "member.revoked":
+        case "process.cancelled" | "process.returned" | "workflow.cancelled" | "member.revoked":
             return event.reason or None
         case "member.approved":
             return f"{event.role}, {event.key}{_until(event.expires_unix_s)}"

@@ -3,7 +3,7 @@
     0  done                      4  not permitted
     1  failed                    5  not found
     2  usage or refused input    6  unavailable
-    3  the process failed or was cancelled (run, watch, --wait)
+    3  the process or workflow failed or was cancelled (run, watch, --wait)
     130  interrupted             141  whoever read our output left
 
 One function maps the error tree to them. A traceback is never shown, unless `COLONIES_LOG=debug` asks for it.

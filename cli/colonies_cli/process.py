@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import events, exits, output
+from colonies_cli import events, exits, output, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -20,7 +19,7 @@ app = group(
     "Example: colonies process run echo hello --runtimetype cli"
 )
 
-STATES = ("blocked", "waiting", "running", "successful", "failed", "cancelled")
+STATES = ("blocked", "waiting", "running", "successful", "failed", "cancelled", "skipped")
 
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The process's id.", show_default=False)]
 
@@ -28,7 +27,7 @@ _Id = Annotated[str, typer.Argument(metavar="ID", help="The process's id.", show
 @command(app, "submit")
 def submit(
     here: Here,
-    spec: Annotated[str, typer.Option("--spec", metavar="FILE", help="The spec in JSON; - reads stdin.")],
+    spec: Annotated[str, typer.Option("--spec", metavar="FILE", help="The spec, JSON or YAML; -: stdin.")],
     key: Annotated[
         str | None, typer.Option("--key", metavar="KEY", help="The same key always gives the same process.")
     ] = None,
@@ -53,7 +52,7 @@ def submit(
         from colonies.client import checked_wait
 
         checked_wait(timeout)
-    return _submit(here, _read_spec(spec), key, wait, timeout)
+    return _submit(here, specs.read_spec(spec), key, wait, timeout)
 
 
 async def _submit(here: Here, spec: Spec, key: str | None, wait: bool, timeout: float | None) -> None:
@@ -203,7 +202,7 @@ async def get(
     """
     from colonies_cli.showing import end_of, show, watch_process
 
-    _check_id(id)
+    specs.check_id(id)
     async with here.client() as client:
         if watch:
             end_of(await watch_process(here, client, id, redraw=True))
@@ -222,7 +221,7 @@ async def watch(here: Here, id: _Id) -> None:
     """
     from colonies_cli.showing import end_of, watch_process
 
-    _check_id(id)
+    specs.check_id(id)
     async with here.client() as client:
         end_of(await watch_process(here, client, id, redraw=False))
 
@@ -239,11 +238,39 @@ async def cancel(
     """
     from colonies_cli.showing import show
 
-    _check_id(id)
+    specs.check_id(id)
     async with here.client() as client:
         process = await client.cancel(id, reason)
         if here.output == Output.table:
             output.line(f"process {process.id} {process.state}")
+        else:
+            await show(here, client, process)
+
+
+@command(app, "signal")
+def signal(
+    here: Here,
+    id: _Id,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.", show_default=False)],
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="JSON", help="What goes with it; a JSON value.")
+    ] = None,
+) -> Coroutine[Any, Any, None]:
+    """Send a process a signal, signed by you. Its function may wait for it.
+
+    Example: colonies process signal 01JZY8 approve --data '{"budget": 500}'
+    """
+    specs.check_id(id)
+    return _signal(here, id, name, specs.json_given(data, "--data"))
+
+
+async def _signal(here: Here, id: str, name: str, data: Any) -> None:
+    from colonies_cli.showing import show
+
+    async with here.client() as client:
+        process = await client.signal(id, name, data)
+        if here.output == Output.table:
+            output.line(f"process {id} was sent {output.cell(name)}")
         else:
             await show(here, client, process)
 
@@ -261,7 +288,7 @@ async def logs(
     from colonies.logs import read_logs
     from colonies_cli.showing import follow_logs, show_log
 
-    _check_id(id)
+    specs.check_id(id)
     async with here.client() as client:
         process = await client.process(id).get()
         if follow:
@@ -284,13 +311,14 @@ async def history(here: Here, id: _Id) -> None:
     from colonies.logs import read_logs
     from colonies_cli.showing import say_missing_logs
 
-    _check_id(id)
+    specs.check_id(id)
     async with here.session() as session:
         story = await session.story(id)
         if not story.judged:
             raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
         entries = await read_logs(session, id)
-        objects = [events.event_object(seen, n) for seen, n, _ in events.numbered(story.judged)]
+        numbered = events.numbered(story.judged, session.knowledge)
+        objects = [events.event_object(seen, n) for seen, n, _ in numbered]
         notes = [entry for entry in entries if entry.type != "log.written"]
         objects += [events.note_object(entry, id) for entry in notes]
         if here.output == Output.table:
@@ -301,29 +329,10 @@ async def history(here: Here, id: _Id) -> None:
         else:
             for seen in story.judged:
                 output.line(seen.record.id if seen.record else str(seen.stored.sequence))
-        say_missing_logs(story.judged, entries)
+        say_missing_logs(story.judged, entries, session.knowledge)
 
 
-# --- the spec --------------------------------------------------------------------------------------
-
-
-def _read_spec(place: str) -> Spec:
-    from colonies.core.spec import MAX_SPEC_BYTES, Spec
-    from colonies.errors import Invalid
-
-    if place != "-":
-        from colonies.files import read_spec
-
-        return read_spec(place)
-    if sys.stdin is None:
-        raise Invalid("standard input: it is closed; give a file, or pipe the spec in")
-    text = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1)
-    if len(text) > MAX_SPEC_BYTES:
-        raise Invalid(
-            f"standard input: more than {MAX_SPEC_BYTES} bytes; allowed: at most {MAX_SPEC_BYTES} "
-            "(put large values into files of their own)"
-        )
-    return Spec.parse_text(text, "standard input")
+# --- what was given ------------------------------------------------------------------------------
 
 
 def _variables(given: list[str]) -> dict[str, str]:
@@ -336,10 +345,3 @@ def _variables(given: list[str]) -> dict[str, str]:
             raise Invalid(f"--env {text}: it has no =; allowed: NAME=VALUE")
         found[name] = value
     return found
-
-
-def _check_id(id: str) -> None:
-    """An id ends up in a subject: a star or a dot in it would mean other processes."""
-    from colonies.core.names import name
-
-    name(id, "ID")

@@ -6,11 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import output
+from colonies_cli import output, pausing
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
-app = group("See the queues: processes that need the same thing wait in one.\n\nExample: colonies queue ls")
+app = group(
+    "See the queues, pause them: processes that need the same thing wait in one."
+    "\n\nExample: colonies queue ls"
+)
+
+_Queue = Annotated[
+    str, typer.Argument(metavar="QUEUE", help="The queue's id, or how it begins.", show_default=False)
+]
 
 
 @command(app, "ls")
@@ -42,7 +49,7 @@ async def ls(
                     item["waiting"],
                     item["running"],
                     output.seconds(item["oldest"]),
-                    _workers(item),
+                    _paused(item) or _workers(item),
                     _conditions(item["conditions"]),
                 )
                 for item in items
@@ -52,6 +59,37 @@ async def ls(
         return
     for item in items:
         output.line(item["id"]) if here.output == Output.name else output.json_line(item)
+
+
+@command(app, "pause")
+async def pause(here: Here, queue: _Queue, reason: pausing.Reason = "") -> None:
+    """Hand out nothing of a queue, until it is resumed.
+
+    What runs goes on, and what waits keeps its place; its maxwaittime goes on counting. Needs an owner.
+
+    Example: colonies queue pause k4c2xq --reason "the licence server is down"
+    """
+    reason = pausing.checked(reason)
+    async with pausing.owner_of(here) as client:
+        id = await client.pause_queue(queue, reason)
+    pausing.said(here, "id", id, "paused", "queue", True)
+
+
+@command(app, "resume")
+async def resume(here: Here, queue: _Queue) -> None:
+    """Hand out the queue again.
+
+    Example: colonies queue resume k4c2xq
+    """
+    async with pausing.owner_of(here) as client:
+        id = await client.resume_queue(queue)
+    pausing.said(here, "id", id, "paused", "queue", False)
+
+
+def _paused(item: dict[str, Any]) -> str:
+    """Why nobody takes from it, if an owner said so."""
+    found = item.get("paused")
+    return f"PAUSED {pausing.by(found)}" if found else ""
 
 
 def _workers(item: dict[str, Any]) -> str:

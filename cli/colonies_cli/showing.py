@@ -10,6 +10,7 @@ from typing import Any
 from colonies import values
 from colonies.client import Client
 from colonies.core.process import CancelledForGood, Process, Successful, evolve
+from colonies.core.workflow import Known
 from colonies.errors import NotFound
 from colonies.history import Judged
 from colonies.logs import Follower, LogEntry, missing
@@ -66,7 +67,7 @@ async def watch_process(here: Here, client: Client, id: str, *, redraw: bool) ->
     heading = here.output == Output.table and not (redraw and output.on_terminal())
     async for seen in client.events(id):
         if seen.verdict.valid and seen.record is not None:
-            process = evolve(process, seen.record)
+            process = evolve(process, seen.record, client.session.knowledge)
         if here.output == Output.name:
             continue
         if here.output == Output.json:
@@ -155,12 +156,16 @@ async def show_end(here: Here, client: Client, process: Process, *, with_output:
     if here.output != Output.table:
         await show(here, client, process)
     elif with_output and process.state == "successful":
-        value = await client.output(process)
-        if isinstance(value, str):
-            output.raw(value if not value or value.endswith("\n") else value + "\n")
-        elif value is not None:
-            output.json_line(value)
+        show_value(await client.output(process))
     end_of(process)
+
+
+def show_value(value: Any) -> None:
+    """Print an output for people: text as it is, nothing for null, all else as JSON."""
+    if isinstance(value, str):
+        output.raw(value if not value or value.endswith("\n") else value + "\n")
+    elif value is not None:
+        output.json_line(value)
 
 
 def end_of(process: Process) -> None:
@@ -189,9 +194,9 @@ async def stream_until_final(here: Here, client: Client, id: str) -> bool:
     return streamed
 
 
-def say_missing_logs(judged: Sequence[Judged], entries: Sequence[LogEntry]) -> None:
+def say_missing_logs(judged: Sequence[Judged], entries: Sequence[LogEntry], known: Known) -> None:
     """Compare each ended attempt's log with the digest on the ledger."""
-    for seen, n, _ in events.numbered(judged):
+    for seen, n, _ in events.numbered(judged, known):
         event: Any = seen.record.event if seen.record is not None and seen.verdict.valid else None
         digest = getattr(event, "logs", None)
         if digest is None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from colonies import subjects
 from colonies.core.colony import Colony
+from colonies.core.events import Cancelled, Received
 from colonies.core.process import Process
 from colonies.history import History, Judged, examine, judge_process
 from colonies.ledger import Stored
@@ -99,9 +100,16 @@ class Tail:
         if seen is not None:
             return seen, None
         subject = subjects.parse(stored.subject)
+        if subject is not None and subject.kind == "workflow":
+            return await self._judge_of_workflow(subject.entity, stored), None
         if subject is None or subject.kind != "process":
             return self._history.add(stored), None
         return await self._judge_of_process(subject.entity, stored)
+
+    async def _judge_of_workflow(self, id: str, stored: Stored) -> Judged:
+        story = await self._session.knowledge.workflow_now(id)
+        found = [seen for seen in story.judged if seen.stored.sequence == stored.sequence]
+        return found[0] if found else examine(self._history.colony, stored)
 
     async def _judge_of_process(self, id: str, stored: Stored) -> tuple[Judged, int | None]:
         known = self._processes.get(id)
@@ -114,16 +122,20 @@ class Tail:
         if stored.sequence <= known.guard:  # shown before
             known = self._processes[id] = await self._read(id)
             return known.judged[stored.sequence]
+        event = examine(self._history.colony, stored)
+        if event.record is not None and isinstance(event.record.event, Cancelled | Received):
+            known = self._processes[id] = await self._read(id)  # of a node it cites others
+            return known.judged.pop(stored.sequence)
         known.process, seen = judge_process(
-            self._history.colony, known.process, examine(self._history.colony, stored)
+            self._history.colony, known.process, event, self._session.knowledge
         )
         known.guard = stored.sequence
         return seen, events.attempt_of(seen, known.process)
 
     async def _read(self, id: str) -> _Known:
-        story = await self._session.story(id)
+        story, known = await self._session.story(id), self._session.knowledge
         judged: dict[int, tuple[Judged, int | None]] = {
-            seen.stored.sequence: (seen, n) for seen, n, _ in events.numbered(story.judged)
+            seen.stored.sequence: (seen, n) for seen, n, _ in events.numbered(story.judged, known)
         }
         return _Known(story.process, story.guard, judged)
 

@@ -8,12 +8,25 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import context, dev, joining, ledger, process, queue, server, worker
+from colonies_cli import (
+    colony,
+    context,
+    cron,
+    dev,
+    generator,
+    joining,
+    ledger,
+    process,
+    queue,
+    server,
+    worker,
+    workflow,
+)
 from colonies_cli.command import group
 
 EPILOG = (
-    "Exit codes: 0 done, 1 failed, 2 usage or refused input, 3 the process failed or was cancelled, "
-    "4 not permitted, 5 not found, 6 unavailable, 130 interrupted."
+    "Exit codes: 0 done, 1 failed, 2 usage or refused input, 3 the process or workflow failed or was "
+    "cancelled, 4 not permitted, 5 not found, 6 unavailable, 130 interrupted."
 )
 
 
@@ -45,8 +58,12 @@ def build() -> typer.Typer:
     server.app.callback()(_logged(lambda: None))
     groups: tuple[tuple[str, typer.Typer], ...] = (
         ("process", process.app),
+        ("workflow", workflow.app),
+        ("generator", generator.app),
         ("worker", worker.app),
         ("queue", queue.app),
+        ("cron", cron.app),
+        ("colony", colony.app),
         ("member", joining.app),
         ("context", context.app),
         ("ledger", ledger.app),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import exits, having, output
+from colonies_cli import exits, having, output, pausing
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -115,7 +115,8 @@ async def ls(
                     item["name"],
                     item["instance"],
                     item["runtimetype"],
-                    item["state"],
+                    item["state"]
+                    + (f", DRAINED {pausing.by(item['drained'])}" if item.get("drained") else ""),
                     f"{len(item['running'])} of {item['concurrency']}",
                     output.seconds(item["last_seen"]),
                 )
@@ -125,6 +126,34 @@ async def ls(
         return
     for item in items:
         output.line(item["name"]) if here.output == Output.name else output.json_line(item)
+
+
+_Worker = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.", show_default=False)]
+
+
+@command(app, "drain")
+async def drain(here: Here, name: _Worker, reason: pausing.Reason = "") -> None:
+    """Let all instances of a worker take nothing more, until it is resumed.
+
+    They finish what they run, stay up, and take nothing after a restart either. Needs an owner.
+
+    Example: colonies worker drain lab1 --reason "new disks"
+    """
+    reason = pausing.checked(reason)
+    async with pausing.owner_of(here) as client:
+        await client.drain_worker(name, reason)
+    pausing.said(here, "name", name, "drained", "worker", True)
+
+
+@command(app, "resume")
+async def resume(here: Here, name: _Worker) -> None:
+    """Let a drained worker take processes again.
+
+    Example: colonies worker resume lab1
+    """
+    async with pausing.owner_of(here) as client:
+        await client.resume_worker(name)
+    pausing.said(here, "name", name, "drained", "worker", False)
 
 
 # --- which worker -----------------------------------------------------------------------------------

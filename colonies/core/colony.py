@@ -19,6 +19,7 @@ from colonies.core.events import (
     Declared,
     Event,
     Genesis,
+    Granted,
     QueuePaused,
     QueueResumed,
     Record,
@@ -34,6 +35,7 @@ from colonies.core.events import (
     denied,
     quarantined,
 )
+from colonies.core.limits import digest_of
 from colonies.core.members import Held, Member, time_of
 from colonies.core.names import MEMBER
 from colonies.core.spec import Conditions, queue_of
@@ -79,6 +81,10 @@ class Colony:
     def is_paused(self, queue: str) -> bool:
         """Is nothing of this queue to be handed out now?"""
         return self.paused is not None or queue in self.paused_queues
+
+    def flow(self) -> tuple[object, ...]:
+        """What decides where work may be taken from: for comparing it with what it is later."""
+        return dict(self.queues), self.paused, dict(self.paused_queues), dict(self.drained)
 
     def key_of(self, kind: str, event: str, author: str, sequence: int, time: int) -> tuple[str, Role] | None:
         """The key that must have signed this event, and its holder's role; None: nobody's at that point.
@@ -222,6 +228,8 @@ def _retired(colony: Colony, record: Record, event: Retired) -> Verdict:
     queue = colony.queues.get(record.entity)
     if queue is None:
         return quarantined("there is no such queue")
+    if record.entity in colony.paused_queues:
+        return quarantined("the queue is paused")
     if event.floor < queue.declared:
         return quarantined("its floor lies before the queue's declaration")
     return VALID
@@ -233,18 +241,31 @@ def _pausing(colony: Colony, record: Record, event: Event) -> Verdict:
         return denied(f"only an owner pauses, drains and resumes, and {record.author} is a {record.role}")
     match event:
         case ColonyPaused() | ColonyResumed():
-            what, paused = "the colony", colony.paused is not None
+            what, paused = "the colony", colony.paused
         case QueuePaused() | QueueResumed():
             if record.entity not in colony.queues:
                 return quarantined("there is no such queue")
-            what, paused = "the queue", record.entity in colony.paused_queues
+            what, paused = "the queue", colony.paused_queues.get(record.entity)
         case _:
             member = colony.members.get(record.entity)
             if member is None or member.role != "worker":
                 return quarantined(f"there is no worker {record.entity}")
-            what, paused = f"the worker {record.entity}", record.entity in colony.drained
-    if paused == isinstance(event, ColonyPaused | QueuePaused | WorkerDrained):
-        return quarantined(f"{what} is {'paused already' if paused else 'not paused'}")
+            what, paused = "the worker", colony.drained.get(record.entity)
+    done = "drained" if record.kind == "member" else "paused"
+    pauses = isinstance(event, ColonyPaused | QueuePaused | WorkerDrained)
+    if pauses and paused is not None:
+        return quarantined(f"{what} is {done} already, by {paused.by}")
+    if not pauses and paused is None:
+        return quarantined(f"{what} is not {done}")
+    return VALID
+
+
+def _granted(colony: Colony, record: Record, event: Granted) -> Verdict:
+    # Whether there was room is not asked here: that takes all processes that ever had the key.
+    if record.role != "service":
+        return denied(f"the role {record.role} grants no places")
+    if record.entity != digest_of(event.key):
+        return quarantined("the name is not the digest of the key")
     return VALID
 
 
@@ -266,6 +287,7 @@ _RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
     ColonyResumed: _pausing,
     QueuePaused: _pausing,
     QueueResumed: _pausing,
+    Granted: _granted,
     WorkerDrained: _pausing,
     WorkerResumed: _pausing,
     WorkerStarted: _worker,
@@ -275,7 +297,9 @@ _RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
 
 def evolve(colony: Colony, record: Record) -> None:
     """Apply a valid event, in place (a colony has one holder, its reader)."""
-    colony.heads[f"{record.kind}.{record.entity}"] = record.digest
+    # A grant stands alone: its guard orders it, and every reader would keep a digest for each key there was.
+    if not isinstance(record.event, Granted):
+        colony.heads[f"{record.kind}.{record.entity}"] = record.digest
     match record.event:
         case Genesis() as event:
             colony.name, colony.roles = event.name, dict(event.roles)

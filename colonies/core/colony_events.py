@@ -27,9 +27,13 @@ from colonies.core.shapes import (
     Reason,
     Role,
     Signature,
+    Text,
     UnixSeconds,
+    WorkflowId,
 )
 from colonies.core.spec import Conditions
+
+MAX_GRANTED = 100  # places in one event
 
 # --- the colony and its members ---------------------------------------------------------------------
 
@@ -145,6 +149,18 @@ class QueueResumed:
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
     type: Literal["queue.resumed"] = "queue.resumed"
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Processes have places under a key of their limits, by id with the sequence of their last event (0: a
+    node that has none yet). They count toward a rate for `window_s` seconds."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = CONFIG
+    key: Text
+    processes: Annotated[dict[WorkflowId, Int], at_most(MAX_GRANTED)]
+    window_s: Int | None = None
+    type: Literal["limit.granted"] = "limit.granted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,16 @@ that maps (`each[3]`), or one that a process added to its workflow when it compl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from colonies.core import when
 from colonies.core.flow import WorkflowSpec
-from colonies.core.node import MAX_MAPPED, Node, adder_of, label_of, split
+from colonies.core.names import shown
+from colonies.core.node import MAX_MAPPED, Node, adder_of, label_of, seen_from, split
+from colonies.core.process_events import MAX_CITES
 from colonies.core.references import Reference, followed
-from colonies.core.shapes import SECOND
+from colonies.core.shapes import MAX_REASON_CHARS, SECOND
 from colonies.errors import Invalid
 
 FINE = ("successful", "skipped")
@@ -68,9 +70,12 @@ class Await:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """It has this many parts, and each of them is to be decided."""
+    """It has this many parts, and each of them is to be released, from `until` (ns) on, citing these
+    sequences."""
 
     parts: int
+    until: int
+    cites: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,7 @@ class Dag:
         """How its parents ended, those included that were put between. `empty`: what `_is_through` knows."""
         found = Unfolded()
         empty = {} if empty is None else empty
+        adder = adder_of(node.name)  # what it put between itself and others is not before these
         left = list(reversed(self.parents(node)))
         seen = set(left)
         while left:
@@ -181,8 +187,9 @@ class Dag:
                 found.inputs.append(Input(name, ends, mapped, parent.allow_failure))
                 more = [
                     n
-                    for end in ends
-                    if node.last or (end.between and all(added.name != node.name for added in end.adds))
+                    for number, end in enumerate(ends)
+                    if end.adds and (end.between or node.last)
+                    if (label_of(name, number) if mapped else name) != adder
                     for n in _last_of(end, node.last)
                 ]
                 left += [n for n in reversed(more) if n not in seen]
@@ -213,7 +220,10 @@ class Dag:
             else:
                 found.cites.add(end.sequence)
                 ends.append(end)
-        return tuple(ends) if len(ends) == parts else None
+        if len(ends) == parts:
+            return tuple(ends)
+        found.missing.append(parent.name)  # perhaps it ended as a whole
+        return None
 
     def _is_through(self, name: str, known: dict[str, bool]) -> bool:
         """Has a node ended that maps over an empty list? No event says so: it has when it would run.
@@ -230,7 +240,7 @@ class Dag:
             if before:
                 left += before
                 continue
-            known[left.pop()] = isinstance(self._by_parents(node.name, node, known), Map)
+            known[left.pop()] = isinstance(self._by_parents(node, known), Map)
         return known[name]
 
     def _is_empty(self, name: str) -> bool:
@@ -242,13 +252,6 @@ class Dag:
             and self.ends(name) is None
             and self.parts(node) == 0
         )
-
-    def expanded(self, node: Node) -> int | None:
-        """How many parts a node has of which each is to be decided; None if it has none (yet)."""
-        if node.map is None or self.ends(node.name) is not None:
-            return None
-        say = self._by_parents(node.name, node, {})
-        return say.parts if isinstance(say, Map) else None
 
     def parts(self, node: Node, found: Unfolded | None = None) -> int | str | None:
         """How many parts a node has that maps; text: why it cannot be said; None: it is not known yet."""
@@ -275,11 +278,11 @@ class Dag:
         if isinstance(value, list):
             count = len(value)
         if count is None or (isinstance(value, int) and not self._is_stored(reference)):
-            return f"{reference} is no list"
+            return f"{shown(str(reference))} is no list"
         return (
             count
             if count <= MAX_MAPPED
-            else f"{reference} has {count} items; at most {MAX_MAPPED} are allowed"
+            else f"{shown(str(reference))} has {count} items; at most {MAX_MAPPED} are allowed"
         )
 
     def _source(self, reference: Reference) -> End | None:
@@ -290,48 +293,72 @@ class Dag:
         return end is not None and end.stored
 
     def decide(self, label: str) -> Say | None:
-        """What may be said of the node now; None: nothing yet, or there is no such node."""
+        """What may be said of the node or part now; None: nothing yet, or there is no such process."""
         node = self.node(label)
-        if node is None:
-            return None
-        if self.cancelled_at is not None and not node.last:
-            return Stop(self.cancelled_at, "its workflow was cancelled")
-        return self._by_parents(label, node, {})
+        say = self.by_parents(label)
+        part = split(label)[1]
+        there = node is not None and (part is None or say is not None)
+        if there and node is not None and self.cancelled_at is not None and not node.last:
+            return say if isinstance(say, Map) else Stop(self.cancelled_at, "its workflow was cancelled")
+        return say
 
     def by_parents(self, label: str) -> Say | None:
         """As `decide`, whether the workflow was cancelled or not."""
         node = self.node(label)
-        return self._by_parents(label, node, {}) if node is not None else None
+        if node is None:
+            return None
+        part = split(label)[1]
+        say = self._by_parents(node, {})
+        if part is None:
+            return say
+        # A node that maps is one process until its parts are known. From then on it is these and not itself.
+        if not isinstance(say, Map) or part >= say.parts or self.ends(node.name) is not None:
+            return None
+        return Run(say.until, say.cites)
 
-    def _by_parents(self, label: str, node: Node, empty: dict[str, bool]) -> Say | None:
+    def stands(self, label: str) -> bool:
+        """Is there to be a process of this label, as far as is known?"""
+        node = self.node(label)
+        if node is None:
+            return False
+        part, parts = split(label)[1], self.mapped(node)
+        return part is None if parts is None else part is not None and part < parts
+
+    def mapped(self, node: Node) -> int | None:
+        """How many parts the node has; None: it maps over nothing, not yet, or ended as a whole."""
+        if node.map is None or self.ends(node.name) is not None:
+            return None
+        say = self._by_parents(node, {})
+        return say.parts if isinstance(say, Map) else None
+
+    def _by_parents(self, node: Node, empty: dict[str, bool]) -> Say | None:
+        """What may be said of the node by how its parents ended, whatever was cancelled."""
         unfolded = self.unfold(node, empty)
         if not node.last and (failure := _failure(unfolded.inputs)) is not None:
             cause, end = failure
             return Stop(end.sequence, f"its parent {cause} {_was(end)}", cause)
-        if unfolded.missing:
-            return None
-        return self._ready(node, split(label)[1], unfolded)
+        return None if unfolded.missing else self._ready(node, unfolded)
 
-    def _ready(self, node: Node, part: int | None, unfolded: Unfolded) -> Say:
+    def _ready(self, node: Node, unfolded: Unfolded) -> Say:
         cites = (self.sequence, *sorted(unfolded.cites))
+        if len(cites) > MAX_CITES:
+            return Stop(cites[-1], f"it waits for {len(cites) - 1} ends; at most {MAX_CITES - 1} are allowed")
         ends = [end for given in unfolded.inputs for end in given.ends]
         if node.when is not None:
-            holds = when.holds(node.when, {given.name: given.value() for given in unfolded.inputs})
+            inputs = {seen_from(node, given.name): given.value() for given in unfolded.inputs}
+            holds = when.holds(node.when, inputs)
             if isinstance(holds, str):
-                return Stop(cites[-1], f"its condition cannot be evaluated: {holds}")
+                return Stop(cites[-1], f"its condition cannot be evaluated: {holds}"[:MAX_REASON_CHARS])
             if not holds:
                 return Skip(cites)
         elif ends and not node.last and all(end.state == "skipped" for end in ends):
             return Skip(cites)
+        until = self._until(node, ends)
         if node.map is not None:
             parts = self.parts(node)
-            if not isinstance(parts, int):
-                return Stop(cites[-1], f"map: {parts}")
-            if part is None:
-                return Map(parts)
-            if part >= parts:
-                return Stop(cites[-1], f"map: it has {parts} parts, counted from 0")
-        until = self._until(node, ends)
+            if isinstance(parts, int):
+                return Map(parts, until, cites)
+            return Stop(cites[-1], f"map: {parts}"[:MAX_REASON_CHARS])
         return Await(until, cites) if node.wait_signal is not None else Run(until, cites)
 
     def _until(self, node: Node, ends: Sequence[End]) -> int:
@@ -347,15 +374,13 @@ class Dag:
         return max(begun, after)
 
     def walk(self) -> Iterator[tuple[Node, int | None, list[str]]]:
-        """Every node there is, as far as is known, with its number of parts (see `expanded`) and the labels
+        """Every node there is, as far as is known, with its number of parts (see `mapped`) and the labels
         of its processes: parents first, of what was given."""
         left = [self.spec.by_name[name] for name in reversed(self.spec.order)]
         while left:
             node = left.pop()
-            parts = self.expanded(node)
-            labels = (
-                [node.name] if parts is None else [label_of(node.name, number) for number in range(parts)]
-            )
+            parts = self.mapped(node)
+            labels = [node.name] if parts is None else [label_of(node.name, n) for n in range(parts)]
             yield node, parts, labels
             for label in labels:
                 end = self.ends(label)
@@ -401,41 +426,3 @@ def _last_of(end: End, everything: bool) -> list[str]:
 
 def _ns(seconds: float | None) -> int:
     return int((seconds or 0.0) * SECOND)
-
-
-def placed(adds: Sequence[Node], adder: str) -> tuple[Node, ...]:
-    """Nodes that a process added, with the names that they have in its workflow: `adder/name`.
-
-    Each depends on the process that added it, and on those added with it whose names it says.
-
-    Raises:
-        Invalid: they make no DAG with it.
-    """
-    own, _ = split(adder)
-    short = own.rpartition("/")[2]
-    spec = WorkflowSpec(
-        tuple(replace(node, parents=tuple(p for p in node.parents if p != short)) for node in adds)
-    )
-    spec.checked(f"nodes added by {adder}")
-    if any("/" in node.name or node.last for node in adds):
-        raise Invalid(f"nodes added by {adder}: their names have no /, and none runs last (finally)")
-    names = {node.name for node in adds}
-
-    def outer(name: str) -> str:
-        return f"{adder}/{name}" if name in names else adder
-
-    return tuple(
-        replace(
-            node,
-            name=f"{adder}/{node.name}",
-            parents=tuple(dict.fromkeys((adder, *map(outer, node.parents)))),
-            dependencies=tuple(map(outer, node.dependencies)),
-            references=tuple(
-                replace(r, name=outer(r.name)) if r.kind == "output" else r for r in node.references
-            ),
-            map=replace(node.map, name=outer(node.map.name))
-            if node.map and node.map.kind == "output"
-            else node.map,
-        )
-        for node in adds
-    )

@@ -13,12 +13,14 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, TypeAdapter
 
 from colonies.core.colony_events import (
+    MAX_GRANTED,
     Approved,
     ColonyPaused,
     ColonyResumed,
     Configured,
     Declared,
     Genesis,
+    Granted,
     QueuePaused,
     QueueResumed,
     Retired,
@@ -123,6 +125,7 @@ __all__ = [
     "MAX_DESCRIPTION_CHARS",
     "MAX_ERROR_CHARS",
     "MAX_FUNCTIONS",
+    "MAX_GRANTED",
     "MAX_INTERVAL_S",
     "MAX_JITTER_S",
     "MAX_LEASE_S",
@@ -165,6 +168,7 @@ __all__ = [
     "GeneratorPacked",
     "GeneratorRemoved",
     "Genesis",
+    "Granted",
     "Id",
     "Int",
     "Key",
@@ -242,6 +246,7 @@ PlaceEvent = (
     | Retired
     | QueuePaused
     | QueueResumed
+    | Granted
     | WorkerStarted
     | WorkerStopped
     | WorkerDrained

@@ -8,17 +8,18 @@ Both refuse what is no DAG, naming the node. The graph never changes; what proce
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from colonies.core.names import name as checked_name
+from colonies.core.groups import EXAMPLE, flat
 from colonies.core.names import shown
 from colonies.core.node import Node
 from colonies.core.parsing import json_value, parsed
@@ -29,12 +30,9 @@ from colonies.core.words import Words
 from colonies.errors import Invalid
 
 MAX_NODES: Final = 10_000  # of a workflow as it is submitted
-MAX_NESTED: Final = 4  # workflows in workflows
+MAX_EDGES: Final = 200_000  # dependencies of all nodes together: each is looked at, and cited
+MAX_LAST: Final = 10  # nodes that run last: each waits for all others
 
-EXAMPLE: Final = (
-    '[{"name": "split", "func": "split", "conditions": {"runtimetype": "python"}}, {"name": "count", "func": '
-    '"count", "conditions": {"runtimetype": "python", "dependencies": ["split"]}}]'
-)
 _SECONDS: Final = f"seconds, a number up to {MAX_SECONDS}; 0, -1 or nothing: no limit"
 
 
@@ -82,7 +80,18 @@ class WorkflowSpec:
             raise Invalid(
                 f"{where}: {shown(data)} is no workflow; allowed: a list of nodes, such as {EXAMPLE}"
             )
-        return cls.read({**said, "nodes": _flat(said.get("nodes"), where)}, where=where)
+        return cls.read({**said, "nodes": flat(said.get("nodes"), where, inner=cls.read)}, where=where)
+
+    @classmethod
+    def of(cls, data: object, name: str, *, where: str = "spec") -> WorkflowSpec:
+        """As `parse`; and one spec of a process is the workflow with this one node, by default of that
+        name."""
+        if isinstance(data, dict) and "nodes" not in data:
+            said = {key: value for key, value in data.items() if value is not None}
+            return cls.parse(
+                [said if {"name", "nodename"} & set(said) else {**said, "name": name}], where=where
+            )
+        return cls.parse(data, where=where)
 
     @classmethod
     def parse_text(cls, text: str | bytes, where: str = "workflow") -> WorkflowSpec:
@@ -121,12 +130,12 @@ class WorkflowSpec:
 
     def checked(self, where: str = "workflow") -> WorkflowSpec:
         """Itself, if its nodes make a DAG. Raises Invalid."""
-        problems = list(_problems(self))
+        # No more are looked for than are said: there may be one for each of a million dependencies.
+        problems = list(islice(_problems(self), MAX_PROBLEMS + 1))
+        if len(problems) > MAX_PROBLEMS:
+            problems[MAX_PROBLEMS - 1 :] = ["and more problems"]
         if problems:
-            said = problems[:MAX_PROBLEMS]
-            if len(problems) > len(said):
-                said[-1] = f"and {len(problems) - len(said) + 1} more problems"
-            raise Invalid("\n".join(f"{where}: {problem}" for problem in said))
+            raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
         return self
 
     def wire(self) -> dict[str, Any]:
@@ -164,6 +173,12 @@ def _problems(spec: WorkflowSpec) -> Iterator[str]:
         yield f"nodes: there are none; allowed: 1 to {MAX_NODES}, such as {EXAMPLE}"
     if len(spec.nodes) > MAX_NODES:
         yield f"nodes: {len(spec.nodes)} nodes; at most {MAX_NODES} are allowed"
+    edges = sum(len(node.parents) for node in spec.nodes)
+    last = sum(node.last for node in spec.nodes)
+    if edges > MAX_EDGES:
+        yield f"nodes: {edges} dependencies of all nodes together; at most {MAX_EDGES} are allowed"
+    if last > MAX_LAST:
+        yield f"nodes: {last} nodes run last (finally); at most {MAX_LAST} are allowed"
     seen: dict[str, int] = {}
     for number, node in enumerate(spec.nodes):
         if node.name in seen:
@@ -192,12 +207,12 @@ def _of_one(spec: WorkflowSpec, node: Node, names: dict[str, int]) -> Iterator[s
     used = [*node.references, *([node.map] if node.map else [])]
     for reference in used:
         if reference.kind == "parameter" and reference.name not in spec.parameters:
-            there = ", ".join(sorted(spec.parameters)) or "none"
-            yield f"node {node.name}: {reference}: there is no such parameter; declared: {there}"
+            there = shown(sorted(spec.parameters)) if spec.parameters else "none"
+            yield f"node {node.name}: {shown(str(reference))}: there is no such parameter; declared: {there}"
 
 
 def _near(name: str, names: dict[str, int]) -> str:
-    near = get_close_matches(name[:64], list(names)[:1_000], n=1)
+    near = get_close_matches(name[:64], list(islice(names, 1_000)), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -208,108 +223,6 @@ def _cycle(spec: WorkflowSpec) -> Iterator[str]:
         path = error.args[1]
         shown_path = [*path[:8], "...", path[-1]] if len(path) > 9 else path
         yield f"node {path[0]}: it depends on itself by a cycle: {' -> '.join(shown_path)}"
-
-
-# --- workflows in workflows ---------------------------------------------------------------------------
-
-
-def _flat(nodes: object, where: str, level: int = 0) -> list[object]:
-    """The nodes with those of inner workflows in their places, named `outer/inner`."""
-    if not isinstance(nodes, list):
-        raise Invalid(f"{where}: nodes: {shown(nodes)} is no list; allowed: a list such as {EXAMPLE}")
-    if not any(isinstance(node, dict) and "nodes" in node for node in nodes):
-        return list(nodes)
-    if level >= MAX_NESTED:
-        raise Invalid(f"{where}: workflows nested deeper than {MAX_NESTED}; at most as deep is allowed")
-    groups: dict[str, list[str]] = {}
-    flat: list[object] = []
-    for number, node in enumerate(nodes):
-        if isinstance(node, dict) and "nodes" in node:
-            flat += _inner(node, f"{where}: nodes[{number}]", level, groups)
-        else:
-            flat.append(node)
-    return [_regrouped(node, groups) for node in flat]
-
-
-def _inner(node: dict[str, Any], where: str, level: int, groups: dict[str, list[str]]) -> list[object]:
-    """The nodes of one inner workflow; `groups` learns which of them others wait for."""
-    name = checked_name(node.get("name"), f"{where}: name")
-    unknown = sorted(set(node) - {"name", "nodes", "dependencies", "parameters"})
-    if unknown:
-        raise Invalid(
-            f"{where} ({name}): {', '.join(unknown)}: a workflow in a workflow has name, nodes, dependencies "
-            "and parameters"
-        )
-    inside = WorkflowSpec.read(
-        {
-            "nodes": _flat(node["nodes"], f"{where} ({name})", level + 1),
-            "parameters": node.get("parameters") or {},
-        },
-        where=f"{where} ({name})",
-    )
-    if any(inner.last for inner in inside.nodes):
-        raise Invalid(f"{where} ({name}): finally: only in the outermost workflow")
-    own = {inner.name for inner in inside.nodes}
-    before = node.get("dependencies") or []
-    groups[name] = [f"{name}/{sink}" for sink in inside.sinks]
-    return [
-        _renamed(inner.wire(), name, own, inside.parameters, before if not inner.parents else [])
-        for inner in inside.nodes
-    ]
-
-
-def _renamed(
-    wire: dict[str, Any], group: str, own: set[str], parameters: dict[str, Any], before: Sequence[str]
-) -> dict[str, Any]:
-    def outer(name: str) -> str:
-        return f"{group}/{name}" if name in own else name
-
-    def value(item: Any) -> Any:
-        if isinstance(item, list):
-            return [value(inner) for inner in item]
-        if not isinstance(item, dict) or "$literal" in item:
-            return item
-        match list(item.items()):
-            case [("$output", str(text))]:
-                name, dot, path = text.partition(".")
-                return {"$output": outer(name) + dot + path}
-            case [("$parameter", str(text))] if text.partition(".")[0] in parameters:
-                name, _, path = text.partition(".")
-                return _literal(parameters[name], path)
-        return {key: value(inner) for key, inner in item.items()}
-
-    found = {**wire, "name": f"{group}/{wire['name']}"}
-    for key in ("args", "kwargs", "map"):
-        if key in found:
-            found[key] = value(found[key])
-    if waits := [*map(outer, wire.get("dependencies", [])), *before]:
-        found["dependencies"] = waits
-    return found
-
-
-def _literal(value: Any, path: str) -> Any:
-    for part in path.split(".") if path else []:
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _regrouped(node: object, groups: dict[str, list[str]]) -> object:
-    """A node that depends on an inner workflow depends on its last nodes."""
-    if not isinstance(node, dict):
-        return node
-    found = dict(node)
-    conditions = found.get("conditions")
-    if isinstance(conditions, dict) and isinstance(conditions.get("dependencies"), list):
-        found["conditions"] = {**conditions, "dependencies": _each(conditions["dependencies"], groups)}
-    if isinstance(found.get("dependencies"), list):
-        found["dependencies"] = _each(found["dependencies"], groups)
-    return found
-
-
-def _each(names: list[Any], groups: dict[str, list[str]]) -> list[Any]:
-    return [
-        inner for name in names for inner in (groups.get(name, [name]) if isinstance(name, str) else [name])
-    ]
 
 
 def _read(value: object) -> WorkflowSpec:

@@ -19,7 +19,7 @@ from colonies.core import names, references
 from colonies.core.names import shown
 from colonies.core.parsing import parsed
 from colonies.core.plain import at_most
-from colonies.core.references import Reference
+from colonies.core.references import MAX_REFERENCES, Reference
 from colonies.core.spec import MAX_DEPENDENCIES, MAX_SECONDS, Seconds, Spec
 from colonies.core.spec import Name as SpecName
 from colonies.core.when import MAX_WHEN_CHARS, WHEN_ALLOWED
@@ -164,7 +164,8 @@ class Node:
         if self.when is not None:
             found["when"] = self.when
         if self.map is not None:
-            found["map"] = {f"${self.map.kind}": ".".join(p for p in (self.map.name, *self.map.path) if p)}
+            named = [self.map.name] if self.map.name else []
+            found["map"] = {f"${self.map.kind}": ".".join([*named, *self.map.path])}
         if self.wait_signal is not None:
             found["wait_signal"] = self.wait_signal.wire()
         if self.allow_failure:
@@ -196,7 +197,7 @@ def _spec_of(said: dict[str, Any], given: NodeRules, where: str) -> Spec | None:
         del said["conditions"]
     if said:
         raise Invalid(
-            f"{where}: {', '.join(sorted(said))}: a node that waits for a signal runs nothing; allowed: "
+            f"{where}: {shown(list(said))}: a node that waits for a signal runs nothing; allowed: "
             "name, dependencies, wait_signal, when, allow_failure"
         )
     if given.map is not None:
@@ -207,10 +208,13 @@ def _spec_of(said: dict[str, Any], given: NodeRules, where: str) -> Spec | None:
 def _references(spec: Spec | None, where: str) -> list[Reference]:
     if spec is None:
         return []
-    return [
-        *references.found(spec.args, f"{where}: args"),
-        *references.found(spec.kwargs, f"{where}: kwargs"),
-    ]
+    found: list[Reference] = []
+    for name, value in (("args", spec.args), ("kwargs", spec.kwargs)):
+        for reference in references.found(value, f"{where}: {name}"):
+            found.append(reference)
+            if len(found) > MAX_REFERENCES:
+                raise Invalid(f"{where}: more than {MAX_REFERENCES} references; at most as many are allowed")
+    return found
 
 
 def _read(value: object) -> Node:
@@ -245,3 +249,18 @@ def adder_of(name: str) -> str | None:
     """The label under whose name a node was added, if it was; None for a name without a slash."""
     adder, slash, _ = name.rpartition("/")
     return adder if slash else None
+
+
+def seen_from(node: Node, name: str) -> str:
+    """A node's name as another says it: without the workflow, or the adding process, that both are in."""
+    group, slash, _ = node.name.rpartition("/")
+    if not slash:
+        return name
+    if split(group)[0] == split(name)[0]:
+        return split(name)[0].rpartition("/")[2]
+    return name.removeprefix(group + slash)
+
+
+def fits(name: str) -> bool:
+    """Is there room for a node of this name, and for the numbers of its parts?"""
+    return name.count("/") < MAX_NODE_LEVELS and len(label_of(name, MAX_MAPPED)) <= MAX_NODE_CHARS

@@ -7,7 +7,9 @@ says it was trusted with nothing.
 
 from __future__ import annotations
 
-from colonies.core.dag import Await, Dag, Run, Skip, Stop
+from dataclasses import replace
+
+from colonies.core.dag import Await, Dag, Run, Say, Skip, Stop
 from colonies.core.events import (
     VALID,
     Awaited,
@@ -27,6 +29,7 @@ from colonies.core.states import Awaiting, Process
 from colonies.core.workflow import Known, Workflow, dag_of, node_id
 
 _NO_WORKFLOW = "its workflow has no valid submission before it"
+_PARTS = "a node that maps is one process until its parts are known, and from then on these"
 
 
 def spec_of(workflow: Workflow, node: Node) -> Spec:
@@ -45,20 +48,30 @@ def born(
     process: Process | None, record: Record, event: Released | Awaited | Skipped, known: Known
 ) -> Verdict:
     """May a node's process begin with this event?"""
-    if record.role not in ("service", "worker"):
-        return denied(f"the role {record.role} decides about no nodes")
+    if record.role != "service" and (record.role != "worker" or not isinstance(event, Released)):
+        return denied(f"the role {record.role} does not decide this about nodes")
     if process is not None:
         return quarantined("something was decided about the node already")
     found = _place(record, event.workflow, event.node, known)
     if isinstance(found, Verdict):
         return found
     workflow, dag, node = found
-    say = dag.decide(event.node)
-    if isinstance(say, Stop) and dag.cancelled_at is not None:
+    # Whoever said it could not know yet of a cancel that came just before; but all else must hold.
+    uncancelled = dag if node.last else replace(dag, cancelled_at=None)
+    verdict = _decided(record, event, workflow, uncancelled, node)
+    if verdict.valid and uncancelled.cancelled_at != dag.cancelled_at:
         return void("its workflow was cancelled before it")
+    return verdict
+
+
+def _decided(
+    record: Record, event: Released | Awaited | Skipped, workflow: Workflow, dag: Dag, node: Node
+) -> Verdict:
+    """Is this what was to be said of the node?"""
+    say = dag.decide(event.node)
     wanted = {Released: Run, Awaited: Await, Skipped: Skip}[type(event)]
     if not isinstance(say, wanted):
-        return quarantined(_instead(dag, event.node))
+        return _instead(say)
     assert isinstance(say, Run | Await | Skip)
     if tuple(event.cites) != say.cites:
         return quarantined("it does not cite the workflow's event and the ends that decide")
@@ -92,7 +105,7 @@ def never_born(record: Record, event: Cancelled, known: Known) -> Verdict:
 def _misplaced(dag: Dag, node: Node, label: str) -> Verdict | None:
     """A node that maps ends as a whole before it has parts, and then each of them by itself."""
     part = split(label)[1]
-    parts = dag.expanded(node)
+    parts = dag.mapped(node)
     if part is None and parts is not None:  # the last of its parents ended meanwhile
         return void("it has parts, and each of them ends by itself")
     if part is not None and (parts is None or part >= parts):
@@ -102,9 +115,11 @@ def _misplaced(dag: Dag, node: Node, label: str) -> Verdict | None:
 
 def may_stop(process: Process, record: Record, event: Cancelled, known: Known) -> Verdict:
     """May the service cancel a node that has begun?"""
-    workflow = known.workflow(process.workflow) if process.workflow is not None else None
-    if workflow is None or process.node is None:
+    if process.workflow is None or process.node is None:
         return denied("the service cancels nothing but nodes of workflows")
+    workflow = known.workflow(process.workflow)
+    if workflow is None:
+        return quarantined("its workflow has no valid submission before it")
     return _stopped(dag_of(workflow, known, before=record.sequence), process.node, event)
 
 
@@ -128,12 +143,12 @@ def _place(record: Record, id: str, label: str, known: Known) -> tuple[Workflow,
     """Where in which workflow a node's first event stands."""
     if record.prev is not None:
         return quarantined("a node's first event has no event before it")
+    # The id derives from workflow and label, so nobody takes the place of another's node.
+    if record.entity != node_id(id, label):
+        return quarantined("the id does not derive from the workflow and the node")
     workflow = known.workflow(id)
     if workflow is None or workflow.sequence >= record.sequence:
-        return quarantined(_NO_WORKFLOW)
-    # The id derives from workflow and label, so nobody takes the place of another's node.
-    if record.entity != node_id(workflow.id, label):
-        return quarantined("the id does not derive from the workflow and the node")
+        return quarantined("its workflow has no valid submission before it")
     if label in (workflow.reuses or {}):
         return quarantined("the node has its result from another workflow")
     dag = dag_of(workflow, known, before=record.sequence)
@@ -143,20 +158,22 @@ def _place(record: Record, id: str, label: str, known: Known) -> tuple[Workflow,
     return workflow, dag, node
 
 
-def _instead(dag: Dag, label: str) -> str:
-    match dag.decide(label):
+def _instead(say: Say | None) -> Verdict:
+    match say:
         case None:
-            return "its parents have not all ended"
+            return quarantined("its parents have not all ended")
         case Stop(reason=reason):
-            return f"the node cannot run: {reason}"
+            return quarantined(f"the node cannot run: {reason}")
         case Skip():
-            return "the node is to be skipped"
+            return quarantined("the node is to be skipped")
         case _:
-            return "that is not what the node is to do"
+            return quarantined("the node is not to be dealt with in this way")
 
 
 def _by_worker(record: Record, dag: Dag, node: Node) -> Verdict:
     """A worker says it of children of what it just finished, when that is all they wait for."""
+    if node.spec is not None and node.spec.limits:
+        return denied("a worker releases no node with limits")
     inputs = dag.unfold(node).inputs
     ends = [end for given in inputs for end in given.ends]
     if len(ends) != 1 or ends[0].worker != record.author or ends[0].state != "successful":
@@ -169,6 +186,8 @@ def _stopped(dag: Dag, label: str, event: Cancelled) -> Verdict:
     node = dag.node(label)
     if node is None or event.cites is None:
         return quarantined("it cites nothing that stops the node")
+    if not dag.stands(label):
+        return quarantined(_PARTS)
     if not node.last and event.cites == dag.cancelled_at:
         return VALID
     say = dag.by_parents(label)  # its parents stop it whatever was said of the workflow meanwhile

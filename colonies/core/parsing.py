@@ -185,14 +185,19 @@ def _aliases_of(model: type[Words]) -> Iterable[str]:
 # --- text ------------------------------------------------------------------------------------------
 
 
-def json_value(text: str | bytes, where: str, example: str) -> object:
+def decoded(text: str | bytes, where: str, form: str) -> str:
+    """The text, if it is UTF-8, without the mark that some editors put before it."""
     if isinstance(text, bytes):
         try:
             text = text.decode()
         except UnicodeDecodeError as error:
             bad = f"byte {error.start} is 0x{text[error.start]:02x}"
-            raise Invalid(f"{where}: not UTF-8: {bad} ({error.reason}); allowed: JSON in UTF-8") from None
-    text = text.removeprefix("\ufeff")  # the mark that some editors put before the text
+            raise Invalid(f"{where}: not UTF-8: {bad} ({error.reason}); allowed: {form} in UTF-8") from None
+    return text.removeprefix("\ufeff")
+
+
+def json_value(text: str | bytes, where: str, example: str) -> object:
+    text = decoded(text, where, "JSON")
     if not text.strip():
         raise Invalid(f"{where}: empty; allowed: one object, such as {example}")
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, JsonValue
 from pydantic_core import PydanticCustomError
 
 from colonies.core.names import NAME, kind, shown
+from colonies.errors import Invalid
 
 MAX_DEPTH_LEVELS: Final = 64  # of lists and objects, the value itself counted as the first
 MAX_VALUES: Final = 1_000_000  # also ends the walk through a self-containing list
@@ -58,6 +59,15 @@ def copied(value: object) -> JsonValue:
     if copying.problems:
         raise PydanticCustomError("values", "not JSON values", {"problems": copying.problems})
     return found
+
+
+def checked_value(value: object, where: str) -> JsonValue:
+    """As `copied`, for what is given on its own. Raises Invalid."""
+    try:
+        return copied(value)
+    except PydanticCustomError as error:
+        problems = (error.context or {}).get("problems", [])
+        raise Invalid("\n".join(f"{where}{path}: {problem}" for path, problem in problems)) from None
 
 
 class _Copying:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from colonies.core.adding import placed
 from colonies.core.events import (
     Assigned,
     Awaited,
@@ -126,9 +127,9 @@ def _changes(process: Process, record: Record, event: Event, known: Known) -> di
     phase, time = process.phase, record.time
     match event:
         case Requeued():
-            since = phase.since if isinstance(phase, Waiting) else time
+            since = process.waits_since
             offer = Offer(record.id, record.sequence, time)
-            return {**_lost_attempt(process, time), "phase": Waiting(offer, since)}
+            return {**_lost_attempt(process, time), "phase": Waiting(offer, time if since is None else since)}
         case Assigned():
             return _taken(process, record, event)
         case Renewed():
@@ -140,7 +141,7 @@ def _changes(process: Process, record: Record, event: Event, known: Known) -> di
         case Completed():
             logs = event.logs.count if event.logs else 0
             ended = _ended(process, time, "successful", logs=logs)
-            adds = tuple(event.adds or ())
+            adds = placed(event.adds, process.node) if event.adds and process.node else ()
             found = Successful(event.output, event.stored, event.items, adds, bool(event.between))
             return {**ended, "phase": found}
         case Failed():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from colonies.core import nodes
+from colonies.core.adding import placed
 from colonies.core.colony import Colony
 from colonies.core.events import (
     MAX_COUNT,
@@ -43,7 +44,6 @@ from colonies.core.states import (
     MAX_LOST_IN_A_ROW,
     REOFFER_AFTER_S,
     ULID,
-    Awaiting,
     Blocked,
     Process,
     Running,
@@ -51,7 +51,7 @@ from colonies.core.states import (
     keyed_id,
 )
 from colonies.core.workflow import MAX_SIGNALS, NOTHING, Known
-from colonies.errors import Conflict, Refused
+from colonies.errors import Conflict, Invalid, Refused
 
 
 def judge(process: Process | None, record: Record, colony: Colony, known: Known = NOTHING) -> Verdict:
@@ -115,7 +115,7 @@ def _queued(process: Process | None, record: Record, event: Queued | Submitted, 
         return quarantined("the queue is not that of the spec's conditions and priority")
     if isinstance(event, Queued) == _waits(event.spec):
         when = "now" if isinstance(event, Queued) else "later"
-        return quarantined(f"by its delay and time it is not to be offered {when}")
+        return quarantined(f"by its delay, time and limits it is not to be offered {when}")
     if event.spec.conditions.dependencies:
         return quarantined("a process on its own has no dependencies")
     if event.spec.colony is not None and event.spec.colony not in (colony.name, colony.key):
@@ -191,6 +191,19 @@ def _of_the_holder(
         return quarantined(f"attempt {latest.n} of {latest.worker} holds the process")
     if isinstance(event, Completed) and event.stored is not None and event.output is not None:
         return quarantined("its output is in the event or stored, not both")
+    return _adding(process, event) if isinstance(event, Completed) else VALID
+
+
+def _adding(process: Process, event: Completed) -> Verdict:
+    # Whoever reads on asks for them by these names, so they must be such that everybody can.
+    if event.adds is None:
+        return quarantined("between: it adds nothing") if event.between else VALID
+    if process.workflow is None or process.node is None:
+        return quarantined("it adds nodes, and belongs to no workflow")
+    try:
+        placed(event.adds, process.node)
+    except Invalid as error:
+        return quarantined(f"the nodes that it adds make no workflow with it: {str(error).splitlines()[0]}")
     return VALID
 
 
@@ -206,9 +219,10 @@ def _expired(process: Process, record: Record) -> Verdict:
     if record.role not in ("worker", "service"):
         return denied(f"the role {record.role} lets no process expire")
     limit_s = process.spec.maxwaittime
-    if limit_s is None or not isinstance(process.phase, Waiting | Awaiting):
+    since = process.waits_since
+    if limit_s is None or since is None:
         return quarantined("the process has no wait that could be over")
-    if record.time < process.phase.since + int(limit_s * SECOND):
+    if record.time < since + int(limit_s * SECOND):
         return quarantined("the process has not waited for its maxwaittime")
     return VALID
 
@@ -234,7 +248,7 @@ def _signalled(process: Process, record: Record) -> Verdict:
 
 def _waits(spec: Spec) -> bool:
     """Is it to be offered later than it is submitted?"""
-    return spec.delay is not None or spec.at is not None
+    return spec.delay is not None or spec.at is not None or bool(spec.limits)
 
 
 def lost_in_a_row(process: Process, at: int) -> int:

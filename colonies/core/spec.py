@@ -17,7 +17,15 @@ from math import ceil
 from typing import Annotated, ClassVar, Final, Literal
 
 import msgpack
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    PlainValidator,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from colonies.core import names, units
@@ -35,6 +43,7 @@ __all__ = [
     "MAX_SPEC_BYTES",
     "Conditions",
     "Gpu",
+    "Limit",
     "Spec",
     "queue_of",
 ]
@@ -47,6 +56,8 @@ MAX_COUNT: Final = 1_000_000
 MAX_UNIX_S: Final = 2**33  # in the year 2242
 MAX_ENTRIES: Final = 1_000  # of workernames, labels and env
 MAX_DEPENDENCIES: Final = 10_000
+MAX_LIMITS: Final = 8  # of one process
+MAX_RATE: Final = 100_000
 
 _TEXT: Final = f"text of 1 to {MAX_TEXT_CHARS} printable characters, without white space at its ends"
 _SECONDS: Final = f"seconds, a number up to {MAX_SECONDS}; 0, -1 or nothing: no limit"
@@ -56,6 +67,9 @@ AT_ALLOWED: Final = (
     'a moment with its zone, such as "2027-01-31T09:00:00+01:00", or a number of seconds since 1970 (UTC)'
 )
 _EXAMPLE: Final = f'{{"func": "resize", "conditions": {_CONDITIONS_EXAMPLE}}}'
+_MOMENT: Final = re.compile(
+    r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})\Z"
+)
 _ENV_NAME: Final = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 
 # --- the fields -------------------------------------------------------------------------------------
@@ -104,10 +118,11 @@ def _at(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        moment = datetime.fromisoformat(value)
+        # Not all that the library reads: what is an event must not depend on its version.
+        moment = datetime.fromisoformat(value) if _MOMENT.match(value) else None
     except ValueError:
         moment = None
-    if moment is None or moment.tzinfo is None:
+    if moment is None:
         raise PydanticCustomError("not_allowed", "not allowed")
     return moment.timestamp()
 
@@ -227,6 +242,62 @@ class Conditions(Words):
         return {field: _sorted(found[field]) for field in sorted(found)}
 
 
+class Limit(Words):
+    """How many may hold a place under a key at once, or get one within a time. Who says the same key shares
+    it, whatever else is asked for."""
+
+    EXAMPLE: ClassVar[str] = '{"key": "customer-7", "running": 2}'
+
+    key: Text | None = Field(default=None, description=_TEXT)
+    by: Literal["func", "label"] | None = Field(default=None, description="func or label")
+    running: Count | None = Field(default=None, description=COUNT)
+    rate: Annotated[int, Field(ge=1, le=MAX_RATE)] | None = Field(
+        default=None, description=f"a whole number from 1 to {MAX_RATE}"
+    )
+    per: Literal["second", "minute", "hour"] | None = Field(
+        default=None, description="second, minute or hour"
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Limit:
+        if (self.key is None) == (self.by is None):
+            raise _said('it needs a key; allowed: "key": "customer-7", or "by": "func", or "by": "label"')
+        if (self.rate is None) != (self.per is None):
+            raise _said('a rate is per some time; allowed: "rate": 10, "per": "minute"')
+        if self.running is None and self.rate is None:
+            raise _said('it limits nothing; allowed: "running": 2, or "rate": 10 with "per": "minute"')
+        return self
+
+    def key_for(self, func: str, label: str | None) -> str:
+        """The key under which it counts. `by` stands for `func:` or `label:` and what the spec says there."""
+        if self.key is not None:
+            return self.key
+        named = f"{self.by}:{func if self.by == 'func' else label}"
+        if len(named) <= MAX_TEXT_CHARS:
+            return named
+        return f"{self.by}:sha256:{hashlib.sha256(named.encode()).hexdigest()}"
+
+
+def _said(text: str) -> PydanticCustomError:
+    return PydanticCustomError("said", "{text}", {"text": text})
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+def _apart(limits: list[Limit], info: ValidationInfo) -> list[Limit]:
+    """Each of another key, which the spec has. `func` and `label` are read before."""
+    func, label = info.data.get("func", ""), info.data.get("label")
+    if label is None and any(limit.by == "label" for limit in limits):
+        raise _said('by label: this spec has no label; allowed: with "label": "nightly", or a key instead')
+    keys = [limit.key_for(func, label) for limit in limits]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise _said(f"the key {names.shown(twice)} stands twice; allowed: running and rate in one limit")
+    return limits
+
+
 class Spec(Words):
     """What was asked for: a function, its arguments, and the conditions under which it is run.
 
@@ -257,6 +328,12 @@ class Spec(Words):
         f"beginning with a digit; values that are text without NUL, of at most {MAX_ENV_VALUE_BYTES} bytes",
     )
     colony: Name | None = Field(default=None, description=names.NAME_ALLOWED)
+    limits: Annotated[list[Limit], at_most(MAX_LIMITS), BeforeValidator(_listed), AfterValidator(_apart)] = (
+        Field(
+            default_factory=list,
+            description=f"an object such as {Limit.EXAMPLE}, or a list of at most {MAX_LIMITS}",
+        )
+    )
 
     @classmethod
     def parse(cls, data: object, *, where: str = "spec") -> Spec:

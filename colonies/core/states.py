@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from colonies.core.node import Node
@@ -82,8 +83,8 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Successful:
-    """Final: the output is here or, when it is large, in `stored`. What it added to its workflow: see
-    `Completed`."""
+    """Final: the output is here or, when it is large, in `stored`. What it added to its workflow, as
+    it is named there: see `Completed`."""
 
     output: Any = None
     stored: Ref | None = None
@@ -158,6 +159,11 @@ class Signal:
     name: str
     data: Any = None
 
+    @property
+    def at(self) -> datetime:
+        """When it was stored (UTC)."""
+        return datetime.fromtimestamp(self.time / SECOND, UTC)
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -192,6 +198,17 @@ class Process:
     @property
     def final(self) -> bool:
         return isinstance(self.phase, Final)
+
+    @property
+    def waits_since(self) -> int | None:
+        """Since when (ns) it has waited to be taken; None: it does not. One with limits waits from when on
+        it could be offered."""
+        match self.phase:
+            case Waiting(since=since) | Awaiting(since=since):
+                return since
+            case Blocked(until=until) if self.spec.limits:
+                return until
+        return None
 
     @property
     def ended_at(self) -> int | None:

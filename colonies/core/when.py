@@ -2,11 +2,14 @@
 
 JMESPath (jmespath.org) has one grammar, implementations in all languages, and no side effects. Everybody
 who verifies a ledger evaluates these expressions, so of its grammar only what looks at values is taken,
-nothing that makes new ones: an expression costs no more than its own length. Never raises at evaluation.
+nothing that makes new ones: an expression costs no more than its own length. How deep it may be is counted in
+characters, not found out by whose stack ends first: all must agree. Never raises at evaluation.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,9 +17,12 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 
 from colonies.core.names import shown
+from colonies.core.plain import encodable
 from colonies.errors import Invalid
 
 MAX_WHEN_CHARS: Final = 1_000
+MAX_WHEN_MARKS: Final = 100  # of those below, wherever they stand: each may be one level
+MARKS: Final = "([{!&|<>="
 WHEN_ALLOWED: Final = (
     f"a JMESPath expression of at most {MAX_WHEN_CHARS} characters over the outputs of the node's parents, "
     'such as "train.accuracy > `0.9`"'
@@ -45,7 +51,15 @@ _FUNCTIONS: Final = frozenset(
 
 def check(expression: str, where: str) -> None:
     """Raises Invalid if it is no condition."""
+    if not encodable(expression):
+        raise Invalid(f"{where}: {shown(expression)} holds half a surrogate pair; allowed: {WHEN_ALLOWED}")
+    marks = sum(map(expression.count, MARKS))
+    if marks > MAX_WHEN_MARKS:
+        raise Invalid(f"{where}: {marks} characters of {MARKS}; at most {MAX_WHEN_MARKS} are allowed")
     try:
+        for literal in _LITERALS.findall(expression):
+            if literal.startswith("`"):  # the library takes others, which no grammar knows
+                json.loads(literal[1:-1].replace("\\`", "`"), parse_constant=_no_constant)
         tree = _compiled(expression).parsed
     except (JMESPathError, ValueError, RecursionError) as error:
         text = " ".join(str(error).split())[:200]
@@ -77,6 +91,14 @@ def holds(expression: str, inputs: dict[str, Any]) -> bool | str:
     except Exception as error:  # whatever is wrong, all readers must come to the same verdict
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return not (found is None or found is False or found in ("", [], {}))
+
+
+# Texts first, in which a back quote is none: 'raw', "name", `literal`.
+_LITERALS: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`""", re.DOTALL)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 @lru_cache(maxsize=1_024)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from colonies.core.colony import Colony
-from colonies.core.dag import Dag, End, placed
+from colonies.core.dag import Dag, End
 from colonies.core.events import (
+    MAX_PARTS,
     VALID,
     Part,
     Record,
@@ -28,18 +29,20 @@ from colonies.core.events import (
     denied,
     quarantined,
 )
-from colonies.core.flow import WorkflowSpec
+from colonies.core.flow import MAX_NODES, WorkflowSpec
 from colonies.core.node import Node
 from colonies.core.states import (
     ULID,
     Process,
     Signal,
-    State,
     Successful,
     derived_id,
     keyed_id,
 )
 from colonies.errors import Conflict, Invalid, Refused
+
+if TYPE_CHECKING:
+    from colonies.core.crons import Cron
 
 WorkflowState = Literal["running", "successful", "failed", "cancelled"]
 
@@ -99,6 +102,8 @@ class Known(Protocol):
 
     def process(self, id: str) -> Process | None: ...
 
+    def cron(self, name: str) -> Cron | None: ...
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         """What a run of a cron or generator has from it; or why it has nothing."""
 
@@ -122,6 +127,9 @@ class Nothing:
     def process(self, id: str) -> Process | None:
         return None
 
+    def cron(self, name: str) -> Cron | None:
+        return None
+
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         return quarantined(f"there is no {source.kind} {source.name} before it")
 
@@ -143,8 +151,7 @@ def end_of(process: Process) -> End | None:
     last = process.attempts[-1].worker if process.attempts else None
     if isinstance(phase, Successful):
         stored = phase.stored is not None
-        adds = placed(phase.adds, process.node) if phase.adds and process.node else ()
-        return End(*common, last, phase.output, stored, phase.items, adds, phase.between)
+        return End(*common, last, phase.output, stored, phase.items, phase.adds, phase.between)
     return End(*common, last)
 
 
@@ -211,7 +218,23 @@ def judge(held: Held | None, record: Record, colony: Colony, known: Known) -> Ve
 def _part(held: Gathering | None, record: Record, event: Part) -> Verdict:
     if record.role not in ("user", "owner"):
         return denied(f"the role {record.role} submits no workflows of its own")
+    if (wrong := _wrong_id(record, event.key)) is not None:
+        return wrong
+    before = held.parts if held is not None else ()
+    if len(before) >= MAX_PARTS:
+        return quarantined(f"the workflow has {MAX_PARTS} parts, and takes no more")
+    if sum(len(nodes) for _, nodes in before) + len(event.nodes) > MAX_NODES:
+        return quarantined(f"its parts have more than {MAX_NODES} nodes")
     return VALID
+
+
+def _wrong_id(record: Record, key: str | None) -> Verdict | None:
+    # One form of id for each origin, so that nobody takes the place of another's keyed workflow in advance.
+    if key is None and not ULID.match(record.entity):
+        return quarantined("the id of a plain workflow is a ULID")
+    if key is not None and record.entity != workflow_key(record.author, key):
+        return quarantined("the id does not derive from the submitter and the key")
+    return None
 
 
 def _submitted(
@@ -221,14 +244,12 @@ def _submitted(
         return _sourced(held, record, event, known)
     if record.role not in ("user", "owner"):
         return denied(f"the role {record.role} submits no workflows of its own")
-    if event.key is None and not ULID.match(record.entity):
-        return quarantined("the id of a plain workflow is a ULID")
-    if event.key is not None and record.entity != workflow_key(record.author, event.key):
-        return quarantined("the id does not derive from the submitter and the key")
+    if (wrong := _wrong_id(record, event.key)) is not None:
+        return wrong
     try:
         spec = _whole(held, event)
     except Invalid as error:
-        return quarantined(str(error).splitlines()[0])
+        return quarantined(f"it is no workflow: {str(error).splitlines()[0]}")
     for node in spec.nodes:
         named = node.spec.colony if node.spec is not None else None
         if named is not None and named not in (colony.name, colony.key):
@@ -350,5 +371,5 @@ def decided(held: Held | None, record: Record, colony: Colony, known: Known) -> 
         raise Conflict(f"workflow {record.entity}: {verdict.rule}")
 
 
-def is_final(state: State | WorkflowState) -> bool:
+def is_final(state: str) -> bool:
     return state in ("successful", "failed", "cancelled", "skipped")

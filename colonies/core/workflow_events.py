@@ -1,6 +1,7 @@
 """What can happen to a workflow, a cron and a generator: one frozen class per fact, named in the past tense.
 
-Who may say it and when it is true is `colonies.core.workflow` and `colonies.core.schedules`.
+Who may say it and when it is true is `colonies.core.workflow`, `colonies.core.crons` and
+`colonies.core.generators`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ MAX_INTERVAL_S = 366 * 86_400
 MAX_TRIGGER = 100_000  # arguments that one run of a generator takes
 
 Parts = Annotated[list[Digest], at_most(MAX_PARTS)]
+Time = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]  # ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Source:
     """What a workflow comes from, if not from a member's own hand: a cron or a generator, by the sequence
     of the event that added it.
 
-    Of a cron, `due` (ns) is the time that this run is for and `previous` the run whose outputs it may use.
+    Of a cron, `due` (ns) is the time that this run is for; a run that a member wants now has none. `previous`
+    is the run whose outputs it may use, `previous_due` the time that that one was for.
     Of a generator, `run` counts its runs from 0, `first` and `count` say which of its arguments, counted
     from 0, this one has, and `packs` are the sequences of the events that hold them.
     """
@@ -52,8 +55,9 @@ class Source:
     kind: Literal["cron", "generator"]
     name: Name
     added: Int
-    due: Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)] | None = None
+    due: Time | None = None
     previous: WorkflowId | None = None
+    previous_due: Time | None = None
     run: Int | None = None
     first: Int | None = None
     count: Int | None = None
@@ -63,10 +67,11 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class Part:
     """Nodes of a workflow that is too large for one event. It means nothing until the workflow is
-    submitted."""
+    submitted. `key` is that of the submission."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
     nodes: Annotated[list[NodeField], at_most(MAX_PART_NODES)]
+    key: Text | None = None
     type: Literal["workflow.part"] = "workflow.part"
 
 

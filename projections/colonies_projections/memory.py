@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 import msgpack
 
 from colonies import subjects
-from colonies.core.events import Record, Source, Verdict
 from colonies.core.process import ULID, Process
-from colonies.core.workflow import NOTHING, Gathering, Sourced, Workflow
+from colonies.core.workflow import Gathering, Nothing, Workflow
 from colonies.history import History, Judged, examine, judge_process, judge_workflow
 from colonies.ledger import Stored
 from colonies_projections.kept import KINDS, Key
@@ -45,6 +44,8 @@ class Memory:
             "process": self.history.processes,
             "workflow": self.history.workflows,
             "voids": self.history.voids,
+            "cron": self.history.crons,
+            "generator": self.history.generators,
             "progress": {},
         }
         self.absent: set[Key] = set()  # what is not in the file either
@@ -52,6 +53,12 @@ class Memory:
         self._large: set[Key] = set()
         self._weights: dict[str, int] = {}  # by workflow: how many nodes
         self._nodes = 0
+
+    async def open(self) -> Memory:
+        """Recall what is always in memory."""
+        for kind in (kind for kind in KINDS if KINDS[kind].always):
+            await self._recall(kind, None)
+        return self
 
     # --- the fold ------------------------------------------------------------------------------------
 
@@ -132,18 +139,21 @@ class Memory:
             wanted.setdefault(kind, []).append(id)
         for kind, ids in wanted.items():
             self.absent.update((kind, id) for id in ids)
-            for id, packed in await self._store.recall(kind, ids):
-                try:
-                    self.held[kind][id] = KINDS[kind].unpack(packed)
-                except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
-                    raise Unusable(
-                        f"it is broken: what it holds of {kind} {id} makes no sense: {error}"
-                    ) from None
-                self.absent.discard((kind, id))
-                if kind == "workflow":
-                    self._weigh(id)
-                if len(packed) > MAX_END_BYTES:
-                    self._large.add((kind, id))
+            await self._recall(kind, ids)
+
+    async def _recall(self, kind: str, ids: Collection[str] | None) -> None:
+        for id, packed in await self._store.recall(kind, ids):
+            try:
+                self.held[kind][id] = KINDS[kind].unpack(packed)
+            except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+                raise Unusable(
+                    f"it is broken: what it holds of {kind} {id} makes no sense: {error}"
+                ) from None
+            self.absent.discard((kind, id))
+            if kind == "workflow":
+                self._weigh(id)
+            if len(packed) > MAX_END_BYTES:
+                self._large.add((kind, id))
 
     def forget(self, named: Collection[Key]) -> None:
         """After a commit: the file has it all. Memory holds what is open, how nodes ended, and not too
@@ -188,8 +198,9 @@ class Memory:
             self._nodes += self._weights[id]
 
 
-class _Beyond:
-    """See `colonies.core.workflow.Known`: what the history asks for that is not in memory."""
+class _Beyond(Nothing):
+    """See `colonies.core.workflow.Known`: what the history asks for that is not in memory. Crons and
+    generators are always there."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -201,9 +212,6 @@ class _Beyond:
     def process(self, id: str) -> Process | None:
         self._memory.lacks(("process", id))
         return None
-
-    def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
-        return NOTHING.sourced(source, record)
 
 
 def _is_done(process: Process) -> bool:

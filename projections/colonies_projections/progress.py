@@ -259,5 +259,5 @@ def _expanded(dag: Dag, name: str) -> tuple[Node, int | None, list[str]]:
     """A node that maps, its number of parts, or whom it waits for."""
     node = dag.node(name)
     assert node is not None
-    parts = dag.expanded(node)
+    parts = dag.mapped(node)
     return node, parts, dag.unfold(node).missing if parts is None else []

@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from colonies import subjects
+from colonies.core.events import Record, WorkflowSubmitted
 from colonies.errors import NotFound, Refused, Unavailable
 from colonies.history import Judged
 from colonies.jetstream import JetStreamLedger
@@ -124,7 +125,7 @@ class Projector:
         async with AsyncExitStack() as stack:
             store = self._store = await Store.open(self.path, self.ledger.colony, self._views)
             stack.push_async_callback(store.close)
-            self._memory = Memory(store)
+            self._memory = await Memory(store).open()
             self._progresses = Progresses(self._memory)
             while True:
                 self._wake.clear()
@@ -186,6 +187,7 @@ class Projector:
                 await asyncio.sleep(0)
         valid = [seen.record for seen in judged if seen.record is not None and seen.verdict.valid]
         touched = {(record.kind, record.entity) for record in valid if record.kind in held}
+        touched |= {("generator", name) for name in map(_generator_of, valid) if name is not None}
         touched |= {("progress", id) for id in progresses.touched}
         touched |= {(kind, id) for kind, id in named if kind == "voids" and id in held[kind]}
         changed = Batch(
@@ -220,3 +222,9 @@ def _process_of(stored: Stored) -> str | None:
     """The process that a message is of, if it is of one."""
     subject = subjects.parse(stored.subject)
     return subject.entity if subject is not None and subject.kind == "process" else None
+
+
+def _generator_of(record: Record) -> str | None:
+    """The generator whose arguments this takes."""
+    source = record.event.source if isinstance(record.event, WorkflowSubmitted) else None
+    return source.name if source is not None and source.kind == "generator" else None

@@ -18,7 +18,7 @@ from colonies.core.colony import Queue
 from colonies.show import rfc3339
 from colonies_projections.beats import Beats
 from colonies_projections.view import Asked, Batch, Snapshot, Write
-from colonies_projections.workers import instances
+from colonies_projections.workers import instances, paused
 
 MAX_INSTANCES = 10_000
 MAX_NAMES = 100
@@ -59,6 +59,7 @@ class Queues:
             if asked.filters.get("runtimetype") not in (None, queue.conditions.runtimetype):
                 continue
             item = _item(queue, counts.get(queue.id, {}), workers)
+            item["paused"] = paused(at.colony.paused_queues.get(queue.id) or at.colony.paused)
             if asked.filters.get("served") in (None, "yes" if item["workers"] else "no"):
                 found.append(item)
         # What waits where nobody comes is what people look for; then the fullest.

@@ -156,13 +156,14 @@ class Store:
             return
         raise Unusable("it is not finished")
 
-    async def recall(self, kind: str, ids: Collection[str]) -> list[tuple[str, bytes]]:
-        """What is kept of those of these entities that there ever were."""
+    async def recall(self, kind: str, ids: Collection[str] | None) -> list[tuple[str, bytes]]:
+        """What is kept of those of these entities that there ever were; without ids, of all of the kind."""
+        query, parameters = "SELECT id, entity FROM folded WHERE kind = ?", [kind]
+        if ids is not None:
+            query += " AND id IN (SELECT value FROM json_each(?))"
+            parameters.append(json.dumps(sorted(ids)))
         with _broken_is_unusable():
-            rows = await self._writer.execute_fetchall(
-                "SELECT id, entity FROM folded WHERE kind = ? AND id IN (SELECT value FROM json_each(?))",
-                (kind, json.dumps(sorted(ids))),
-            )
+            rows = await self._writer.execute_fetchall(query, parameters)
             return [(row[0], row[1]) for row in rows]
 
     async def commit(

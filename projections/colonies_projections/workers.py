@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from colonies.core.colony import Paused
 from colonies.core.events import WorkerStarted, WorkerStopped
 from colonies.core.process import SECOND
 from colonies.heartbeats import Heartbeat
@@ -93,7 +94,8 @@ class Workers:
 
     async def answer(self, asked: Asked, at: Snapshot) -> list[dict[str, Any]]:
         rows, beats = await instances(at, self._beats, asked.filters, asked.limit)
-        return [_item(row, beats.get(f"{row['name']}.{row['instance']}")) for row in rows]
+        items = [_item(row, beats.get(f"{row['name']}.{row['instance']}")) for row in rows]
+        return [{**item, "drained": paused(at.colony.drained.get(item["name"]))} for item in items]
 
 
 async def instances(
@@ -107,6 +109,13 @@ async def instances(
     wanted = "".join(_WHERE[name] for name in filters)
     query = f"{_SELECT}{wanted} ORDER BY sequence DESC LIMIT ?"
     return await at.select(query, (rfc3339(oldest), alive, *filters.values(), limit)), heard
+
+
+def paused(since: Paused | None) -> dict[str, Any] | None:
+    """Who paused or drained something, since when, why."""
+    if since is None:
+        return None
+    return {"by": since.by, "since": rfc3339(since.since), "reason": since.reason}
 
 
 def _item(row: Mapping[str, Any], beat: Heartbeat | None) -> dict[str, Any]:

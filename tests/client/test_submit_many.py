@@ -53,7 +53,7 @@ async def occupy(client: colonies.Client, ids: list[str]) -> None:
 def ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids that the client's next processes will have."""
     ids = [new_id() for _ in range(1_100)]
-    monkeypatch.setattr("colonies.client.new_id", iter(ids).__next__)
+    monkeypatch.setattr("colonies.batch.new_id", iter(ids).__next__)
     return ids
 
 

@@ -505,10 +505,14 @@ def test_the_submitter_and_an_owner_cancel_it(author: str) -> None:
     refused(told, "w1", Completed(attempt), "cancelled already")
 
 
-@pytest.mark.parametrize("author", ["bob", "w1", "eye", "orch"])
+@pytest.mark.parametrize("author", ["bob", "w1", "eye"])
 def test_nobody_cancels_the_process_of_another(author: str) -> None:
     told = Telling().submit("ann")
     refused(told, author, Cancelled(), "only ann or an owner")
+
+
+def test_the_service_cancels_no_process_that_is_not_a_node() -> None:
+    refused(Telling().submit("ann"), "orch", Cancelled(cites=1), "nothing but nodes of workflows")
 
 
 # --- the chain and the clock ------------------------------------------------------------------------

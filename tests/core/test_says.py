@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 
 from colonies.core import colony as colonies_
+from colonies.core import workflow as workflows_
 from colonies.core.events import (
     Approved,
     Assigned,
+    Awaited,
     Cancelled,
+    ColonyPaused,
+    ColonyResumed,
     Completed,
     Configured,
     Declared,
@@ -18,8 +23,13 @@ from colonies.core.events import (
     Expired,
     Failed,
     Genesis,
+    Part,
     Poisoned,
     Queued,
+    QueuePaused,
+    QueueResumed,
+    Received,
+    Released,
     Renewed,
     Requeued,
     Retired,
@@ -27,18 +37,33 @@ from colonies.core.events import (
     Revoked,
     Role,
     Rotated,
+    ScheduleEvent,
+    Signalled,
+    Skipped,
+    Source,
+    Submitted,
     Verdict,
+    WorkerDrained,
+    WorkerResumed,
     WorkerStarted,
     WorkerStopped,
+    WorkflowCancelled,
+    WorkflowSignalled,
+    WorkflowSubmitted,
 )
+from colonies.core.flow import WorkflowSpec
+from colonies.core.node import Node
 from colonies.core.process import judge
 from colonies.core.spec import Conditions, queue_of
+from colonies.core.workflow import NOTHING, Workflow
 from colonies.roles import ROLES
-from tests.core.telling import LEASE_S, MEMBERS, Telling, key, new_id, record_of
+from tests.core.telling import LEASE_S, MEMBERS, START, Telling, key, new_id, record_of
 
 WHO: dict[Role, str] = {role: name for name, role in reversed(MEMBERS.items())}
 CONDITIONS = Conditions.parse({"runtimetype": "gpu"})
 ATTEMPT = new_id()
+WORKFLOW = new_id()
+NODE = Node.read({"name": "a", "func": "f", "conditions": {"runtimetype": "cli"}})
 EVENTS: list[Event] = [
     Genesis("lab", "olga", key(0), {}, LEASE_S),
     Configured(20.0),
@@ -59,6 +84,22 @@ EVENTS: list[Event] = [
     Poisoned(),
     Expired(),
     Cancelled(),
+    ColonyPaused(),
+    ColonyResumed(),
+    QueuePaused(),
+    QueueResumed(),
+    WorkerDrained(),
+    WorkerResumed(),
+    Submitted(Telling(delay=1).spec),
+    Released(WORKFLOW, "a", [1]),
+    Awaited(WORKFLOW, "a", [1]),
+    Skipped(WORKFLOW, "a", [1]),
+    Received(1),
+    Signalled("approve"),
+    Part([NODE]),
+    WorkflowSubmitted(source=Source("cron", "nightly", 1)),  # of its own hand the service says none
+    WorkflowCancelled(),
+    WorkflowSignalled("approve"),
 ]
 
 
@@ -68,13 +109,24 @@ def said(event: Event, role: Role) -> Verdict:
     telling.take()
     name, kind = WHO[role], event.type.split(".")[0]
     if kind == "process":
-        process = None if isinstance(event, Queued) else telling.it
-        queue = telling.queue if isinstance(event, Queued | Requeued) else None
+        first = isinstance(event, Queued | Submitted | Released | Awaited | Skipped)
+        process = None if first else telling.it
+        if isinstance(event, Cancelled) and role == "service":  # which cancels nodes, and nothing else
+            process = replace(telling.it, workflow=WORKFLOW, node="a")
+        queue = telling.queue if isinstance(event, Queued | Requeued | Released) else None
         prev = process.head if process else None
         record = record_of(
             event, name, role=role, kind=kind, entity=telling.id, sequence=200, prev=prev, queue=queue
         )
         return judge(process, record, telling.colony)
+    if kind == "workflow":
+        held = None
+        if isinstance(event, WorkflowCancelled | WorkflowSignalled):
+            submitter = WHO["user"]
+            held = Workflow(WORKFLOW, WorkflowSpec((NODE,)), submitter, 100, START, b"", START)
+        prev = held.head if held is not None else None
+        record = record_of(event, name, role=role, kind=kind, entity=WORKFLOW, sequence=200, prev=prev)
+        return workflows_.judge(held, record, telling.colony, NOTHING)
     entity = {"member": "bob", "worker": name, "queue": queue_of(CONDITIONS, 0)}.get(kind, "")
     prev = colonies_.head(telling.colony, kind, entity)
     record = record_of(event, name, role=role, kind=kind, entity=entity, sequence=200, prev=prev)
@@ -82,8 +134,12 @@ def said(event: Event, role: Role) -> Verdict:
 
 
 def test_every_type_of_event_is_tried_here() -> None:
-    assert {type(event) for event in EVENTS} == set(get_args(Event))
-    assert {event for role in ROLES.values() for event in role.says} == {event.type for event in EVENTS}
+    ours = set(get_args(Event)) - set(get_args(ScheduleEvent))
+    assert {type(event) for event in EVENTS} == ours
+    said = {event for role in ROLES.values() for event in role.says}
+    assert {event for event in said if not event.startswith(("cron.", "generator."))} == {
+        event.type for event in EVENTS
+    }
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)

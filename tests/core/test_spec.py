@@ -327,7 +327,7 @@ def test_what_is_not_an_object_is_told_what_it_is(data: object, said: str) -> No
 
 def test_an_unknown_field_is_refused_with_the_nearest_and_all_allowed() -> None:
     text = refusal_of(maxretry=3)
-    assert text.startswith("spec: maxretry: unknown field; did you mean maxretries? allowed: args, colony, ")
+    assert text.startswith("spec: maxretry: unknown field; did you mean maxretries? allowed: args, at, ")
     assert "did you mean mem?" in refusal_of(conditions={**CLI, "memory": "1GB"})
     assert "conditions.gpu.nmae: unknown field; did you mean name? allowed: count, mem, name" in refusal_of(
         conditions={**CLI, "gpu": {"count": 1, "nmae": "A100"}}

@@ -14,9 +14,11 @@ NOBODY = ""
 
 # Every kind of event, said in one's own name. In another's name: nobody, whatever it is.
 EVENTS = {
-    "process.queued": "ous",
-    "process.requeued": "ous",  # on the wire both are `queued`: the readers tell them apart
-    "process.submitted": NOBODY,
+    # On the wire all three are `queued`: the readers tell them apart.
+    "process.queued": "ouws",
+    "process.requeued": "ouws",
+    "process.released": "ouws",
+    "process.submitted": "ou",
     "process.assigned": "w",
     "process.renewed": "w",
     "process.returned": "w",
@@ -24,20 +26,41 @@ EVENTS = {
     "process.failed": "w",
     "process.poisoned": "ws",
     "process.expired": "ws",
-    "process.cancelled": "ou",
+    "process.cancelled": "ous",
+    "process.awaited": "s",
+    "process.skipped": "s",
+    "process.received": "s",
+    "process.signalled": "ou",
     "process.anything": NOBODY,
     "queue.declared": "ous",
     "queue.retired": "s",
+    "queue.paused": "o",
+    "queue.resumed": "o",
     "worker.started": "w",  # of itself; of another worker: nobody
     "worker.stopped": "w",
     "member.approved": "o",
     "member.rotated": "o",
     "member.revoked": "o",
+    "member.drained": "o",
+    "member.resumed": "o",
     "colony.genesis": "o",
     "colony.configured": "o",
-    "workflow.submitted": NOBODY,
-    "cron.declared": NOBODY,
-    "generator.declared": NOBODY,
+    "colony.paused": "o",
+    "colony.resumed": "o",
+    "workflow.part": "ou",
+    "workflow.submitted": "ous",
+    "workflow.cancelled": "ou",
+    "workflow.signalled": "ou",
+    "workflow.anything": NOBODY,
+    "cron.added": "ou",
+    "cron.paused": "ou",
+    "cron.resumed": "ou",
+    "cron.removed": "ou",
+    "cron.anything": NOBODY,
+    "generator.added": "ou",
+    "generator.packed": "ou",
+    "generator.removed": "ou",
+    "generator.anything": NOBODY,
 }
 
 STREAMS = ("LEDGER", "HEARTBEATS", "LOGS", "TIMERS", "OBJ_values", "EVIL")
@@ -162,7 +185,7 @@ def events(me: str) -> dict[str, str]:
         entity, event = kind.split(".")
         for author in (me, "you"):
             granted = may if author == me else NOBODY
-            if kind in ("process.queued", "process.requeued"):
+            if kind in ("process.queued", "process.requeued", "process.released"):
                 table[f"ledger.process.P.queued.q.{author}"] = granted
             elif entity == "colony":
                 table[f"ledger.colony.{event}.{author}"] = granted

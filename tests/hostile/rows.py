@@ -454,7 +454,115 @@ OFFERS = (
     ),
 )
 
-ROWS: tuple[Row, ...] = BROKER + SAID + AUTHORITY + FORGED + OFFERS
+FLOWS = (
+    Row(
+        "untrue-release",
+        "Release a node whose parents have not ended, too early, citing something else, into another queue",
+        "service",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "failed-parent",
+        "Release or skip a node whose parent failed",
+        "service",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "worker-release",
+        "Release a node that waits for others as well, or for what another finished",
+        "worker",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "cancelled-flow",
+        "Release a node of a cancelled workflow, and run it",
+        "service, worker",
+        "readers",
+        "void, nobody's fault; quarantined if it was untrue without the cancel too",
+    ),
+    Row(
+        "untrue-skip",
+        "Skip a node whose condition holds, release one whose condition does not, have one wait",
+        "service",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "untrue-stop",
+        "Cancel a node or a process citing nothing, another's failure, or an allowed one",
+        "service",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "cancel-anothers-flow",
+        "Cancel another's workflow, or a node of it that has not begun",
+        "user",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "invented-flow",
+        "Submit a workflow that no member asked for, and release its nodes",
+        "service",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "spliced-parts",
+        "Put parts into another's workflow, or where another's will be; release nodes of parts",
+        "user, service",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "squatted-node",
+        "Take a node's id for a process of one's own",
+        "user",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "false-reuse",
+        "Take for a node the result of what failed, of another node or workflow, in a circle",
+        "user",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "forged-signal",
+        "Approve in the place of a user, or say that a signal came",
+        "worker, observer, service",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "foreign-nodes",
+        "Add nodes to a workflow without holding the attempt, in a circle, under others' names",
+        "worker",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "pausing",
+        "Pause the colony or a queue, drain a worker",
+        "user",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "replayed-flow",
+        "Store a workflow's and its nodes' events once more, elsewhere, or from another colony",
+        "user",
+        "readers",
+        "quarantined; elsewhere `damaged`",
+    ),
+)
+
+ROWS: tuple[Row, ...] = BROKER + SAID + AUTHORITY + FLOWS + FORGED + OFFERS
 
 
 def table() -> str:

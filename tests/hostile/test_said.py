@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from colonies.core.process import Process, Running, Waiting, derived_id, keyed_id
+from colonies.core.workflow import node_id
 from tests.hostile import granted
 from tests.hostile.attacker import Attacker, digest, ulid
 from tests.hostile.field import PYTHON, Field, Job
@@ -54,15 +55,47 @@ MAY_NOT: dict[str, tuple[str, str]] = {  # event: roles that may not say it, the
     "process.failed": ("ouwbs", "holds"),
     "process.poisoned": ("ouwbs", "poison|not lost"),
     "process.expired": ("ouwbs", "expire|no wait"),
-    "process.cancelled": ("uwbs", "may cancel"),
+    "process.cancelled": ("uwbs", "may cancel|cancels nothing but nodes"),
+    "process.submitted": ("wbs", "submits no processes"),
+    "process.released": ("oub", "does not decide this about nodes"),
+    "process.awaited": ("ouwb", "does not decide this about nodes"),
+    "process.skipped": ("ouwb", "does not decide this about nodes"),
+    "process.received": ("ouwb", "hands on no signals"),
+    "process.signalled": ("wbs", "sends no signals"),
+    "workflow.part": ("wbs", "submits no workflows of its own"),
+    "workflow.submitted": ("wbs", "submits no workflows of its own"),
     "member.approved": ("uwbs", "only an owner"),
     "member.revoked": ("uwbs", "only an owner"),
     "colony.configured": ("uwbs", "only an owner"),
     "queue.declared": ("wb", "declares no queues"),
     "queue.retired": ("ouwb", "retires no queues"),
+    "queue.paused": ("uwbs", "only an owner pauses"),
+    "colony.paused": ("uwbs", "only an owner pauses"),
+    "member.drained": ("uwbs", "only an owner pauses"),
     "worker.started": ("oubs", "a worker speaks"),
     "worker.stopped": ("oubs", "a worker speaks"),
 }
+
+
+def of_workflows(who: Attacker, held: Process) -> dict[str, tuple[str, bytes | None, dict[str, Any]]]:
+    """What begins a workflow or a node of one, of ids of its own."""
+    workflow, spec = ulid(), {"func": "job", "args": ["smuggled"], "conditions": PYTHON}
+    node = f"ledger.process.{node_id(workflow, 'a')}"
+    about = {"workflow": workflow, "node": "a", "cites": [1]}
+    nodes = [{"name": "a", **spec}]
+    later = {"spec": {**spec, "delay": 1}}
+    return {
+        "process.submitted": (f"ledger.process.{ulid()}.submitted.{who.name}", None, later),
+        "process.released": (f"{node}.queued.{held.queue}.{who.name}", None, about),
+        "process.awaited": (f"{node}.awaited.{who.name}", None, about),
+        "process.skipped": (f"{node}.skipped.{who.name}", None, about),
+        "workflow.part": (f"ledger.workflow.{ulid()}.part.{who.name}", None, {"nodes": nodes}),
+        "workflow.submitted": (
+            f"ledger.workflow.{workflow}.submitted.{who.name}",
+            None,
+            {"spec": {"nodes": nodes}},
+        ),
+    }
 
 
 @row("wrong-role")
@@ -124,6 +157,16 @@ async def test_what_a_role_may_not_say_nobody_believes(field: Field, letter: str
             f"process.{event}": (running.subject(event, who.name), held.head, {})
             for event in ("poisoned", "expired", "cancelled")
         },
+        **of_workflows(who, held),
+        "process.received": (running.subject("received", who.name), held.head, {"cites": 1}),
+        "process.signalled": (running.subject("signalled", who.name), held.head, {"name": "go"}),
+        "queue.paused": (
+            f"ledger.queue.{held.queue}.paused.{who.name}",
+            await field.head("queue", held.queue),
+            {},
+        ),
+        "colony.paused": (f"ledger.colony.paused.{who.name}", await field.head("colony", ""), {}),
+        "member.drained": (f"ledger.member.w1.drained.{who.name}", await field.head("member", "w1"), {}),
     }
     assert said.keys() == MAY_NOT.keys() == granted.EVENTS.keys() & MAY_NOT.keys()
     blamed = {}

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +20,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from colonies import heartbeats, logs, nkeys, queueing, streams, subjects
-from colonies.core import capacity, events, names, spec, units
+from colonies.core import capacity, events, flow, names, spec, units
+from colonies.core import node as nodes_
 from colonies.core.words import Words
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,8 @@ ALIASES = {
     "Text": "short text",
     "Reason": "reason",
     "Digest": "digest",
+    "WorkflowId": "workflow id",
+    "Label": "label",
     "Key": "key",
     "Int": "count",
     "UnixSeconds": "unix seconds",
@@ -49,8 +53,30 @@ MODELS = {
     "gpu": spec.Gpu,
     "capacity": capacity.Capacity,
     "device": capacity.Device,
+    "node": nodes_.NodeRules,
+    "workflow": flow._Rules,
 }
-PARTS = {"ref": events.Ref, "logs": events.LogDigest, "function": events.Function}
+PARTS = {
+    "ref": events.Ref,
+    "logs": events.LogDigest,
+    "function": events.Function,
+    "source": events.Source,
+}
+LISTS = {
+    "Cites": f"list of count, at most {events.MAX_CITES:,}",
+    "Parts": f"list of digest, at most {events.MAX_PARTS}",
+    "Annotated[list[NodeField], at_most(MAX_ADDED_NODES)]": (
+        f"list of [node](#node), at most {events.MAX_ADDED_NODES:,}"
+    ),
+    "Annotated[list[NodeField], at_most(MAX_PART_NODES)]": (
+        f"list of [node](#node), at most {events.MAX_PART_NODES:,}"
+    ),
+    "Annotated[dict[Label, WorkflowId], at_most(MAX_REUSED)]": (
+        f"map of label to workflow id, at most {events.MAX_REUSED:,}"
+    ),
+    "Annotated[list[Value], at_most(MAX_PACKED)]": f"list of value, at most {events.MAX_PACKED:,}",
+    "Annotated[list[Int], at_most(MAX_TRIGGER)]": f"list of count, at most {events.MAX_TRIGGER:,}",
+}
 FUNCTIONS = f"list of [function](#function), at most {events.MAX_FUNCTIONS:,}"
 EVENTS = {kind.__dataclass_fields__["type"].default: kind for kind in get_args(events.Event)}
 
@@ -86,7 +112,7 @@ def unanchored(pattern: str) -> str:
 # --- events -----------------------------------------------------------------------------------------
 
 
-def type_of(field: dataclasses.Field[Any]) -> str:
+def type_of(kind: type, field: dataclasses.Field[Any]) -> str:
     """What the page must say of a field's type."""
     source = str(field.type)
     optional = source.endswith(" | None") or source == "Value"
@@ -95,6 +121,11 @@ def type_of(field: dataclasses.Field[Any]) -> str:
     known = {
         **ALIASES,
         **names_,
+        **LISTS,
+        "WorkflowSpecField": "[workflow](#workflow)",
+        "Source": "[source](#source)",
+        "Literal[True]": "`true`",
+        "bool": "bool",
         "LogDigest": "[logs](#logs)",
         "Role": "role",
         "Annotated[dict[Role, Key], at_most(MAX_ROLES)]": f"map of role to key, at most {events.MAX_ROLES}",
@@ -105,11 +136,13 @@ def type_of(field: dataclasses.Field[Any]) -> str:
     elif base.startswith("Literal["):
         said = "one of " + ", ".join(f"`{word}`" for word in ast.literal_eval(base.removeprefix("Literal")))
     else:
-        said = bounds(eval(base, vars(events)))
+        said = bounds(eval(base, vars(sys.modules[kind.__module__])))
     if field.default is dataclasses.MISSING:
         return said
     if optional:
         return f"{said}, optional"
+    if isinstance(field.default, bool):
+        return f"{said}, or left out: {str(field.default).lower()}"
     shown = f"`{field.default}`" if isinstance(field.default, str) else f"{field.default:g}"
     return f"{said}, or left out: {shown if field.default != '' else 'empty'}"
 
@@ -118,11 +151,14 @@ def bounds(annotated: Any) -> str:
     """A field with limits of its own, in the page's words."""
     base, *info = get_args(annotated)
     limits = {type(limit): limit for item in info if isinstance(item, FieldInfo) for limit in item.metadata}
-    if base is int:
-        return f"whole number, {limits[Ge].ge:,} to {limits[Le].le:,}"
+    if base in (int, float):
+        what = "whole number" if base is int else "number"
+        return f"{what}, {limits[Ge].ge:,} to {limits[Le].le:,}"
     pattern = next((p for limit in limits.values() if (p := getattr(limit, "pattern", None))), None)
     if pattern is not None:
         return f"string `{unanchored(pattern)}`"
+    if MinLen in limits:
+        return f"string of {limits[MinLen].min_length} to {limits[MaxLen].max_length:,} characters"
     return f"string of at most {limits[MaxLen].max_length:,} characters"
 
 
@@ -130,7 +166,7 @@ def bounds(annotated: Any) -> str:
 def test_each_field_of_an_event_is_on_the_page_with_its_type(title: str, kind: type) -> None:
     heading = f"`{title}`" if "." in title else title
     said = {plain(row[0]): row[1] for row in rows(section(heading))}
-    fields = {field.name: type_of(field) for field in dataclasses.fields(kind) if field.name != "type"}
+    fields = {field.name: type_of(kind, field) for field in dataclasses.fields(kind) if field.name != "type"}
     assert said == fields
 
 
@@ -144,7 +180,7 @@ def test_no_event_is_on_the_page_that_the_code_has_not() -> None:
 @pytest.mark.parametrize(("alias", "word"), ALIASES.items())
 def test_each_type_is_on_the_page_with_its_limits(alias: str, word: str) -> None:
     (said,) = [row[1] for row in rows(section("Types")) if row[0] == word]
-    for item in get_args(getattr(events, alias))[1:]:
+    for item in get_args(getattr(events, alias, None) or getattr(nodes_, alias))[1:]:
         for limit in item.metadata if isinstance(item, FieldInfo) else ():
             number = next(
                 (getattr(limit, a) for a in ("ge", "le", "min_length", "max_length") if hasattr(limit, a)),
@@ -208,7 +244,9 @@ def test_each_field_of_a_spec_is_on_the_page_with_what_it_allows(title: str, mod
     expected = {}
     for name, info in model.model_fields.items():
         default = info.get_default(call_default_factory=True, validated_data={})
-        shown = {"None": "none", "[]": "empty", "{}": "empty"}.get(str(default), str(default))
+        empty = {"None": "none", "[]": "empty", "{}": "empty", "False": "false"}
+        shown = empty.get(str(default), str(default))
+        name = "finally" if model is nodes_.NodeRules and name == "last" else name
         expected[name] = (allowed(model, name, info), "" if default is PydanticUndefined else shown)
     assert said == expected
 
@@ -224,6 +262,7 @@ def test_the_short_words_say_what_the_code_says() -> None:
 def test_each_subject_of_the_code_is_on_the_page_and_no_other() -> None:
     said = {plain(row[0]) for row in rows(section("Subjects"))}
     forms = {subjects.process_events("<process>"), subjects.ALL_PROCESS_EVENTS, subjects.ALL_CANCELS}
+    forms.add(subjects.ALL_OFFERS)
     forms |= {subjects.heartbeat("<member>", "<instance>"), subjects.log("<process>", "<member>")}
     forms |= {subjects.logs_of("<process>"), subjects.timer("<process>"), subjects.timer_due("<process>")}
     forms |= {
@@ -238,11 +277,12 @@ def test_each_subject_of_the_code_is_on_the_page_and_no_other() -> None:
         "queue": "<queue>",
         "member": "<member>",
         "worker": "<member>",
+        **{kind: f"<{kind}>" for kind in ("workflow", "cron", "generator")},
     }
     for type_ in EVENTS:
         kind, _, name = type_.partition(".")
         forms.add(subjects.guard_of(kind, entity[kind]))
-        offer = "<queue>" if name in ("queued", "requeued") else None
+        offer = "<queue>" if name in ("queued", "requeued", "released") else None
         shown = "queued" if offer else "<event>"
         forms.add(str(subjects.Subject(kind, entity[kind], shown, "<author>", offer)))
     assert said == forms
@@ -297,7 +337,7 @@ def test_the_consumers_are_those_that_are_made() -> None:
 
 def sentences(*callers: str) -> Iterator[str]:
     """What the code says of what is not valid, with `…` for what differs."""
-    for module in ("core/rules", "core/colony", "history", "codec"):
+    for module in ("core/rules", "core/nodes", "core/workflow", "core/colony", "history", "codec"):
         for node in ast.walk(ast.parse((ROOT / "colonies" / f"{module}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in callers:
                 said = node.args[0]
@@ -306,17 +346,23 @@ def sentences(*callers: str) -> Iterator[str]:
 
 
 def test_each_rule_of_the_code_is_on_the_page_and_no_other() -> None:
-    titles = ("On every message", "Of the colony, members, queues, workers", "Of a process")
+    titles = (
+        *("On every message", "Of the colony, members, queues, workers"),
+        *("Of a node", "Of a workflow", "Of a process"),
+    )
     said = {row[-1] for title in titles for row in rows(section(title))}
     assert said == set(sentences("quarantined", "denied", "Malformed"))
 
 
-def test_no_rule_gives_the_verdict_void() -> None:
-    """The page says so; whoever makes one says it there."""
-    assert "no rule gives it yet" in section("Verdicts")
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            assert 'Verdict("void"' not in path.read_text(encoding="utf-8")
+def test_each_rule_by_which_an_event_is_void_is_on_the_page_and_no_other() -> None:
+    assert {row[-1] for row in rows(section("What is void"))} == set(sentences("void"))
+    made = [
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"\bvoid\(", path.read_text(encoding="utf-8"))
+    ]
+    assert sorted(made) == ["colonies/core/events.py", "colonies/core/nodes.py", "colonies/history.py"]
 
 
 def test_each_number_on_the_page_is_that_of_the_code() -> None:

@@ -37,7 +37,7 @@ class Forgetful(Projector):
 
     async def _take_in(self, batch: list[Stored]) -> None:
         await super()._take_in(batch)
-        self._memory = Memory(self._store)
+        self._memory = await Memory(self._store).open()
         self._progresses = Progresses(self._memory)
         if self.compared == 0:
             self.truth = whole(self.ledger.colony)

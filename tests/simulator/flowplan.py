@@ -117,7 +117,9 @@ class Drawing:
 
     def _takes_s(self) -> float:
         kind = self.random.random()
-        return 0.0 if kind < 0.6 else 0.4 * self.random.random() if kind < 0.95 else 3.0 * self.random.random()
+        return (
+            0.0 if kind < 0.6 else 0.4 * self.random.random() if kind < 0.95 else 3.0 * self.random.random()
+        )
 
     def _added(self, adder: Item) -> list[dict[str, Any]]:
         """Nodes as a process adds them: named for themselves."""

@@ -59,7 +59,9 @@ class FlowWitness:
                 life = tale.lives.get(label)
                 if life is None or not life.final:
                     state = life.state if life is not None else "there to come"
-                    self._broken(f"{label} is {state}, though its workflow has stopped: {tale.stopped}", tale.id)
+                    self._broken(
+                        f"{label} is {state}, though its workflow has stopped: {tale.stopped}", tale.id
+                    )
 
     # --- what clients see ----------------------------------------------------------------------------
 
@@ -118,7 +120,9 @@ class FlowWitness:
             for label in tale.all_labels()
             if label not in tale.lives
         ]
-        return found + [f"a client still waits for workflow {s.flow.number}" for s in self.seen if not s.settled]
+        return found + [
+            f"a client still waits for workflow {s.flow.number}" for s in self.seen if not s.settled
+        ]
 
     def at_the_end(self) -> None:
         for seen in self.seen:

@@ -232,7 +232,11 @@ class Witness:
                 self.broken("a process that was cancelled is not", seen.id)
         for seen in self.seen:
             if seen.item.key is None:
-                same = [life.id for life in self.lives.values() if not life.tale and self.item_of(life) is seen.item]
+                same = [
+                    life.id
+                    for life in self.lives.values()
+                    if not life.tale and self.item_of(life) is seen.item
+                ]
                 if len(same) > seen.tries:
                     self.broken(f"submitted {seen.tries} times, and there are {len(same)} processes", same)
         keyed: dict[str, str] = {}

@@ -12,7 +12,8 @@ from typing import Any
 from colonies_projections.projector import Projector
 
 from colonies import codec, current
-from colonies.client import Client, PartlySubmitted
+from colonies.batch import PartlySubmitted
+from colonies.client import Client
 from colonies.core.capacity import Capacity
 from colonies.core.process import Process
 from colonies.errors import ColoniesError, Conflict, Unavailable, Unsuccessful
@@ -167,9 +168,7 @@ class World(VirtualLoop):
             mine = [s for s in self.witness.seen if _at_client(s, plan.clients) == number]
             flows = [s for s in self.witness.flows.seen if s.flow.number % plan.clients == number]
 
-            async def be_client(
-                host: Host, mine: list[Seen] = mine, flows: list[SeenFlow] = flows
-            ) -> None:
+            async def be_client(host: Host, mine: list[Seen] = mine, flows: list[SeenFlow] = flows) -> None:
                 await self._be_client(host, mine, flows)
 
             self._add(f"u1.{number}", "u1", be_client)

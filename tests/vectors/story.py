@@ -9,6 +9,7 @@ from colonies.core import events as facts
 from colonies.core.capacity import Capacity
 from colonies.core.process import keyed_id
 from colonies.core.spec import Conditions, Spec, queue_of
+from tests.vectors import flows
 from tests.vectors.telling import ACCOUNT, COLONY, ROLES, Teller, keypair
 
 PLAIN = Conditions(runtimetype="python")
@@ -31,6 +32,7 @@ def told() -> Teller:
     _attempts(teller)
     _poison(teller)
     _waits(teller)
+    flows.told(teller)
     _strangers(teller)
     return teller
 
@@ -292,7 +294,7 @@ def _waits(t: Teller) -> None:
     id = submitted(t)
     t.say("w1", facts.Expired(), id, "the process has no wait that could be over", after_s=100)
     t.say("bob", facts.Cancelled(), id, "only ann or an owner may cancel")
-    t.say("orch", facts.Cancelled(), id, "only ann or an owner may cancel")
+    t.say("orch", facts.Cancelled(), id, "the service cancels nothing but nodes of workflows")
     t.say("ann", facts.Cancelled("not needed"), id)
     t.say("ann", facts.Cancelled(), id, "the process is cancelled already")
     id = submitted(t)

@@ -130,6 +130,9 @@ class Teller:
         if kind == "process":
             process = self.history.processes.get(entity)
             return process.head if process is not None and event.type != "process.queued" else None
+        if kind == "workflow":
+            held = self.history.workflows.get(entity)
+            return held.head if held is not None else None
         return colonies_.head(self.history.colony, kind, entity)
 
 

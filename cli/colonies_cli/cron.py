@@ -1,0 +1,297 @@
+"""`colonies cron`: workflows that run by the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colonies_cli import output
+from colonies_cli.command import Here, command, group
+from colonies_cli.output import Output
+
+if TYPE_CHECKING:
+    from colonies.core.crons import Cron
+    from colonies.core.events import CronAdded
+    from colonies.crons import CronNow
+    from colonies.flows import WorkflowNow
+
+app = group(
+    "Run workflows by the clock: once for each time that a cron is due.\n\n"
+    'Example: colonies cron add --name nightly --spec train.json --cron "30 2 * * *" --timezone Europe/Berlin'
+)
+
+
+class CatchUp(StrEnum):
+    """What becomes of the times that were missed."""
+
+    none = "none"
+    one = "one"
+    all = "all"
+
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="The cron's name.", show_default=False)]
+_Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is on the ledger.")]
+
+
+@command(app, "add")
+def add(
+    here: Here,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Its name in the colony.")],
+    spec: Annotated[
+        str, typer.Option("--spec", metavar="FILE", help="A workflow or a process in JSON; - reads stdin.")
+    ],
+    cron: Annotated[
+        str | None,
+        typer.Option("--cron", metavar="EXPR", help="When: five fields, or six with the seconds first."),
+    ] = None,
+    interval: Annotated[
+        float | None, typer.Option("--interval", metavar="S", help="Instead: every S seconds from now.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option("--timezone", metavar="TZ", help="The zone of --cron; UTC by default.")
+    ] = None,
+    jitter: Annotated[
+        float, typer.Option("--jitter", metavar="S", help="Each run starts up to S seconds later.")
+    ] = 0.0,
+    wait_previous: Annotated[
+        bool, typer.Option("--wait-previous", help="A run waits until the one before it has ended.")
+    ] = False,
+    catch_up: Annotated[
+        CatchUp, typer.Option("--catch-up", help="Which of the times are run that were missed.")
+    ] = CatchUp.one,
+) -> Coroutine[Any, Any, None]:
+    """Add a cron: a workflow, or one process, that runs when it is due.
+
+    A file that describes one process is a workflow with this one node.
+
+    Example: colonies cron add --name tick --spec examples/cron.json --interval 60
+    """
+    from colonies.core.names import name as checked_name
+    from colonies.crons import added
+
+    checked_name(name, "--name")
+    event = added(
+        _read(spec),
+        cron=cron,
+        interval_s=interval,
+        zone=timezone,
+        jitter_s=jitter,
+        wait_previous=wait_previous,
+        catch_up=catch_up.value,
+    )
+    return _add(here, name, event)
+
+
+async def _add(here: Here, name: str, event: CronAdded) -> None:
+    from colonies.crons import add_cron
+
+    async with here.client() as client:
+        handle = await add_cron(client, name, event)
+        now = await handle.get()
+    if here.output == Output.table:
+        output.line(f"cron {name} added; due next at {_local(now.cron, now.due[0])}")
+    else:
+        _show(here, now)
+
+
+@command(app, "ls")
+async def ls(here: Here) -> None:
+    """List the crons of the colony, by name.
+
+    Example: colonies cron ls
+    """
+    async with here.client() as client:
+        found = await client.crons()
+    if here.output == Output.table:
+        output.table(
+            ("NAME", "STATE", "WHEN", "NEXT", "MEMBER"),
+            (
+                (
+                    now.name,
+                    now.state,
+                    _when(now.cron),
+                    _local(now.cron, now.due[0]) if now.due else None,
+                    now.cron.author,
+                )
+                for now in found
+            ),
+        )
+        return
+    for now in found:
+        _show(here, now)
+
+
+@command(app, "get")
+async def get(here: Here, name: _Name) -> None:
+    """Show a cron, the next times that it is due, and how its last runs ended.
+
+    Example: colonies cron get nightly
+    """
+    async with here.client() as client:
+        handle = client.cron(name)
+        now = await handle.get()
+        runs = await handle.runs()
+    if here.output != Output.table:
+        _show(here, now, runs)
+        return
+    cron = now.cron
+    fields = [
+        ("name", cron.name),
+        ("state", now.state),
+        ("when", _when(cron)),
+        ("jitter", f"up to {cron.schedule.jitter_s:g} s" if cron.schedule.jitter_s else None),
+        ("wait previous", "yes" if cron.wait_previous else "no"),
+        ("catch up", cron.catch_up),
+        ("nodes", ", ".join(node.name for node in cron.spec.nodes)),
+        ("added", f"{_local(cron, cron.added_at)} by {cron.author}"),
+        *[("next" if number == 0 else "", _local(cron, due)) for number, due in enumerate(now.due)],
+    ]
+    for line in output.card(fields):
+        output.line(line)
+    if runs:
+        output.line()
+        output.table(("DUE", "STATE", "WORKFLOW"), (_run(cron, run) for run in runs))
+
+
+@command(app, "run")
+async def run(here: Here, name: _Name) -> None:
+    """Run a cron's workflow now, whenever it is due. With -o name, prints the workflow's id only.
+
+    Example: colonies cron run nightly
+    """
+    async with here.client() as client:
+        handle = await client.cron(name).run()
+    if here.output == Output.table:
+        output.line(f"workflow {handle.id} submitted")
+    elif here.output == Output.name:
+        output.line(handle.id)
+    else:
+        output.json_line({"id": handle.id, "cron": name})
+
+
+@command(app, "pause")
+async def pause(here: Here, name: _Name, reason: _Reason = "") -> None:
+    """Let a cron not run until it is resumed; what is due meanwhile is left out.
+
+    Example: colonies cron pause nightly
+    """
+    async with here.client() as client:
+        await client.cron(name).pause(reason)
+    _done(here, name, "paused")
+
+
+@command(app, "resume")
+async def resume(here: Here, name: _Name) -> None:
+    """Let a paused cron run again.
+
+    Example: colonies cron resume nightly
+    """
+    async with here.client() as client:
+        await client.cron(name).resume()
+    _done(here, name, "active")
+
+
+@command(app, "rm")
+async def rm(here: Here, name: _Name, reason: _Reason = "") -> None:
+    """Remove a cron: its name may be used again, and what it started goes on.
+
+    Example: colonies cron rm nightly
+    """
+    async with here.client() as client:
+        await client.cron(name).remove(reason)
+    _done(here, name, "removed")
+
+
+# --- how it is shown --------------------------------------------------------------------------------
+
+
+def _done(here: Here, name: str, state: str) -> None:
+    if here.output == Output.table:
+        output.line(f"cron {name} is {state}")
+    elif here.output == Output.name:
+        output.line(name)
+    else:
+        output.json_line({"name": name, "state": state})
+
+
+def _show(here: Here, now: CronNow, runs: list[WorkflowNow] | None = None) -> None:
+    if here.output == Output.name:
+        output.line(now.name)
+        return
+    from colonies.show import rfc3339
+
+    cron, schedule = now.cron, now.cron.schedule
+    shown: dict[str, Any] = {
+        "name": cron.name,
+        "state": now.state,
+        "cron": schedule.cron,
+        "interval_s": schedule.interval_s,
+        "timezone": schedule.zone,
+        "jitter_s": schedule.jitter_s,
+        "wait_previous": cron.wait_previous,
+        "catch_up": cron.catch_up,
+        "nodes": [node.name for node in cron.spec.nodes],
+        "member": cron.author,
+        "added_at": rfc3339(cron.added_at),
+        "due": [rfc3339(due) for due in now.due],
+    }
+    if runs is not None:
+        shown["runs"] = [
+            {"id": run.workflow.id, "due": rfc3339(_due_of(run)), "state": run.state} for run in runs
+        ]
+    output.json_line(shown)
+
+
+def _run(cron: Cron, run: WorkflowNow) -> tuple[str, str, str]:
+    return _local(cron, _due_of(run)), run.state, run.workflow.id
+
+
+def _due_of(run: WorkflowNow) -> int:
+    source = run.workflow.source
+    assert source is not None
+    assert source.due is not None
+    return source.due
+
+
+def _when(cron: Cron) -> str:
+    schedule = cron.schedule
+    return f"every {schedule.interval_s:g} s" if schedule.cron is None else f"{schedule.cron} {schedule.zone}"
+
+
+def _local(cron: Cron, time: int) -> str:
+    """A ledger time (ns) by the cron's own clock, to the second."""
+    from datetime import datetime
+
+    from colonies.core.zones import zone_of
+
+    return datetime.fromtimestamp(time // 1_000_000_000, zone_of(cron.schedule.zone)).isoformat(" ")
+
+
+def _read(place: str) -> Any:
+    """What a file describes, not yet looked at. Raises Invalid."""
+    import sys
+
+    from colonies.core.names import shown
+    from colonies.core.parsing import MAX_SPEC_BYTES, json_value
+    from colonies.core.spec import Spec
+    from colonies.errors import Invalid
+    from colonies.files import expanded, read_small
+
+    if place == "-":
+        if sys.stdin is None:
+            raise Invalid("standard input: it is closed; give a file, or pipe the spec in")
+        text, where = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1), "standard input"
+        if len(text) > MAX_SPEC_BYTES:
+            raise Invalid(f"standard input: more than {MAX_SPEC_BYTES} bytes; allowed: at most as many")
+    else:
+        where = shown(place)
+        try:
+            text = read_small(expanded(place), MAX_SPEC_BYTES)
+        except FileNotFoundError:
+            raise Invalid(f"{where}: there is no such file; allowed: the path of a JSON file") from None
+        except Invalid as error:
+            raise Invalid(f"{where}: {error}") from None
+    return json_value(text, where, Spec.EXAMPLE)

@@ -1,0 +1,68 @@
+"""What a running process adds to its workflow: nodes, named by it, that run after it.
+
+They are in its `completed`, so they exist exactly if that attempt counts. Here they get the names that they
+have in the workflow; when they run is `colonies.core.dag`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from colonies.core.flow import WorkflowSpec
+from colonies.core.node import MAX_NODE_CHARS, MAX_NODE_LEVELS, Node, fits, split
+from colonies.core.references import renamed
+from colonies.errors import Invalid
+
+
+def placed(adds: Sequence[Node], adder: str) -> tuple[Node, ...]:
+    """Nodes that a process added, with the names that they have in its workflow: `adder/name`.
+
+    Each depends on the process that added it, and on those added with it whose names it says. The adder's own
+    output has the last part of its name.
+
+    Raises:
+        Invalid: they make no DAG with it.
+    """
+    where = f"nodes added by {adder}"
+    own = split(adder)[0].rpartition("/")[2]
+    names = {node.name for node in adds}
+    if own in names:
+        raise Invalid(f"{where}: node {own}: it has the name of the node that adds it; each has its own")
+    if any("/" in node.name or node.last for node in adds):
+        raise Invalid(f"{where}: their names have no /, and none runs last (finally)")
+    WorkflowSpec(
+        tuple(replace(node, parents=tuple(p for p in node.parents if p != own)) for node in adds)
+    ).checked(where)
+
+    def outer(name: str) -> str:
+        return f"{adder}/{name}" if name in names else adder
+
+    found = tuple(_placed(node, f"{adder}/{node.name}", adder, outer) for node in adds)
+    for node in found:
+        if not fits(node.name):
+            raise Invalid(
+                f"{where}: {node.name}: added by what was added, too deep; allowed: {MAX_NODE_LEVELS} levels "
+                f"and {MAX_NODE_CHARS} characters"
+            )
+    return found
+
+
+def _placed(node: Node, name: str, adder: str, outer: Callable[[str], str]) -> Node:
+    spec, mapped = node.spec, node.map
+    if spec is not None and node.references:
+        args, kwargs = renamed(spec.args, outer), renamed(spec.kwargs, outer)
+        spec = spec.model_copy(update={"args": args, "kwargs": kwargs})
+    if mapped is not None and mapped.kind == "output":
+        mapped = replace(mapped, name=outer(mapped.name))
+    return replace(
+        node,
+        name=name,
+        spec=spec,
+        parents=tuple(dict.fromkeys((adder, *map(outer, node.parents)))),
+        dependencies=tuple(map(outer, node.dependencies)),
+        references=tuple(
+            replace(r, name=outer(r.name)) if r.kind == "output" else r for r in node.references
+        ),
+        map=mapped,
+    )
