@@ -193,9 +193,11 @@ class Progresses:
             name = left.popleft()
             if name not in progress.pending:
                 continue
-            node, parts, missing = await self._memory.ask(partial(_expanded, dag, name))
+            node, parts, missing, mapped = await self._memory.ask(partial(_expanded, dag, name))
             if parts is None:
-                waits.wait(name, missing)
+                # A parent that maps either ends as a whole or becomes its parts; these end then.
+                still = mapped & progress.pending
+                waits.wait(name, missing - (mapped - still), still)
                 continue
             progress.pending.discard(name)
             progress.count("blocked", node, -1)
@@ -207,27 +209,27 @@ class Progresses:
 
 
 class _Waits:
-    """Of nodes that map: the labels of those whose ends they still wait for."""
+    """Of nodes that map: the labels of those whose ends they still wait for, and of those that are to be
+    looked at whatever else is missing."""
 
     def __init__(self) -> None:
-        self._missing: dict[str, set[str]] = {}
+        self._missing: dict[str, tuple[set[str], set[str]]] = {}
         self._by: dict[str, list[str]] = {}
 
-    def wait(self, name: str, labels: Iterable[str]) -> None:
-        self._missing[name] = set(labels)
-        for label in self._missing[name]:
+    def wait(self, name: str, labels: set[str], at_once: set[str]) -> None:
+        self._missing[name] = labels, at_once
+        for label in labels | at_once:
             self._by.setdefault(label, []).append(name)
 
     def told(self, label: str) -> list[str]:
-        """Those that wait for nobody any more, now that this has ended or turned out to be parts."""
+        """Those to look at, now that this has ended or turned out to be parts."""
         found = []
         for name in self._by.pop(label, ()):
-            missing = self._missing.get(name)
-            if missing is not None and label in missing:
-                missing.discard(label)
-                if not missing:
-                    del self._missing[name]
-                    found.append(name)
+            missing, at_once = self._missing.get(name, (set(), set()))
+            missing.discard(label)
+            if name in self._missing and (not missing or label in at_once):
+                del self._missing[name]
+                found.append(name)
         return found
 
 
@@ -255,9 +257,12 @@ def _walk(
         yield node, parts, found
 
 
-def _expanded(dag: Dag, name: str) -> tuple[Node, int | None, list[str]]:
-    """A node that maps, its number of parts, or whom it waits for."""
+def _expanded(dag: Dag, name: str) -> tuple[Node, int | None, set[str], set[str]]:
+    """A node that maps, its number of parts, or whom it waits for, and which of its parents map."""
     node = dag.node(name)
     assert node is not None
     parts = dag.mapped(node)
-    return node, parts, dag.unfold(node).missing if parts is None else []
+    if parts is not None:
+        return node, parts, set(), set()
+    unfolded = dag.unfold(node)
+    return node, None, set(unfolded.missing), set(unfolded.mapped)

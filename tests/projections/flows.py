@@ -108,6 +108,7 @@ async def all_ways(colony: RunningColony, client: Client) -> list[WorkflowHandle
     hand = await colony.session("hand", "worker")
     handles += [await added(client, hand), await cut_off(client), await rerun(client, handles[2])]
     handles.append(await stopped_by_hand(client, hand))
+    handles += await by_others(client)
     for handle in handles:
         await handle.wait(LIMIT_S)
     handles.append(await client.submit_workflow([node("a", "one"), by_hand("b", "a")]))
@@ -194,6 +195,24 @@ async def stopped_by_hand(client: Client, hand: Session) -> WorkflowHandle:
     return handle
 
 
+async def by_others(client: Client) -> list[WorkflowHandle]:
+    """Runs of a generator, of which one argument is left over, and of a cron that is removed then."""
+    await client.add_generator(
+        "g", {"name": "packs", "nodes": [node("a", "one", args=[{"$packed": "0"}])]}, trigger=2
+    )
+    for arguments in ((1, 2, 3), (4,), (5,)):
+        await client.pack("g", *arguments)
+    cron = await client.add_cron("c", [node("a", "one")], interval_s=1.0)
+    async with asyncio.timeout(LIMIT_S):
+        while not (runs := await cron.runs()):
+            await asyncio.sleep(0.1)
+        while len(packed := await client.generator_runs("g")) < 2 or any(r.state == "due" for r in packed):
+            await asyncio.sleep(0.1)
+    await cron.pause()
+    await cron.remove()
+    return [client.workflow(id) for id in (packed[0].workflow, packed[1].workflow, runs[0].workflow.id)]
+
+
 async def born_cancelled(client: Client, handle: WorkflowHandle, label: str) -> None:
     event = Cancelled("by hand", workflow=handle.id, node=label)
     await handle.get()  # learns what the event's place depends on
@@ -201,8 +220,8 @@ async def born_cancelled(client: Client, handle: WorkflowHandle, label: str) -> 
 
 
 async def untrue(colony: RunningColony, client: Client) -> None:
-    """What no honest service would say: a release too early, one after the workflow's cancel, and an event on
-    top of that."""
+    """What nobody should say: a release too early, an end of a part that there never is, and of a
+    node that has parts; and events on top of that."""
     service = await colony.session("liar", "service")
     hand = await colony.session("hand", "worker")
     handle = await client.submit_workflow([by_hand("a"), by_hand("b", "a"), by_hand("c")])
@@ -212,21 +231,15 @@ async def untrue(colony: RunningColony, client: Client) -> None:
     sequence = now.workflow.sequence
     await say(service, handle, "b", Released(handle.id, "b", [sequence, a.sequence]), a.queue)
     await handle.cancel()
-    other = await client.submit_workflow([by_hand("a", delay=300), by_hand("b", "a")])
-    queue = a.queue
-    await other.cancel()
-    void = await say(
-        service, other, "a", Released(other.id, "a", [(await other.get()).workflow.sequence]), queue
-    )
-    await say(hand, other, "a", Assigned(new_id(), 2.0, "i1"), prev=void)
-    await say(hand, other, "a", Assigned(new_id(), 2.0, "i1"), prev=b"x" * 32)
-    mapping = await client.submit_workflow([by_hand("l"), by_hand("m", map={"$output": "l"})])
-    await say(client.session, mapping, "m[7]", Cancelled(workflow=mapping.id, node="m[7]"))
-    await finish(hand, mapping, "l", output=[1])
-    await seen(mapping, lambda states: states.get("m[0]") == "waiting")
-    await say(client.session, mapping, "m", Cancelled(workflow=mapping.id, node="m"))
-    await finish(hand, mapping, "m[0]")
-    for one in (handle, other, mapping):
+    other = await client.submit_workflow([by_hand("l"), by_hand("m", map={"$output": "l"})])
+    await say(client.session, other, "m[7]", Cancelled(workflow=other.id, node="m[7]"))
+    await finish(hand, other, "l", output=[1])
+    await seen(other, lambda states: states.get("m[0]") == "waiting")
+    void = await say(client.session, other, "m", Cancelled(workflow=other.id, node="m"))
+    await say(hand, other, "m", Assigned(new_id(), 2.0, "i1"), prev=void)
+    await say(hand, other, "m", Assigned(new_id(), 2.0, "i1"), prev=b"x" * 32)
+    await finish(hand, other, "m[0]")
+    for one in (handle, other):
         await one.wait(LIMIT_S)
 
 
