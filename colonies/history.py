@@ -243,9 +243,12 @@ class History:
 
     def add(self, stored: Stored, *, trusted: bool = False) -> Judged:
         """Judge the next message and fold it if it is valid. `trusted` as in `examine`."""
-        seen = examine(self.colony, stored, trusted=trusted)
+        return self.take(examine(self.colony, stored, trusted=trusted))
+
+    def take(self, seen: Judged) -> Judged:
+        """As `add`, of a message that was examined. If `beyond` raises, nothing was folded: take it again."""
+        stored, record = seen.stored, seen.record
         self.position = stored.sequence
-        record = seen.record
         if record is None:
             return seen
         match record.kind:

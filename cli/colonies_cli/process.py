@@ -155,6 +155,9 @@ async def ls(
     runtimetype: Annotated[
         str | None, typer.Option("--runtimetype", metavar="T", help="Only those for this kind of worker.")
     ] = None,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", metavar="ID", help="Only the nodes of this workflow.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="At most N.")] = 50,
 ) -> None:
     """List processes, newest first, as the projector has them.
@@ -165,7 +168,13 @@ async def ls(
 
     if state is not None and state not in STATES:
         raise Invalid(f"--state: {state!r} is no state; allowed: {', '.join(STATES)}")
-    filters = {"state": state, "func": func, "runtimetype": runtimetype, "limit": limit}
+    filters = {
+        "state": state,
+        "func": func,
+        "runtimetype": runtimetype,
+        "workflow": workflow,
+        "limit": limit,
+    }
     items = await here.query(
         "query.processes", {key: value for key, value in filters.items() if value is not None}
     )

@@ -355,18 +355,25 @@ class Dag:
             after = max(after + _ns(node.spec.delay), _ns(node.spec.at))
         return max(begun, after)
 
-    def labels(self) -> Iterator[tuple[str, Node]]:
-        """Every node and part there is, as far as is known: parents first, of what was given."""
+    def walk(self) -> Iterator[tuple[Node, int | None, list[str]]]:
+        """Every node there is, as far as is known, with its number of parts (see `mapped`) and the labels
+        of its processes: parents first, of what was given."""
         left = [self.spec.by_name[name] for name in reversed(self.spec.order)]
         while left:
             node = left.pop()
             parts = self.mapped(node)
             labels = [node.name] if parts is None else [label_of(node.name, n) for n in range(parts)]
+            yield node, parts, labels
             for label in labels:
-                yield label, node
                 end = self.ends(label)
                 if end is not None:
                     left += reversed(end.adds)
+
+    def labels(self) -> Iterator[tuple[str, Node]]:
+        """Every node and part there is, in the order of `walk`."""
+        for node, _, labels in self.walk():
+            for label in labels:
+                yield label, node
 
 
 def _failure(inputs: Sequence[Input]) -> tuple[str, End] | None:

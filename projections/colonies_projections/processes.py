@@ -8,8 +8,7 @@ from typing import Any, ClassVar, get_args
 
 from pydantic_core import to_json
 
-from colonies.core.events import Queued
-from colonies.core.process import Process, State, Successful, Waiting
+from colonies.core.process import Awaiting, Process, State, Successful, Waiting
 from colonies.show import process_object, rfc3339
 from colonies_projections.view import Asked, Batch, Snapshot, Write
 
@@ -18,7 +17,7 @@ MAX_VALUE_BYTES = 4_096
 MAX_LISTED = 10
 MAX_ERROR_CHARS = 512
 
-# `sequence` is that of the submission, so the newest is the last row. args_stored and output_stored name the
+# `sequence` is that of the first event, so the newest is the last row. args_stored and output_stored name the
 # object in the Object Store that holds a value too large for an event.
 _TABLES = """
 CREATE TABLE processes (
@@ -32,6 +31,8 @@ CREATE TABLE processes (
     runtimetype TEXT NOT NULL,
     queue TEXT NOT NULL,
     label TEXT,
+    workflow TEXT,
+    node TEXT,
     priority INTEGER NOT NULL,
     submitter TEXT NOT NULL,
     worker TEXT,
@@ -46,14 +47,15 @@ CREATE TABLE processes (
 CREATE INDEX processes_state ON processes (state);
 CREATE INDEX processes_func ON processes (func);
 CREATE INDEX processes_runtimetype ON processes (runtimetype);
+CREATE INDEX processes_workflow ON processes (workflow) WHERE workflow IS NOT NULL;
 """
 
 _INSERT = """
 INSERT INTO processes (
     state, waiting_since, worker, attempts, started_at, ended_at, output, output_stored, errors,
-    id, sequence, func, args, args_stored, runtimetype, queue, label, priority, submitter,
+    id, sequence, func, args, args_stored, runtimetype, queue, label, workflow, node, priority, submitter,
     submitted_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _UPDATE = """
 UPDATE processes SET state = ?, waiting_since = ?, worker = ?, attempts = ?, started_at = ?, ended_at = ?,
@@ -61,8 +63,8 @@ UPDATE processes SET state = ?, waiting_since = ?, worker = ?, attempts = ?, sta
 WHERE id = ?
 """
 _SELECT = f"""
-SELECT id, state, func, runtimetype, label, priority, submitter, worker, attempts, submitted_at, started_at,
-    ended_at, errors,
+SELECT id, state, func, runtimetype, label, workflow, node, priority, submitter, worker, attempts,
+    submitted_at, started_at, ended_at, errors,
     CASE WHEN length(CAST(args AS BLOB)) <= {MAX_VALUE_BYTES} THEN args END AS args,
     CASE WHEN length(CAST(output AS BLOB)) <= {MAX_VALUE_BYTES} THEN output END AS output,
     args IS NOT NULL OR args_stored IS NOT NULL AS has_args,
@@ -75,27 +77,28 @@ class Processes:
     """See `colonies_projections.view.View`."""
 
     name: ClassVar[str] = "processes"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tables: ClassVar[str] = _TABLES
     filters: ClassVar[Mapping[str, Sequence[str] | None]] = {
         "state": get_args(State),
         "func": None,
         "runtimetype": None,
+        "workflow": None,
     }
 
     def fold(self, batch: Batch) -> Iterable[Write]:
-        submitted = {
-            judged.record.entity: judged.record.sequence
+        born = {
+            record.entity: record.sequence
             for judged in batch.judged
-            if judged.verdict.valid and judged.record is not None and isinstance(judged.record.event, Queued)
+            if judged.verdict.valid and (record := judged.record) is not None and record.prev is None
         }
         new: list[tuple[Any, ...]] = []
         changed: list[tuple[Any, ...]] = []
         for process in batch.processes.values():
             shown = process_object(process)
             moving = (*_moving(process, shown), process.id)
-            if process.id in submitted:
-                new.append((*moving, submitted[process.id], *_fixed(process, shown)))
+            if process.id in born:
+                new.append((*moving, born[process.id], *_fixed(process, shown)))
             else:
                 changed.append(moving)
         yield _INSERT, new
@@ -113,7 +116,7 @@ def _moving(process: Process, shown: dict[str, Any]) -> Iterator[Any]:
     successful = isinstance(phase, Successful)
     stored = phase.stored if isinstance(phase, Successful) else None
     yield shown["state"]
-    yield rfc3339(phase.since) if isinstance(phase, Waiting) else None
+    yield rfc3339(phase.since) if isinstance(phase, Waiting | Awaiting) else None
     yield shown["worker"]
     yield _json(shown["attempts"])
     yield shown["started_at"]
@@ -124,7 +127,7 @@ def _moving(process: Process, shown: dict[str, Any]) -> Iterator[Any]:
 
 
 def _fixed(process: Process, shown: dict[str, Any]) -> Iterator[Any]:
-    """What its submission says for ever."""
+    """What its first event says for ever."""
     stored = process.arguments
     yield shown["func"]
     yield _json(shown["args"]) if stored is None else None
@@ -132,6 +135,8 @@ def _fixed(process: Process, shown: dict[str, Any]) -> Iterator[Any]:
     yield shown["runtimetype"]
     yield process.queue
     yield shown["label"]
+    yield process.workflow
+    yield process.node
     yield shown["priority"]
     yield shown["submitter"]
     yield shown["submitted_at"]
@@ -159,6 +164,8 @@ def _item(row: Mapping[str, Any]) -> dict[str, Any]:
         "args": row["args"] and json.loads(row["args"]),
         "runtimetype": row["runtimetype"],
         "label": row["label"],
+        "workflow": row["workflow"],
+        "node": row["node"],
         "priority": row["priority"],
         "submitter": row["submitter"],
         "worker": row["worker"],

@@ -19,26 +19,29 @@ from typing import Any
 import structlog
 
 from colonies import subjects
+from colonies.core.events import Record, WorkflowSubmitted
 from colonies.errors import NotFound, Refused, Unavailable
-from colonies.history import History, Judged
+from colonies.history import Judged
 from colonies.jetstream import JetStreamLedger
 from colonies.ledger import Stored
 from colonies.session import Session
 from colonies_projections.desk import open_desk
+from colonies_projections.memory import Memory
 from colonies_projections.processes import Processes
+from colonies_projections.progress import Progresses
 from colonies_projections.queues import Queues
 from colonies_projections.store import Position, Store, Unusable, discard, locked
 from colonies_projections.view import Asked, Batch, Snapshot, View
 from colonies_projections.workers import Workers
+from colonies_projections.workflows import Workflows
 
 POLL_S = 5.0
 GATHER_S = 0.01
 AGAIN_S = 0.2
-MAX_OPEN = 50_000
 MAX_REBUILDS = 5
 EVENTS_IN_A_ROW = 64
 
-VIEWS: tuple[Callable[[], View], ...] = (Processes, Workers, Queues)
+VIEWS: tuple[Callable[[], View], ...] = (Processes, Workers, Queues, Workflows)
 
 _log = structlog.get_logger("colonies.projector")
 
@@ -57,7 +60,8 @@ class Projector:
         self._make_views = views
         self._views: list[View] = []
         self._store: Store
-        self._history: History
+        self._memory: Memory
+        self._progresses: Progresses
         self._wake = asyncio.Event()
         self._gap = True
         self._broken: Unusable | None = None
@@ -121,7 +125,8 @@ class Projector:
         async with AsyncExitStack() as stack:
             store = self._store = await Store.open(self.path, self.ledger.colony, self._views)
             stack.push_async_callback(store.close)
-            self._history = History(store.colony, position=store.position.sequence)
+            self._memory = await Memory(store).open()
+            self._progresses = Progresses(self._memory)
             while True:
                 self._wake.clear()
                 if self._broken is not None:
@@ -170,54 +175,56 @@ class Projector:
     # --- taking in -----------------------------------------------------------------------------------
 
     async def _take_in(self, batch: list[Stored]) -> None:
-        history = self._history
-        named = await self._recall(batch)
+        memory, progresses = self._memory, self._progresses
+        held = memory.held
+        named = await memory.begin(batch)
         judged: list[Judged] = []
         for number, stored in enumerate(batch, start=1):
-            judged.append(history.add(stored))
+            before = held["process"].get(_process_of(stored) or "")
+            judged.append(await memory.take(stored))
+            await progresses.after(judged[-1], before)
             if number % EVENTS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         valid = [seen.record for seen in judged if seen.record is not None and seen.verdict.valid]
-        touched = {
-            record.entity: history.processes[record.entity] for record in valid if record.kind == "process"
-        }
-        colony_changed = any(record.kind != "process" for record in valid)
-        seen_by_views = Batch(judged, touched)
+        touched = {(record.kind, record.entity) for record in valid if record.kind in held}
+        touched |= {("generator", name) for name in map(_generator_of, valid) if name is not None}
+        touched |= {("progress", id) for id in progresses.touched}
+        touched |= {(kind, id) for kind, id in named if kind == "voids" and id in held[kind]}
+        changed = Batch(
+            judged,
+            {id: held[kind][id] for kind, id in touched if kind == "process"},
+            {id: (held["workflow"][id], held["progress"][id]) for id in progresses.touched},
+            progresses.rows,
+        )
         await self._store.commit(
             Position.of(batch[-1]),
-            touched.values(),
-            history.colony if colony_changed else None,
-            [write for view in self._views for write in view.fold(seen_by_views)],
+            memory.packed(touched),
+            memory.history.colony if any(record.kind not in held for record in valid) else None,
+            [write for view in self._views for write in view.fold(changed)],
         )
-        self._forget(named)
-
-    async def _recall(self, batch: list[Stored]) -> set[str]:
-        """Bring back the processes that this batch names and memory does not hold; returns all it names."""
-        parsed = (subjects.parse(stored.subject) for stored in batch)
-        named = {subject.entity for subject in parsed if subject is not None and subject.kind == "process"}
-        held = self._history.processes
-        for process in await self._store.recall(named - held.keys()):
-            held[process.id] = process
-        return named
-
-    def _forget(self, named: set[str]) -> None:
-        """Memory holds open processes only, and not too many; the others are in the file."""
-        held = self._history.processes
-        for id in named:
-            if id in held and held[id].final:
-                del held[id]
-        if len(held) > MAX_OPEN:
-            for id in list(held)[: len(held) - MAX_OPEN]:
-                del held[id]
+        memory.forget(named)
+        progresses.forget()
 
     # --- answering -----------------------------------------------------------------------------------
 
     async def _answer(self, view: View, asked: Asked) -> tuple[list[dict[str, Any]], int]:
         try:
             async with self._store.snapshot() as position:
-                at = Snapshot(position, self._store.select, self._history.colony, self.ledger)
+                at = Snapshot(position, self._store.select, self._memory.history.colony, self.ledger)
                 return await view.answer(asked, at), position
         except Unusable as reason:
             self._broken = reason
             self._wake.set()
             raise Unavailable("the views are being built anew; ask again in a moment") from None
+
+
+def _process_of(stored: Stored) -> str | None:
+    """The process that a message is of, if it is of one."""
+    subject = subjects.parse(stored.subject)
+    return subject.entity if subject is not None and subject.kind == "process" else None
+
+
+def _generator_of(record: Record) -> str | None:
+    """The generator whose arguments this takes."""
+    source = record.event.source if isinstance(record.event, WorkflowSubmitted) else None
+    return source.name if source is not None and source.kind == "generator" else None

@@ -16,7 +16,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,13 +26,12 @@ import msgpack
 from pydantic import TypeAdapter
 
 from colonies.core.colony import Colony
-from colonies.core.process import Process, Successful
 from colonies.errors import Unavailable
 from colonies.ledger import Stored
 from colonies_projections.view import View, Write
 
 # Raise it when what the fold stores, or what the views get to see, changes its meaning.
-VERSION = 1
+VERSION = 2
 BUSY_S = 5.0
 
 _TABLES = """
@@ -40,7 +39,9 @@ CREATE TABLE projector (
     schema TEXT NOT NULL, colony TEXT NOT NULL, position INTEGER NOT NULL, digest BLOB NOT NULL,
     folded BLOB NOT NULL
 );
-CREATE TABLE folded (id TEXT PRIMARY KEY, process BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE folded (
+    kind TEXT NOT NULL, id TEXT NOT NULL, entity BLOB NOT NULL, PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
 """
 # No such table (1), a row that cannot be there already (19), and what a damaged file brings about.
 _BROKEN = {
@@ -51,8 +52,10 @@ _BROKEN = {
     sqlite3.SQLITE_NOTADB,
 }
 _T = TypeVar("_T")
-_PROCESS: TypeAdapter[Process] = TypeAdapter(Process)
 _COLONY: TypeAdapter[Colony] = TypeAdapter(Colony)
+
+Kept = tuple[str, str, bytes]
+"""A kind of entity, the id of one, and what is kept of it."""
 
 
 class Unusable(Exception):
@@ -153,30 +156,30 @@ class Store:
             return
         raise Unusable("it is not finished")
 
-    async def recall(self, ids: Collection[str]) -> list[Process]:
-        """Those of these processes that were ever submitted; final ones without what they hold."""
-        if not ids:
-            return []
+    async def recall(self, kind: str, ids: Collection[str] | None) -> list[tuple[str, bytes]]:
+        """What is kept of those of these entities that there ever were; without ids, of all of the kind."""
+        query, parameters = "SELECT id, entity FROM folded WHERE kind = ?", [kind]
+        if ids is not None:
+            query += " AND id IN (SELECT value FROM json_each(?))"
+            parameters.append(json.dumps(sorted(ids)))
         with _broken_is_unusable():
-            rows = await self._writer.execute_fetchall(
-                "SELECT process FROM folded WHERE id IN (SELECT value FROM json_each(?))",
-                (json.dumps(list(ids)),),
-            )
-            return [_unpacked(_PROCESS, row[0]) for row in rows]
+            rows = await self._writer.execute_fetchall(query, parameters)
+            return [(row[0], row[1]) for row in rows]
 
     async def commit(
-        self, position: Position, processes: Iterable[Process], colony: Colony | None, writes: Iterable[Write]
+        self, position: Position, folded: Sequence[Kept], colony: Colony | None, writes: Iterable[Write]
     ) -> None:
         """All that a batch changed, or nothing. `colony` is None if it did not change.
 
         Raises sqlite3.OperationalError if it cannot be written; then only closing is left.
         """
-        folded = [(process.id, _packed(process)) for process in processes]
         with _broken_is_unusable():
             db = self._writer
             await db.execute("BEGIN IMMEDIATE")
             if folded:
-                await db.executemany("INSERT OR REPLACE INTO folded (id, process) VALUES (?, ?)", folded)
+                await db.executemany(
+                    "INSERT OR REPLACE INTO folded (kind, id, entity) VALUES (?, ?, ?)", folded
+                )
             for statement, rows in writes:
                 if rows:
                     await db.executemany(statement, rows)
@@ -248,16 +251,6 @@ def _unpacked(adapter: TypeAdapter[_T], packed: bytes) -> _T:
         return adapter.validate_python(msgpack.unpackb(packed))
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise Unusable(f"it is broken: what it holds of the fold makes no sense: {error}") from None
-
-
-def _packed(process: Process) -> bytes:
-    """A process as the fold needs it later. Of a final one only that is kept which its late events meet."""
-    if process.final:
-        phase = Successful() if isinstance(process.phase, Successful) else process.phase
-        spec = process.spec.model_copy(update={"args": [], "kwargs": {}, "env": {}})
-        process = replace(process, phase=phase, spec=spec, attempts=(), arguments=None)
-    packed: bytes = msgpack.packb(_PROCESS.dump_python(process))
-    return packed
 
 
 def _packed_colony(colony: Colony) -> bytes:

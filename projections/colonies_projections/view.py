@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from colonies.core.colony import Colony
 from colonies.core.names import kind, shown
 from colonies.core.process import Process
+from colonies.core.workflow import Workflow
 from colonies.errors import Invalid
 from colonies.history import Judged
 from colonies.ledger import Ledger
+from colonies_projections.progress import NodeRow, Progress
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1_000
@@ -31,11 +33,14 @@ Write = tuple[str, Sequence[Sequence[Any]]]
 class Batch:
     """Some events in a row, each with its verdict, and what they left behind.
 
-    `processes` are those that had a valid event in this batch, as they are after it.
+    `processes` are those that had a valid event in this batch, as they are after it; `workflows` those of
+    which anything changed, with how far they are. `nodes` is what changed of their nodes, in order.
     """
 
     judged: list[Judged]
-    processes: dict[str, Process]
+    processes: Mapping[str, Process]
+    workflows: Mapping[str, tuple[Workflow, Progress]] = field(default_factory=dict)
+    nodes: Sequence[NodeRow] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ async def test_filters_limit_and_order(colony: RunningColony, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("question", "error"),
     [
-        ({"colour": "red"}, "'colour' is no filter; allowed: state, func, runtimetype, limit"),
+        ({"colour": "red"}, "'colour' is no filter; allowed: state, func, runtimetype, workflow, limit"),
         ({"state": "done"}, "state: 'done' is not one; allowed: blocked, waiting, running, succ"),
         ({"state": 3}, "state: 3 is a whole number; allowed: a string"),
         ({"limit": 0}, "limit: 0; allowed: a whole number from 1 to 1000"),

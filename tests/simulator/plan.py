@@ -121,7 +121,6 @@ def _flow(plan: Plan, random: Random) -> None:
     """Workflows in place of most other work."""
     plan.items = plan.items[:1] if random.random() < 0.2 else []
     plan.flows = [draw_flow(random, number, plan.works) for number in range(1 + (random.random() < 0.1))]
-    plan.projector = None
     if plan.faults.focus and random.random() < 0.5:
         plan.faults.focus = random.choice(FLOW_EVENTS)
 

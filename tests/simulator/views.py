@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from colonies_projections import store
+from colonies_projections.kept import KINDS
 from colonies_projections.projector import VIEWS
 from colonies_projections.view import Asked, Batch, Snapshot, Write
 
+from colonies.core.workflow import dag_of, end_of, state_of
 from colonies.history import History, Judged
 from tests.simulator.oracle import Life
 
@@ -92,18 +94,44 @@ class Views:
             ours, theirs = self._db.execute(query).fetchall(), anew.execute(query).fetchall()
             if ours != theirs:
                 broken(f"the rows of {table} are not those of a rebuild", _difference(ours, theirs))
+        self._check_flows(history, broken)
         self._check_fold(history, broken)
+
+    def _check_flows(self, history: History, broken: Callable[..., None]) -> None:
+        """Workflows and their nodes are told as the library tells them who counts all nodes anew."""
+        workflows, nodes = [], []
+        for id in history.workflows:
+            if (workflow := history.workflow(id)) is None:
+                continue
+            ends, states = [], []
+            for label, node in dag_of(workflow, history).labels():
+                process = history.process(workflow.process_of(label))
+                ends.append((node, end_of(process) if process is not None else None))
+                states.append(process.state if process is not None else "blocked")
+                nodes.append((id, label, workflow.process_of(label), states[-1]))
+            done = sum(end is not None for _, end in ends)
+            workflows.append((id, state_of(workflow, ends), len(ends), done, states.count("failed")))
+        for query, truth in ((_WORKFLOWS, workflows), (_NODES, nodes)):
+            if (told := sorted(self._db.execute(query))) != sorted(truth):
+                broken("the views tell another tale of workflows", _difference(told, truth))
 
     def _check_fold(self, history: History, broken: Callable[..., None]) -> None:
         """What the projector would go on with is the fold itself."""
-        packed = {id: store._packed(process) for id, process in history.processes.items()}
-        if dict(self._db.execute("SELECT id, process FROM folded")) != packed:
-            broken("the folded processes are not those of a rebuild")
+        packed = {
+            (kind, id): KINDS[kind].pack(entity)
+            for kind, held in (("process", history.processes), ("workflow", history.workflows))
+            for id, entity in held.items()
+        }
+        query = "SELECT kind, id, entity FROM folded WHERE kind IN ('process', 'workflow')"
+        if {(kind, id): entity for kind, id, entity in self._db.execute(query)} != packed:
+            broken("the folded entities are not those of a rebuild")
         for (colony,) in self._db.execute("SELECT folded FROM projector"):
             if store._unpacked(store._COLONY, colony) != history.colony:
                 broken("the folded colony is not that of a rebuild")
 
 
+_WORKFLOWS = "SELECT id, state, nodes, done, failed FROM workflows"
+_NODES = "SELECT workflow, label, process, state FROM workflows_nodes"
 _TOLD = "SELECT id, state, json_array_length(attempts) FROM processes"
 _TABLES = (("processes", "sequence"), ("workers", "sequence"))
 
