@@ -326,6 +326,9 @@ async def test_a_worker_releases_no_node_with_limits(tmp_path: Path) -> None:
             {**limited("a", 1, "sleep", 0), "name": "child", "dependencies": ["root"]},
         ]
         workflow = await client.submit_workflow(nodes)
+        async with asyncio.timeout(60):
+            while (await workflow.get()).nodes[0].state != "successful":
+                await asyncio.sleep(0.05)
         root, child = (await workflow.get()).nodes
         done = await client.process(root.id).wait(30)
         workflow_now = await client.session.workflow(workflow.id)
