@@ -205,7 +205,7 @@ async def test_a_worker_is_alive_then_stopped_or_lost(colony: RunningColony, tmp
     first = items[0]
     assert list(first) == [
         *("name", "instance", "runtimetype", "concurrency", "state", "started_at", "last_seen"),
-        *("running", "has", "functions"),
+        *("running", "has", "functions", "drained"),
     ]
     assert first["instance"] == alive.instance
     assert first["concurrency"] == 3
