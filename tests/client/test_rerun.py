@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 
 import colonies
+from colonies.core.events import Assigned, Completed
+from colonies.core.node import Node
+from colonies.core.process import Waiting
+from colonies.core.workflow import node_id
 from colonies.errors import Conflict, Invalid, NotFound
-from colonies.flows import WorkflowNow
+from colonies.flows import WorkflowHandle, WorkflowNow
 from colonies.knowing import Knowledge
+from colonies.memory_colony import MemoryClient
 
 LIMIT_S = 60.0
 
@@ -42,12 +47,90 @@ def worker(broken: list[int]) -> colonies.Worker:
     return found
 
 
+async def complete(colony: MemoryClient, id: str, adds: list[dict[str, Any]], *, between: bool) -> None:
+    """As the worker `hand`, take the process and complete it with nodes that it adds."""
+    session = await colony._members.session("hand", "worker")
+
+    async def offered() -> bool:
+        story = await session.story(id)
+        return story.process is not None and isinstance(story.process.phase, Waiting)
+
+    async for _ in _until(offered):
+        pass
+    story = await session.story(id)
+    assert story.process is not None
+    assert isinstance(story.process.phase, Waiting)
+    story = await session.record(id, Assigned(story.process.phase.offer.id, 2.0, "i1"), at=story)
+    assert story.process is not None
+    event = Completed(
+        story.process.attempts[-1].id,
+        [1],
+        adds=[Node.read(item) for item in adds],
+        between=True if between else None,
+    )
+    await session.record(id, event, at=story)
+
+
+async def _until(fact: Any) -> Any:
+    import asyncio
+
+    async with asyncio.timeout(LIMIT_S):
+        while not await fact():
+            await asyncio.sleep(0.02)
+            yield
+
+
 def taken(now: WorkflowNow) -> set[str]:
     return set(now.workflow.reuses or {})
 
 
 def states(now: WorkflowNow) -> dict[str, str]:
     return {found.label: found.state for found in now.nodes}
+
+
+async def split(colony: MemoryClient, *, between: bool) -> WorkflowHandle:
+    """A workflow whose first node adds two, `one` and `two` behind it."""
+    handle = await colony.submit_workflow(
+        [node("split", "split", runtimetype="hand"), node("sum", "work", "split"), node("end", "work", "sum")]
+    )
+    await complete(
+        colony,
+        node_id(handle.id, "split"),
+        [node("one", "work"), node("two", "work", "one")],
+        between=between,
+    )
+    return handle
+
+
+@pytest.mark.parametrize("between", [False])
+async def test_what_a_process_added_is_taken_over_with_it(between: bool) -> None:
+    broken: list[int] = []
+    async with colonies.memory() as colony:
+        await colony.work(worker(broken))
+        before = await (await split(colony, between=between)).wait(LIMIT_S)
+        assert before.state == "successful"
+        handle = await colony.workflow(before.workflow.id).rerun("end")
+        now = await handle.wait(LIMIT_S)
+        assert (now.state, taken(now)) == ("successful", {"split", "split/one", "split/two", "sum"})
+        assert states(now) == states(before)
+        again = await (await handle.rerun("sum")).wait(LIMIT_S)
+        assert (again.state, taken(again)) == ("successful", {"split", "split/one", "split/two"})
+
+
+async def test_a_process_runs_anew_if_what_it_added_did_not_succeed() -> None:
+    broken = [1]
+    async with colonies.memory() as colony:
+        await colony.work(worker(broken))
+        before = await (await split(colony, between=False)).wait(LIMIT_S)
+        assert states(before)["split/one"] == "failed"
+        broken.clear()
+        handle = await colony.workflow(before.workflow.id).rerun()
+        now = await handle.get()
+        assert taken(now) == set()
+        await complete(colony, node_id(handle.id, "split"), [node("other", "work")], between=False)
+        now = await handle.wait(LIMIT_S)
+        assert now.state == "successful"
+        assert set(states(now)) == {"split", "split/other", "sum", "end"}
 
 
 async def test_who_comes_late_sees_what_was_seen_before() -> None:
