@@ -33,10 +33,11 @@ from colonies.core.flow import WorkflowSpec
 from colonies.core.names import name as checked_name
 from colonies.core.names import shown
 from colonies.errors import Conflict, Invalid, NotFound
-from colonies.flows import PART_BYTES, WorkflowHandle, WorkflowNow, declare_queues, workflow_now
+from colonies.flows import PART_BYTES, WorkflowHandle, declare_queues
 from colonies.history import CronStory, WorkflowStory, fold_cron
 from colonies.ids import new_id
 from colonies.ledger import Stored
+from colonies.looking import WorkflowNow, workflow_now
 from colonies.schedules import CronEvent
 
 if TYPE_CHECKING:
