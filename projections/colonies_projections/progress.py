@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from colonies.core.dag import Dag, End
+from colonies.core.dag import Dag
+from colonies.core.ends import End
 from colonies.core.events import WorkflowCancelled, WorkflowSubmitted
 from colonies.core.node import Node, label_of
 from colonies.core.process import Process, State

@@ -59,9 +59,18 @@ def _later(t: Teller) -> None:
     later = Spec.parse({**plain, "delay": 5, "at": t.now // 10**9 + 20})
     t.say("w1", facts.Submitted(later), id, "the role worker submits no processes")
     t.say(
-        "ann", facts.Submitted(Spec.parse(plain)), id, "by its delay, time and limits it is not to be offered later"
+        "ann",
+        facts.Submitted(Spec.parse(plain)),
+        id,
+        "by its delay, time and limits it is not to be offered later",
     )
-    t.say("ann", facts.Queued(later), id, "by its delay, time and limits it is not to be offered now", queue=QUEUE)
+    t.say(
+        "ann",
+        facts.Queued(later),
+        id,
+        "by its delay, time and limits it is not to be offered now",
+        queue=QUEUE,
+    )
     t.say("ann", facts.Submitted(later), id)
     t.say("orch", facts.Requeued(t.last), id, "the delay is not over", after_s=10, queue=QUEUE)
     t.say("orch", facts.Requeued(t.process(id).sequence), id, after_s=20, queue=QUEUE)
