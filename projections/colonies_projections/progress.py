@@ -32,13 +32,15 @@ _NODES = {allowed: Node("", None, (), allow_failure=allowed) for allowed in (Fal
 @dataclass(slots=True)
 class Progress:
     """How far one workflow is. `counts` says of each state how many nodes and parts are in it, `allowed` how
-    many of these may fail. `pending` are the nodes that map and may turn out to be parts yet. `ended_at` (ns)
-    is None as long as it runs.
+    many of these may fail. `pending` are the nodes that map and may turn out to be parts yet. `cancelled` is
+    the sequence at which the last was cancelled of those that may not fail. `ended_at` (ns) is None as long
+    as it runs.
     """
 
     counts: dict[State, int] = field(default_factory=dict)
     allowed: dict[State, int] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
+    cancelled: int = 0
     state: WorkflowState = "running"
     ended_at: int | None = None
 
@@ -66,7 +68,8 @@ class Progress:
     def _one_of_each(self) -> Iterator[tuple[Node, End | None]]:
         for state, number in self.counts.items():
             allowed = self.allowed.get(state, 0)
-            end = End("", 0, 0, state) if is_final(state) else None
+            sequence = self.cancelled if state == "cancelled" else 0
+            end = End("", sequence, 0, state) if is_final(state) else None
             if number > allowed:
                 yield _NODES[False], end
             if allowed:
@@ -78,6 +81,7 @@ class Progress:
             "counts": dict(sorted(self.counts.items())),
             "allowed": dict(sorted(self.allowed.items())),
             "pending": sorted(self.pending),
+            "cancelled": self.cancelled,
             "state": self.state,
             "ended_at": self.ended_at,
         }
@@ -138,6 +142,8 @@ class Progresses:
         assert node is not None
         progress.count(before.state if before is not None else "blocked", node, -1)
         progress.count(process.state, node, 1)
+        if process.state == "cancelled" and not node.allow_failure:
+            progress.cancelled = process.sequence
         self.rows.append(NodeRow(id, label, process.id, process.state))
         if process.final:
             await self._ended(workflow, progress, process, label)
