@@ -104,7 +104,7 @@ class _Ear:
         self._all = {node.id for node in now.nodes}
         self._left = {node.id for node in now.nodes if node.process is None or not node.process.final}
         self._left -= self._recent
-        if not self._left:
+        if not self._left or (self._grows and self._recent & self._all):  # its parts may be known by now
             self.changed.set()
 
     def on_process(self, stored: Stored) -> None:

@@ -33,12 +33,13 @@ _NODES = {allowed: Node("", None, (), allow_failure=allowed) for allowed in (Fal
 class Progress:
     """How far one workflow is. `counts` says of each state how many nodes and parts are in it, `allowed` how
     many of these may fail. `pending` are the nodes that map and may turn out to be parts yet. `ended_at` (ns)
-    is None as long as it runs; `cancelled_last` is the sequence at which a node was cancelled that may not be.
+    is None as long as it runs; `cancelled_last` is the sequence at which a node was last cancelled.
     """
 
     counts: dict[State, int] = field(default_factory=dict)
     allowed: dict[State, int] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
+    cancelled: int = 0
     state: WorkflowState = "running"
     ended_at: int | None = None
     cancelled_last: int = 0
@@ -80,6 +81,7 @@ class Progress:
             "counts": dict(sorted(self.counts.items())),
             "allowed": dict(sorted(self.allowed.items())),
             "pending": sorted(self.pending),
+            "cancelled": self.cancelled,
             "state": self.state,
             "ended_at": self.ended_at,
             "cancelled_last": self.cancelled_last,

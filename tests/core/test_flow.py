@@ -274,6 +274,47 @@ def test_a_groups_parameters_are_put_in_their_place() -> None:
     assert spec.by_name["g/a"].parents == ("train",)
 
 
+def test_what_a_group_maps_over_is_a_parameter_of_the_workflow() -> None:
+    deep = {
+        "name": "deep",
+        "parameters": {"n": {"list": [{"$literal": {"$odd": 1}}, 2]}},
+        "nodes": [node("a", map={"$parameter": "n.list"}), node("b", map={"$parameter": "n.list"})],
+    }
+    group = {"name": "g", "parameters": {"more": [3]}, "nodes": [deep, node("c", map={"$parameter": "more"})]}
+    spec = parse(node("first"), group, parameters={"rate": 0.5})
+    assert spec.parameters == {"rate": 0.5, "g/deep/n": {"list": [{"$odd": 1}, 2]}, "g/more": [3]}
+    assert [str(spec.by_name[f"g/{name}"].map) for name in ("deep/a", "deep/b", "c")] == [
+        "$parameter g/deep/n.list",
+        "$parameter g/deep/n.list",
+        "$parameter g/more",
+    ]
+    assert WorkflowSpec.read(spec.wire()) == spec
+
+
+def test_what_a_group_maps_over_may_be_known_outside_only() -> None:
+    inner = {
+        "name": "in",
+        "parameters": {"l": {"$parameter": "l"}},
+        "nodes": [node("a", map={"$parameter": "l"})],
+    }
+    given = {"l": {"$output": "first.items"}}
+    spec = parse(node("first"), {"name": "g", "parameters": given, "nodes": [inner]})
+    assert str(spec.by_name["g/in/a"].map) == "$output first.items"
+    assert spec.by_name["g/in/a"].parents == ("first",)
+    assert spec.parameters == {}
+
+
+def test_a_condition_does_not_see_a_group() -> None:
+    wrong = node("c", dependencies=["prepare"], when="length(prepare.left) > `1`")
+    assert "node 'c': when: 'prepare' is a workflow" in said(prepare(), wrong)
+    assert 'allowed: "prepare/left", "prepare/right"' in said(prepare(), wrong)
+    right = node("c", dependencies=["prepare"], when='"prepare/left".prepare > `1`')
+    assert parse(prepare(), right).by_name["c"].when == right["when"]
+    same = {**prepare(), "name": "left"}
+    same["nodes"] = [*same["nodes"], node("e", "left", when="left")]
+    assert "left/e" in parse(same).by_name
+
+
 GROUPS: dict[str, tuple[dict[str, Any], str]] = {
     "no name": ({"name": None}, "nodes[0]: name"),
     "unknown field": ({"when": "a"}, "nodes[0] (prepare): 'when': a workflow in a workflow has name, nodes"),
@@ -286,6 +327,14 @@ GROUPS: dict[str, tuple[dict[str, Any], str]] = {
     "no such step": (
         {"parameters": {"n": {"x": 1}}, "nodes": [node("a", args=[{"$parameter": "n.y"}])]},
         "(prepare): $parameter n.y: there is no 'y' in it",
+    ),
+    "maps over no list": (
+        {"parameters": {"n": 7}, "nodes": [node("a", map={"$parameter": "n"})]},
+        "(prepare): map: $parameter n: 7 is no list",
+    ),
+    "maps over references": (
+        {"parameters": {"n": [{"$output": "other"}]}, "nodes": [node("a", map={"$parameter": "n"})]},
+        "(prepare): map: $parameter n: there is $output other in it",
     ),
 }
 

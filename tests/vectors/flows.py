@@ -59,9 +59,18 @@ def _later(t: Teller) -> None:
     later = Spec.parse({**plain, "delay": 5, "at": t.now // 10**9 + 20})
     t.say("w1", facts.Submitted(later), id, "the role worker submits no processes")
     t.say(
-        "ann", facts.Submitted(Spec.parse(plain)), id, "by its delay and time it is not to be offered later"
+        "ann",
+        facts.Submitted(Spec.parse(plain)),
+        id,
+        "by its delay, time and limits it is not to be offered later",
     )
-    t.say("ann", facts.Queued(later), id, "by its delay and time it is not to be offered now", queue=QUEUE)
+    t.say(
+        "ann",
+        facts.Queued(later),
+        id,
+        "by its delay, time and limits it is not to be offered now",
+        queue=QUEUE,
+    )
     t.say("ann", facts.Submitted(later), id)
     t.say("orch", facts.Requeued(t.last), id, "the delay is not over", after_s=10, queue=QUEUE)
     t.say("orch", facts.Requeued(t.process(id).sequence), id, after_s=20, queue=QUEUE)
@@ -179,7 +188,7 @@ def _life(t: Teller, flow: str) -> None:
         of.release("each", a, rule="the node is not to be dealt with in this way")
         of.release(f"each[{number}]", a)
         of.run(f"each[{number}]", facts.Completed)
-    of.release("each[2]", a, rule="the node cannot run: map: it has 2 parts")
+    of.release("each[2]", a, rule="there is no part 2 of each at this point")
     t.say("w1", facts.Skipped(flow, "if", [of.own, a]), of.id("if"), f"the role worker {NOBODY}")
     of.release("if", a, rule="the node is to be skipped")
     t.say("orch", facts.Skipped(flow, "if", [of.own, a]), of.id("if"))
