@@ -233,22 +233,24 @@ def sourced(known: Cron | None, source: Source, record: Record) -> Sourced | Ver
         return quarantined(f"there is no cron {source.name} before it")
     if (source.run, source.first, source.count, source.packs) != (None, None, None, None):
         return quarantined("what it says is of generators")
-    if (why := _not_before(cron, source)) is not None:
-        return quarantined(why)
+    if (wrong := _not_before(cron, source)) is not None:
+        return wrong
     return _now(cron, record) if source.due is None else _due(cron, source.due, record)
 
 
-def _not_before(cron: Cron, source: Source) -> str | None:
+def _not_before(cron: Cron, source: Source) -> Verdict | None:
     """What is wrong with the run whose outputs this one may use. Its id says that it is one of the cron's,
     so nobody has to read it."""
     if source.previous is None and source.previous_due is None:
         return None
     before = source.previous_due
     if before is None or source.previous != cron.run_id(before):
-        return "the run before it is not one of the cron"
+        return quarantined("the run before it is not one of the cron")
     if source.due is not None and before >= source.due:
-        return "the run before it was not due before it"
-    return None if cron.schedule.is_due(before, cron.added_at) else "the run before it was never due"
+        return quarantined("the run before it was not due before it")
+    if not cron.schedule.is_due(before, cron.added_at):
+        return quarantined("the run before it was never due")
+    return None
 
 
 def _now(cron: Cron, record: Record) -> Sourced | Verdict:

@@ -32,9 +32,8 @@ _NODES = {allowed: Node("", None, (), allow_failure=allowed) for allowed in (Fal
 @dataclass(slots=True)
 class Progress:
     """How far one workflow is. `counts` says of each state how many nodes and parts are in it, `allowed` how
-    many of these may fail. `pending` are the nodes that map and may turn out to be parts yet. `cancelled` is
-    the sequence at which the last was cancelled of those that may not fail. `ended_at` (ns) is None as long
-    as it runs.
+    many of these may fail. `pending` are the nodes that map and may turn out to be parts yet. `ended_at` (ns)
+    is None as long as it runs; `cancelled_last` is the sequence at which a node was last cancelled.
     """
 
     counts: dict[State, int] = field(default_factory=dict)
@@ -43,6 +42,7 @@ class Progress:
     cancelled: int = 0
     state: WorkflowState = "running"
     ended_at: int | None = None
+    cancelled_last: int = 0
 
     @property
     def nodes(self) -> int:
@@ -68,7 +68,7 @@ class Progress:
     def _one_of_each(self) -> Iterator[tuple[Node, End | None]]:
         for state, number in self.counts.items():
             allowed = self.allowed.get(state, 0)
-            sequence = self.cancelled if state == "cancelled" else 0
+            sequence = self.cancelled_last if state == "cancelled" else 0
             end = End("", sequence, 0, state) if is_final(state) else None
             if number > allowed:
                 yield _NODES[False], end
@@ -84,6 +84,7 @@ class Progress:
             "cancelled": self.cancelled,
             "state": self.state,
             "ended_at": self.ended_at,
+            "cancelled_last": self.cancelled_last,
         }
 
 
@@ -143,7 +144,7 @@ class Progresses:
         progress.count(before.state if before is not None else "blocked", node, -1)
         progress.count(process.state, node, 1)
         if process.state == "cancelled" and not node.allow_failure:
-            progress.cancelled = process.sequence
+            progress.cancelled_last = process.sequence
         self.rows.append(NodeRow(id, label, process.id, process.state))
         if process.final:
             await self._ended(workflow, progress, process, label)

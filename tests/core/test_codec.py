@@ -44,6 +44,7 @@ from colonies.core.events import (
     GeneratorPacked,
     GeneratorRemoved,
     Genesis,
+    Granted,
     LogDigest,
     Part,
     Poisoned,
@@ -249,6 +250,7 @@ sources = st.builds(
     counts,
     st.none() | st.integers(0, 2**63 - 1),
     st.none() | workflow_ids,
+    st.none() | st.integers(0, 2**63 - 1),
     st.none() | counts,
     st.none() | counts,
     st.none() | counts,
@@ -312,6 +314,9 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     ColonyResumed: st.just(ColonyResumed()),
     QueuePaused: st.builds(QueuePaused, reasons),
     QueueResumed: st.just(QueueResumed()),
+    Granted: st.builds(
+        Granted, some_text, st.dictionaries(workflow_ids, counts, max_size=3), st.none() | counts
+    ),
     WorkerDrained: st.builds(WorkerDrained, reasons),
     WorkerResumed: st.just(WorkerResumed()),
     Part: st.builds(Part, st.lists(nodes, max_size=3), st.none() | some_text),

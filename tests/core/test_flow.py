@@ -166,7 +166,7 @@ def test_too_many_nodes_are_refused_by_their_number() -> None:
     assert f"10001 nodes; at most {MAX_NODES} are allowed" in said(*([node("a")] * 10_001))
 
 
-def test_ten_problems_are_said_at_once_and_the_others_counted() -> None:
+def test_ten_problems_are_said_at_once_and_that_there_are_more() -> None:
     lines = said(*(node(f"n{i}", "x") for i in range(30))).splitlines()
     assert len(lines) == 10
     assert lines[-1] == "workflow: and more problems"

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from colonies.core import rerun
 from colonies.core.adding import placed
-from colonies.core.dag import Dag
-from colonies.core.ends import End
+from colonies.core.dag import Dag, End
 from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node
 from colonies.errors import Invalid

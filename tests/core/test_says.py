@@ -23,6 +23,7 @@ from colonies.core.events import (
     Expired,
     Failed,
     Genesis,
+    Granted,
     Part,
     Poisoned,
     Queued,
@@ -52,6 +53,7 @@ from colonies.core.events import (
     WorkflowSubmitted,
 )
 from colonies.core.flow import WorkflowSpec
+from colonies.core.limits import digest_of
 from colonies.core.node import Node
 from colonies.core.process import judge
 from colonies.core.spec import Conditions, queue_of
@@ -88,6 +90,7 @@ EVENTS: list[Event] = [
     ColonyResumed(),
     QueuePaused(),
     QueueResumed(),
+    Granted("customer-7", {WORKFLOW: 1}),
     WorkerDrained(),
     WorkerResumed(),
     Submitted(Telling(delay=1).spec),
@@ -127,7 +130,8 @@ def said(event: Event, role: Role) -> Verdict:
         prev = held.head if held is not None else None
         record = record_of(event, name, role=role, kind=kind, entity=WORKFLOW, sequence=200, prev=prev)
         return workflows_.judge(held, record, telling.colony, NOTHING)
-    entity = {"member": "bob", "worker": name, "queue": queue_of(CONDITIONS, 0)}.get(kind, "")
+    queue, key = queue_of(CONDITIONS, 0), digest_of("customer-7")
+    entity = {"member": "bob", "worker": name, "queue": queue, "limit": key}.get(kind, "")
     prev = colonies_.head(telling.colony, kind, entity)
     record = record_of(event, name, role=role, kind=kind, entity=entity, sequence=200, prev=prev)
     return colonies_.judge(telling.colony, record)

@@ -52,6 +52,8 @@ EVENTS = {
     "workflow.cancelled": "ou",
     "workflow.signalled": "ou",
     "workflow.anything": NOBODY,
+    "limit.granted": "s",
+    "limit.anything": NOBODY,
     "cron.added": "ou",
     "cron.paused": "ou",
     "cron.resumed": "ou",

@@ -23,6 +23,7 @@ from colonies import heartbeats, logs, nkeys, queueing, streams, subjects
 from colonies.core import capacity, events, flow, names, spec, units
 from colonies.core import node as nodes_
 from colonies.core.words import Words
+from tests.sentences import MODULES, sentences
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -51,6 +52,7 @@ MODELS = {
     "spec": spec.Spec,
     "conditions": spec.Conditions,
     "gpu": spec.Gpu,
+    "limit": spec.Limit,
     "capacity": capacity.Capacity,
     "device": capacity.Device,
     "node": nodes_.NodeRules,
@@ -73,6 +75,9 @@ LISTS = {
     ),
     "Annotated[dict[Label, WorkflowId], at_most(MAX_REUSED)]": (
         f"map of label to workflow id, at most {events.MAX_REUSED:,}"
+    ),
+    "Annotated[dict[WorkflowId, Int], at_most(MAX_GRANTED)]": (
+        f"map of workflow id to count, at most {events.MAX_GRANTED}"
     ),
     "Annotated[list[Value], at_most(MAX_PACKED)]": f"list of value, at most {events.MAX_PACKED:,}",
     "Annotated[list[Int], at_most(MAX_TRIGGER)]": f"list of count, at most {events.MAX_TRIGGER:,}",
@@ -277,7 +282,7 @@ def test_each_subject_of_the_code_is_on_the_page_and_no_other() -> None:
         "queue": "<queue>",
         "member": "<member>",
         "worker": "<member>",
-        **{kind: f"<{kind}>" for kind in ("workflow", "cron", "generator")},
+        **{kind: f"<{kind}>" for kind in ("workflow", "limit", "cron", "generator")},
     }
     for type_ in EVENTS:
         kind, _, name = type_.partition(".")
@@ -335,34 +340,26 @@ def test_the_consumers_are_those_that_are_made() -> None:
 # --- rules and numbers --------------------------------------------------------------------------------
 
 
-def sentences(*callers: str) -> Iterator[str]:
-    """What the code says of what is not valid, with `…` for what differs."""
-    for module in ("core/rules", "core/nodes", "core/workflow", "core/colony", "history", "codec"):
-        for node in ast.walk(ast.parse((ROOT / "colonies" / f"{module}.py").read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in callers:
-                said = node.args[0]
-                parts = said.values if isinstance(said, ast.JoinedStr) else [said]
-                yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in parts)
-
-
 def test_each_rule_of_the_code_is_on_the_page_and_no_other() -> None:
     titles = (
         *("On every message", "Of the colony, members, queues, workers"),
-        *("Of a node", "Of a workflow", "Of a process"),
+        *("Of a node", "Of a workflow", "Of a process", "Of a cron", "Of a generator"),
+        *("Of a run of a cron", "Of a run of a generator"),
     )
     said = {row[-1] for title in titles for row in rows(section(title))}
-    assert said == set(sentences("quarantined", "denied", "Malformed"))
+    assert said == set(sentences(("quarantined", "denied", "Malformed"), (*MODULES, "codec")))
 
 
 def test_each_rule_by_which_an_event_is_void_is_on_the_page_and_no_other() -> None:
-    assert {row[-1] for row in rows(section("What is void"))} == set(sentences("void"))
+    assert {row[-1] for row in rows(section("What is void"))} == set(sentences(("void",)))
     made = [
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
         if re.search(r"\bvoid\(", path.read_text(encoding="utf-8"))
     ]
-    assert sorted(made) == ["colonies/core/events.py", "colonies/core/nodes.py", "colonies/history.py"]
+    core = [f"colonies/core/{name}.py" for name in ("crons", "events", "generators", "nodes")]
+    assert sorted(made) == [*core, "colonies/history.py"]
 
 
 def test_each_number_on_the_page_is_that_of_the_code() -> None:
