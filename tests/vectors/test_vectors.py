@@ -12,15 +12,19 @@ import pytest
 from colonies import codec
 from colonies.core import units
 from colonies.core.colony import Colony
+from colonies.core.due import Schedule
 from colonies.core.events import Event
+from colonies.core.generators import run_id
+from colonies.core.limits import digest_of
 from colonies.core.process import keyed_id
 from colonies.core.spec import Conditions, queue_of
+from colonies.core.states import derived_id
 from colonies.history import History
 from colonies.ledger import Stored
 from colonies.nkeys import KeyPair, verify
 from tests.sentences import sentences
 from tests.vectors.making import FOLDER, made
-from tests.vectors.telling import NO_EVENT
+from tests.vectors.telling import NO_EVENT, SECOND
 
 # What no ledger of a few events can show.
 NOT_SHOWN = {
@@ -122,4 +126,23 @@ def test_names_derive_as_they_say() -> None:
         assert msgpack.packb([conditions.canonical(), said["priority"]]).hex() == said["packed"]
         assert queue_of(conditions, said["priority"]) == said["queue"]
     assert all(units.rung(size) == rung for size, rung in told["rungs"])
+    assert all(digest_of(said["key"]) == said["limit"] for said in told["limits"])
+    cron, run = told["runs"]
+    assert run["workflow"] == run_id(run["name"], run["added"], run["of"])
+    of_cron = derived_id("cron", cron["name"], str(cron["added"]), str(cron["of"]))
+    assert cron["workflow"] == of_cron
     assert all(keyed_id(said["submitter"], said["key"]) == said["process"] for said in told["keyed"])
+
+
+def test_crons_are_due_when_they_say() -> None:
+    """Asked the other way round: which of the seconds near it are due."""
+    for said in read("due.json")["crons"]:
+        schedule = Schedule(*(said[name] for name in ("cron", "interval_s", "zone", "jitter_s")))
+        for time, starts in zip(said["due"], said["starts"], strict=True):
+            near = [
+                time + n * SECOND
+                for n in range(-3, 4)
+                if schedule.is_due(time + n * SECOND, said["added_at"])
+            ]
+            assert near == [time]
+            assert time <= starts <= time + said["jitter_s"] * SECOND
