@@ -403,7 +403,7 @@ async def test_only_what_runs_adds_nodes_and_only_such_that_can_be(field: Field)
         (one, [add("x", **{"finally": True})], "none runs last"),
         (one, [add("x", "b")], "there is no such node"),
         (one, [add("x"), add("x")], "has this name as well"),
-        (one, [add("a", "x"), add("x", "a")], "that is what they call the one that added them"),
+        (one, [add("a", "x"), add("x", "a")], "it has the name of the node that adds it"),
     ):
         subject = flow["a"].subject("completed", who.name)
         event = who.event(

@@ -1,5 +1,5 @@
 """A worker written from docs/protocol.md alone: python tiny_worker.py URL CREDS. It runs `python` processes
-that have no other conditions, one at a time, and leaves rules on the backoffs of others to other readers."""
+that have no other conditions, one at a time, and leaves backoffs and paused queues to other readers."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from nats.js.errors import APIError, NotFoundError
 
 PYTHON, S, NEVER, DIGITS = {"runtimetype": "python"}, 10**9, 2**63, "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-ULID, ARGS = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}"), {"args", "kwargs"}
+ULID, ARGS, ADDS = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}"), {"args", "kwargs"}, {"adds", "between"}
 EXPECTED, PULL = "Nats-Expected-Last-Subject-Sequence", "$JS.API.CONSUMER.MSG.NEXT.LEDGER."
 SPEC = re.compile("func|conditions|args|kwargs|name|label|priority|max(wait|exec)time|maxretries|env|colony")
 # What happens to a process: who says it, in which states, what follows.
@@ -56,7 +56,7 @@ class Ledger:
 
     def __init__(self, colony):
         self.colony, self.name, self.leases = colony, "", []
-        self.members, self.heads, self.processes, self.keys = {}, {}, {}, set()
+        self.members, self.heads, self.processes, self.keys, self.paused = {}, {}, {}, set(), set()
 
     def judge(self, seq, at, subject, data):
         try:
@@ -81,8 +81,10 @@ class Ledger:
         held, key = self.members.get(e.entity, [Bag(until=0, end=NEVER, role="owner")])[-1], d.get("key")
         must(role == "owner", e.prev == self.heads.get(e.entity), key not in self.keys)
         must((e.name == "genesis") != bool(self.name), d.get("owner", e.author) == e.author)
-        must(e.name != "approved" or e.entity not in self.members)
-        must(e.name not in ("rotated", "revoked") or held.until == NEVER)
+        if e.name in ("paused", "drained", "resumed"):  # of the colony, or of a worker
+            must((e.name == "resumed") == (e.entity in self.paused), not e.entity or held.role == "worker")
+            self.paused, held = self.paused ^ {e.entity}, Bag(until=NEVER)
+        must(held.until == NEVER if e.name[0] == "r" else e.name[0] != "a" or e.entity not in self.members)
         if e.name == "rotated":
             said = b"\xff" + f"colonies/1:{self.colony}:consent:{e.entity}:{held.key}:{key}\n".encode()
             check_signature(key, said, d["consent"])
@@ -100,7 +102,7 @@ class Ledger:
         e.at = max(e.at, p.at)
         must(role in roles.split(","), p.state in states.split(","), e.prev == p.head)
         must("attempt" not in d or (e.author, d["attempt"]) == (p.author, p.attempts[-1]))
-        must(e.name != "cancelled" or role == "owner" or e.author == p.submitter)
+        must(e.name != "cancelled" or role == "owner" or e.author == p.submitter, not d.keys() & ADDS)
         must(e.name != "requeued" or (d["cites"], e.queue) == (p.seq, p.queue))
         if e.name == "assigned":
             must(d["offer"] == p.offer, d["lease_s"] <= max(self.leases), e.id not in p.attempts)
@@ -152,8 +154,7 @@ class Worker:
     async def story(self, process):
         """The process as the ledger has it (None: there is none), and the last sequence under its guard."""
         told, self.ledger = await self.read(f"ledger.process.{process}.>"), Ledger(self.colony)
-        trust = [*await self.read("ledger.colony.>"), *await self.read("ledger.member.>")]
-        for message in sorted([*trust, *told]):
+        for message in sorted(await self.read("ledger.colony.>") + await self.read("ledger.member.>") + told):
             self.ledger.judge(*message)
         return self.ledger.processes.get(process), told[-1][0] if told else 0
 
@@ -180,7 +181,8 @@ class Worker:
         info = json.loads((await self.nc.request("$JS.API.STREAM.INFO.LEDGER", b"", timeout=5)).data)
         since_s = datetime.fromisoformat(info["ts"]).timestamp() - p.signed / S
         silent = since_s > min(10 * p.lease_s, 300) + 2 * p.lease_s  # it reads no heartbeats
-        if p.stored or p.lost + (p.state == "running") >= 5 or (p.state == "running" and not silent):
+        running, closed = p.state == "running", self.ledger.paused & {"", self.name}
+        if p.stored or closed or p.lost + running >= 5 or (running and not silent):
             return msg.nak(p.lease_s or 5)
         mine = {"offer": offer, "lease_s": self.ledger.leases[-1], "instance": self.instance}
         p, _ = told = await self.say(process, "assigned", told, **mine)
@@ -194,8 +196,7 @@ class Worker:
         beat, renewed = f"heartbeat.{self.name}.{self.instance}", time.monotonic()
         about = {"instance": self.instance, "concurrency": 1, "attempts": {process: [attempt]}} | PYTHON
         call = run(spec["func"], len(p.attempts), spec.get("args", []), spec.get("kwargs", {}))
-        limit_s = spec.get("maxexectime") or -1
-        work = asyncio.create_task(asyncio.wait_for(call, limit_s if limit_s > 0 else None))
+        work = asyncio.create_task(asyncio.wait_for(call, max(spec.get("maxexectime") or 0, 0) or None))
         while not work.done() and held(told[0]):
             await msg.in_progress()
             await self.nc.publish(beat, self.sealed(beat, "heartbeat", None, about))
@@ -216,8 +217,7 @@ async def main(url, creds):
     login = {"user_jwt_cb": lambda: bytearray(w.jwt, "ascii"), "inbox_prefix": f"_INBOX_{w.claims['sub']}"}
     login["signature_cb"] = lambda nonce: base64.b64encode(w.sign(nonce.encode()))
     w.nc = await nats.connect(url, max_reconnect_attempts=-1, **login)
-    w.js, inbox = w.nc.jetstream(), w.nc.new_inbox()
-    offers = await w.nc.subscribe(inbox)
+    w.js, offers = w.nc.jetstream(), await w.nc.subscribe(inbox := w.nc.new_inbox())
     print("ready", w.instance, flush=True)
     while True:
         for priority in range(9, -10, -1):  # the urgent first; where nobody declared a queue is no consumer

@@ -15,6 +15,11 @@ PYTHON = {"runtimetype": "python"}
 QUEUE = queue_of(Conditions(runtimetype="python"), 0)
 NOT_THERE = "its workflow has no valid submission before it"
 NOBODY = "does not decide this about nodes"
+ALREADY = {
+    "colony.paused": "colony is paused",
+    "queue.paused": "queue is paused",
+    "member.drained": "worker is drained",
+}
 STOPS = "what it cites does not stop the node"
 
 
@@ -47,6 +52,9 @@ def _pauses(t: Teller) -> None:
     for paused, resumed, entity in colony:
         t.say("ann", paused, entity, "only an owner pauses, drains and resumes, and ann is a user")
         t.say("olga", paused, entity)
+        t.say("olga", paused, entity, f"the {ALREADY[paused.type]} already, by olga")
+        if entity == QUEUE:
+            t.say("orch", facts.Retired(t.last), QUEUE, "the queue is paused")
         t.say("ann", resumed, entity, "only an owner pauses")
         t.say("olga", resumed, entity)
     t.say("olga", facts.ColonyResumed(), "", "the colony is not paused")
@@ -171,8 +179,11 @@ def _life(t: Teller, flow: str) -> None:
     attempt = t.say("w1", facts.Assigned(offer.id, 10.0, "i1"), of.id("a"))
     output = {"items": [1, 2]}
     t.say("w1", facts.Completed(attempt, adds=circle), of.id("a"), "the nodes that it adds make no workflow")
+    t.say("w1", facts.Completed(attempt, between=True), of.id("a"), "between: it adds nothing")
+    t.say("ann", facts.Cancelled("", flow, "each[0]"), of.id("each[0]"), "there is no part 0 of each at this")
     t.say("w1", facts.Completed(attempt, output, adds=more), of.id("a"))
     a = t.last
+    t.say("ann", facts.Cancelled("", flow, "each"), of.id("each"), "it has parts, and each of them ends")
     of.release("a/more", a, rule="its parents have not all ended")
     of.release("a/split", a)
     split = of.run("a/split", facts.Completed)
@@ -188,7 +199,7 @@ def _life(t: Teller, flow: str) -> None:
         of.release("each", a, rule="the node is not to be dealt with in this way")
         of.release(f"each[{number}]", a)
         of.run(f"each[{number}]", facts.Completed)
-    of.release("each[2]", a, rule="there is no part 2 of each at this point")
+    of.release("each[2]", a, rule="its parents have not all ended")
     t.say("w1", facts.Skipped(flow, "if", [of.own, a]), of.id("if"), f"the role worker {NOBODY}")
     of.release("if", a, rule="the node is to be skipped")
     t.say("orch", facts.Skipped(flow, "if", [of.own, a]), of.id("if"))

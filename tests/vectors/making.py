@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from colonies.core.process import Process
-from tests.vectors import pieces
+from tests.vectors import due, pieces
 from tests.vectors.story import told
 from tests.vectors.telling import COLONY, Teller
 
@@ -21,6 +21,7 @@ def made() -> dict[str, str]:
         "keys.json": _text(pieces.keys()),
         "envelopes.json": _text({"colony": COLONY, "envelopes": pieces.envelopes()}),
         "names.json": _text(pieces.names()),
+        "due.json": _text({"crons": due.due()}),
         "ledger.json": _text({"colony": COLONY, "messages": teller.rows, **_after(teller)}),
         "notes.json": _text({"colony": COLONY, "notes": pieces.notes(teller.history.colony)}),
     }

@@ -11,8 +11,10 @@ import msgpack
 from colonies import codec
 from colonies.core import units
 from colonies.core.colony import Colony
+from colonies.core.limits import digest_of
 from colonies.core.process import keyed_id
 from colonies.core.spec import Conditions, queue_of
+from colonies.core.states import derived_id
 from colonies.errors import Invalid
 from colonies.heartbeats import read_heartbeat
 from colonies.ledger import Stored
@@ -185,11 +187,17 @@ def names() -> dict[str, Any]:
             }
         )
     sizes = [0, 1, 7, 8, 15, 16, 17, 18, 31, 33, 1_000, 10**9, 10**10, 10_100_000_000, 10 * 2**30, 2**60]
+    runs = [("cron", "nightly", 7, START), ("generator", "frames", 7, 0)]
     keyed = [("ann", "invoice 7"), ("bob", "invoice 7"), ("ann", "Grüße")]
     return {
         "queues": queues,
         "rungs": [[size, units.rung(size)] for size in sizes],
         "keyed": [{"submitter": who, "key": key, "process": keyed_id(who, key)} for who, key in keyed],
+        "limits": [{"key": key, "limit": digest_of(key)} for key in ("customer-7", "func:größe")],
+        "runs": [
+            {"kind": k, "name": n, "added": a, "of": o, "workflow": derived_id(k, n, str(a), str(o))}
+            for k, n, a, o in runs
+        ],
     }
 
 

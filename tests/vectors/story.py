@@ -9,7 +9,7 @@ from colonies.core import events as facts
 from colonies.core.capacity import Capacity
 from colonies.core.process import keyed_id
 from colonies.core.spec import Conditions, Spec, queue_of
-from tests.vectors import flows
+from tests.vectors import flows, schedules
 from tests.vectors.telling import ACCOUNT, COLONY, ROLES, Teller, keypair
 
 PLAIN = Conditions(runtimetype="python")
@@ -33,6 +33,7 @@ def told() -> Teller:
     _poison(teller)
     _waits(teller)
     flows.told(teller)
+    schedules.told(teller)
     _strangers(teller)
     return teller
 

@@ -133,6 +133,12 @@ class Teller:
         if kind == "workflow":
             held = self.history.workflows.get(entity)
             return held.head if held is not None else None
+        if kind == "cron":
+            cron = self.history.crons.get(entity)
+            return cron.head if cron is not None else None
+        if kind == "generator":
+            chain = self.history.generators.get(entity)
+            return chain.head if chain is not None else None
         return colonies_.head(self.history.colony, kind, entity)
 
 
