@@ -14,8 +14,9 @@ from colonies.core.flow import WorkflowSpec
 from colonies.core.process import Process
 from colonies.core.spec import Spec
 from colonies.errors import ColoniesError
-from colonies.flows import WorkflowHandle, WorkflowNow
+from colonies.flows import WorkflowHandle
 from colonies.history import Judged
+from colonies.looking import WorkflowNow
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Generic, TypeVar, Unpack, overload
+from typing import Any, Generic, TypeVar, overload
 
 from colonies import values
 from colonies.batch import Batch
@@ -36,7 +36,7 @@ from colonies.core.process import (
     keyed_id,
 )
 from colonies.core.spec import MAX_SECONDS, Spec, queue_of
-from colonies.crons import CronHandle, CronNow, When, add_cron, added, crons
+from colonies.crons import CronClient
 from colonies.errors import (
     Conflict,
     Invalid,
@@ -109,7 +109,7 @@ class Handle(Generic[T]):
         return await self._client.signal(self.id, name, data)
 
 
-class Client(GeneratorClient, Pausing):
+class Client(CronClient, GeneratorClient, Pausing):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:
@@ -251,25 +251,6 @@ class Client(GeneratorClient, Pausing):
     def workflow(self, id: str) -> WorkflowHandle:
         """A handle on a workflow that was submitted before, here or elsewhere."""
         return WorkflowHandle(self, id)
-
-    async def add_cron(
-        self, name: str, work: Workflow | WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]
-    ) -> CronHandle:
-        """Have a workflow, or one process, run by the clock; `when` is `crons.When`.
-
-        Raises:
-            Invalid: the work or the times make no sense. Conflict: there is a cron of this name.
-            Refused, Unavailable, Unknown: as `submit`.
-        """
-        return await add_cron(self, name, added(work, **when))
-
-    async def crons(self) -> list[CronNow]:
-        """The crons of the colony, by name."""
-        return await crons(self)
-
-    def cron(self, name: str) -> CronHandle:
-        """A handle on a cron that was added before, here or elsewhere. Raises Invalid: that is no name."""
-        return CronHandle(self, name)
 
     async def cancel(self, id: str, reason: str = "") -> Process:
         reason = checked_reason(reason)

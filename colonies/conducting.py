@@ -1,22 +1,21 @@
 """Conducts the open workflows of a ledger that somebody else folds: says of each node what is to be said.
 
-It holds counters, so that an end costs what hangs on it, however large the workflow is: a node is looked at
-when the last of its parents has ended. All it knows is derived from the ledger; whether something may be said
-decides `colonies.core.dag`, here as at every reader. It records what is true now, and if another orchestrator
-or a worker was faster, that is as well.
+When a node is to be looked at is counted in `opened`. All that is known is derived from the ledger; whether
+something may be said decides `colonies.core.dag`, here as at every reader. It records what is true now, and
+if another orchestrator or a worker was faster, that is as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
-from colonies.core.dag import Await, Dag, Map, Run, Say, Skip, Stop
+from colonies.core.dag import Await, Map, Run, Say, Skip, Stop
 from colonies.core.events import Awaited, Cancelled, ProcessEvent, Received, Released, Skipped
 from colonies.core.node import Node, label_of, split
 from colonies.core.nodes import spec_of
@@ -26,6 +25,7 @@ from colonies.core.workflow import Workflow, WorkflowState, dag_of, end_of, node
 from colonies.errors import ColoniesError, Conflict
 from colonies.history import History, Story
 from colonies.limiting import Limiter
+from colonies.opened import Open
 from colonies.releasing import MAX_RELEASED
 from colonies.session import Session
 
@@ -39,31 +39,6 @@ Later = Callable[[float, Callable[[], None]], None]
 Ended = Callable[[Workflow, WorkflowState], None]
 
 _log = structlog.get_logger("colonies.orchestrator")
-
-
-@dataclass(slots=True)
-class Open:
-    """A workflow that has not ended. By name: how many parents a node still waits for, who waits for it, how
-    many parts of it are still to end. `ready` are the nodes to look at, `left` counts the names that have not
-    ended, `said` is what was said already, `contested` what met another event, and `stopped` what stops it: a
-    sequence, why, which node."""
-
-    workflow: Workflow
-    dag: Dag
-    waits: dict[str, int] = field(default_factory=dict)
-    children: dict[str, list[str]] = field(default_factory=dict)
-    parts: dict[str, int] = field(default_factory=dict)
-    ready: deque[str] = field(default_factory=deque)
-    ended: set[str] = field(default_factory=set)
-    last: list[str] = field(default_factory=list)
-    said: set[tuple[str, str]] = field(default_factory=set)
-    contested: set[tuple[str, str]] = field(default_factory=set)
-    left: int = 0
-    stopped: tuple[int, str, str | None] | None = None
-
-    def names(self) -> Iterable[str]:
-        """All nodes that have not ended and do not run last."""
-        return [name for name in self.waits if name not in self.ended and name not in self.last]
 
 
 class Conductor:
@@ -131,7 +106,7 @@ class Conductor:
         opened = Open(workflow, dag_of(workflow, self._history))
         self._open[workflow.id] = opened
         for node in workflow.spec.nodes:
-            self._add(opened, node)
+            opened.add(node)
         if workflow.cancelled_at is not None:
             self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
         # Adders come before what they added: the label of an added node has one slash more.
@@ -139,29 +114,16 @@ class Conductor:
             end = opened.dag.ends(label)
             if end is not None:
                 if end.adds:
-                    self._add_more(opened, label, end.adds, end.between)
+                    opened.add_more(label, end.adds, between=end.between)
                 self._ended_label(opened, label)
         self._busy[workflow.id] = None
-
-    def _add(self, opened: Open, node: Node) -> None:
-        """One more node; its parents are known by name."""
-        parents = list(opened.dag.parents(node))
-        if node.last:
-            opened.last.append(node.name)
-        opened.left += 1
-        waiting = [parent for parent in parents if parent not in opened.ended]
-        opened.waits[node.name] = len(waiting)
-        for parent in waiting:
-            opened.children.setdefault(parent, []).append(node.name)
-        if not waiting:
-            opened.ready.append(node.name)
 
     def _on_end(self, opened: Open, process: Process) -> None:
         assert process.node is not None
         end = end_of(process)
         assert end is not None
         if end.adds:
-            self._add_more(opened, process.node, end.adds, end.between)
+            opened.add_more(process.node, end.adds, between=end.between)
         node = opened.dag.node(process.node)
         fatal = node is not None and not node.allow_failure and not node.last
         stops = opened.workflow.spec.on_failure == "stop" and opened.stopped is None
@@ -170,55 +132,12 @@ class Conductor:
         self._ended_label(opened, process.node)
 
     def _ended_label(self, opened: Open, label: str) -> None:
-        """A process ended, or a part of one that maps: perhaps its node has."""
-        name, part = split(label)
-        if part is not None:
-            self._over(opened, label)  # for what it added itself
-            left = opened.parts.get(name)
-            if left is None:  # the parts are counted when the node is looked at
-                return
-            opened.parts[name] = left - 1
-            self._busy[opened.workflow.id] = None
-            if left > 1:
-                return
-        self._ended_name(opened, name)
-
-    def _ended_name(self, opened: Open, name: str) -> None:
-        if name in opened.ended:
-            return
-        opened.left -= 1
-        self._over(opened, name)
-
-    def _over(self, opened: Open, ended: str) -> None:
-        """Nobody need wait for this node or part any more."""
-        opened.ended.add(ended)
-        for child in opened.children.pop(ended, ()):
-            opened.waits[child] -= 1
-            if opened.waits[child] == 0:
-                opened.ready.append(child)
+        """A process ended, or a part of one that maps."""
+        opened.ended_label(label)
         self._busy[opened.workflow.id] = None
 
-    def _add_more(self, opened: Open, adder: str, adds: Iterable[Node], between: bool) -> None:
-        added = list(adds)
-        for node in added:
-            self._add(opened, node)
-        waited_for = {parent for node in added for parent in node.parents}
-        ends = [node.name for node in added if node.name not in waited_for]
-        children = opened.children.get(split(adder)[0], []) if between else []
-        for child in children:
-            if child in {node.name for node in added}:
-                continue
-            opened.waits[child] += len(ends)
-            for name in ends:
-                opened.children.setdefault(name, []).append(child)
-        for child in opened.last:
-            opened.waits[child] += len(added)
-            for node in added:
-                opened.children.setdefault(node.name, []).append(child)
-
     def _stop(self, opened: Open, sequence: int, reason: str, cause: str | None) -> None:
-        opened.stopped = (sequence, reason, cause)
-        opened.ready.extend(opened.names())
+        opened.stop(sequence, reason, cause)
         self._busy[opened.workflow.id] = None
 
     # --- what is to be said --------------------------------------------------------------------------
@@ -297,7 +216,8 @@ class Conductor:
         known = [self._known(opened, label) for label in labels]
         opened.parts[name] = parts - sum(found is not None and found.final for found in known)
         if opened.parts[name] == 0:
-            self._ended_name(opened, name)
+            opened.ended_name(name)
+            self._busy[opened.workflow.id] = None
             return
         opened.ready.extend(label for label, found in zip(labels, known, strict=True) if found is None)
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 import msgpack
 
@@ -33,10 +33,11 @@ from colonies.core.flow import WorkflowSpec
 from colonies.core.names import name as checked_name
 from colonies.core.names import shown
 from colonies.errors import Conflict, Invalid, NotFound
-from colonies.flows import PART_BYTES, WorkflowHandle, WorkflowNow, declare_queues, workflow_now
+from colonies.flows import PART_BYTES, WorkflowHandle, declare_queues
 from colonies.history import CronStory, WorkflowStory, fold_cron
 from colonies.ids import new_id
 from colonies.ledger import Stored
+from colonies.looking import WorkflowNow, workflow_now
 from colonies.schedules import CronEvent
 
 if TYPE_CHECKING:
@@ -162,6 +163,48 @@ class CronHandle:
         return story
 
 
+class When(TypedDict, total=False):
+    """When a cron is due, and what becomes of what it missed: `cron`, an expression of 5 or 6 fields in the
+    time zone `zone` (default UTC), or every `interval_s` seconds; each run up to `jitter_s` seconds later.
+    `wait_previous`: after the run before it has ended. `catch_up`: of what was due while nothing ran, run
+    none, one (the latest; the default) or all."""
+
+    cron: str | None
+    interval_s: float | None
+    zone: str | None
+    jitter_s: float
+    wait_previous: bool
+    catch_up: Literal["none", "one", "all"]
+
+
+class CronClient:
+    """What a client does with crons."""
+
+    async def add_cron(
+        self, name: str, work: Workflow | WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]
+    ) -> CronHandle:
+        """Have a workflow, or one process, run by the clock; `when` is `crons.When`.
+
+        Raises:
+            Invalid: the work or the times make no sense. Conflict: there is a cron of this name.
+            Refused, Unavailable, Unknown: as `submit`.
+        """
+        return await add_cron(_client(self), name, added(work, **when))
+
+    async def crons(self) -> list[CronNow]:
+        """The crons of the colony, by name."""
+        return await crons(_client(self))
+
+    def cron(self, name: str) -> CronHandle:
+        """A handle on a cron that was added before, here or elsewhere. Raises Invalid: that is no name."""
+        return CronHandle(_client(self), name)
+
+
+def _client(self: CronClient) -> Client:
+    """The client that it is a part of."""
+    return cast("Client", self)
+
+
 async def add_cron(client: Client, name: str, event: CronAdded) -> CronHandle:
     """Add a cron. Raises Invalid, Conflict if there is one of this name, Refused."""
     handle = CronHandle(client, name)
@@ -183,20 +226,6 @@ async def add_cron(client: Client, name: str, event: CronAdded) -> CronHandle:
         )
     await schedules.record(name, event, at=story)
     return handle
-
-
-class When(TypedDict, total=False):
-    """When a cron is due, and what becomes of what it missed: `cron`, an expression of 5 or 6 fields in the
-    time zone `zone` (default UTC), or every `interval_s` seconds; each run up to `jitter_s` seconds later.
-    `wait_previous`: after the run before it has ended. `catch_up`: of what was due while nothing ran, run
-    none, one (the latest; the default) or all."""
-
-    cron: str | None
-    interval_s: float | None
-    zone: str | None
-    jitter_s: float
-    wait_previous: bool
-    catch_up: Literal["none", "one", "all"]
 
 
 def added(work: Workflow | WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]) -> CronAdded:

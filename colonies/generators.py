@@ -27,7 +27,8 @@ from colonies.core.generators import Chain, Generator, Group, arguments, run_id
 from colonies.core.names import name as checked_name
 from colonies.core.spec import Spec
 from colonies.errors import ColoniesError, Invalid, NotFound
-from colonies.flows import declare_queues, workflow_now
+from colonies.flows import declare_queues
+from colonies.looking import workflow_now
 
 if TYPE_CHECKING:
     from colonies.client import Client

@@ -10,36 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from colonies import subjects
 from colonies.conducting import Conductor
-from colonies.core.events import Expired, Poisoned, ProcessEvent, Requeued
-from colonies.core.process import (
-    MAX_LOST_IN_A_ROW,
-    SECOND,
-    ULID,
-    Blocked,
-    Process,
-    Running,
-    Waiting,
-)
+from colonies.core.events import ProcessEvent, Requeued
+from colonies.core.process import SECOND, ULID, Blocked, Process
 from colonies.errors import ColoniesError, Conflict, Refused
-from colonies.heartbeats import read_heartbeat
 from colonies.history import History, Story, examine
 from colonies.keeping import RETIRE_AFTER_S, QueueKeeper, apart
 from colonies.ledger import Machinery, Stored
 from colonies.limiting import Limiter
 from colonies.packing import Runs
-from colonies.reoffering import QueueWatch, offer_of
 from colonies.scheduling import Scheduler
 from colonies.session import Session
+from colonies.sweeping import Sweeper
 from colonies.tasks import first_error
-from colonies.witness import HighWater, digest_of, recall, remember
+from colonies.witness import Witness
 
 SWEEP_S = 2.0
 LOOK_S = 0.25
@@ -47,7 +37,6 @@ SOON_S = 1.0
 WITNESS_S = 1.0
 AGAIN_S = 1.0
 UNEXPECTED_S = 1.0
-BLOCKED_MARGIN_S = 2.0  # a timer that is so late is lost
 AT_ONCE = 64  # processes offered at a time
 MAX_LATER_S = 86_400.0  # then it is looked at again
 MAX_FINISHED_KEPT = 100_000  # processes: what comes late of older ones is found out when it matters
@@ -99,11 +88,19 @@ class Orchestrator:
         self._doubted: set[str] = set()
         self._wake = asyncio.Event()
         self._reading = asyncio.Lock()
-        self._watched: dict[str, QueueWatch] = {}
         self._soon: set[asyncio.TimerHandle] = set()
         self._keeper = QueueKeeper(session, machinery, self._history, retire_after_s)
-        self._last_seen: Stored | None = None
-        self._witnessed = HighWater()
+        self._sweeper = Sweeper(
+            session,
+            machinery,
+            self._history,
+            self._keeper,
+            self._limiter,
+            catch_up=self._catch_up,
+            say=self._say,
+            touch=self._touched.add,
+        )
+        self._witness = Witness(session.ledger)
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -116,7 +113,7 @@ class Orchestrator:
                 f"{self.session.name} has the role {self.session.role}; "
                 "an orchestrator needs the role service"
             )
-        await self._look_for_a_cut()
+        await self._witness.look_for_a_cut()
         self.ledger.on_gap(self._wake.set)
         feeds = [await self.ledger.subscribe(feed, lambda _: self._wake.set()) for feed in URGENT_FEEDS]
         feeds += [await self.ledger.subscribe(feed, self._on_end) for feed in ENDS_FEEDS]
@@ -126,13 +123,13 @@ class Orchestrator:
                     group.create_task(self._follow(), name="follow the ledger")
                     group.create_task(self._repeat(self._sweep, SWEEP_S), name="sweep")
                     group.create_task(self._repeat(self._due, 0.0), name="timers")
-                    group.create_task(self._repeat(self._bear_witness, WITNESS_S), name="witness")
+                    group.create_task(self._repeat(self._witness.bear, WITNESS_S), name="witness")
                     group.create_task(self._repeat(self._retire, self._keeper.pause_s), name="retiring")
                     group.create_task(self.ledger.lost(), name="watch connection")
         finally:
             for timer in self._soon:
                 timer.cancel()
-            await self._bear_witness()
+            await self._witness.bear()
             for feed in feeds:
                 await feed.close()
 
@@ -192,9 +189,7 @@ class Orchestrator:
                     except Exception:  # one event must not end it all, nor be met again and again
                         _log.exception("an event was passed over", sequence=stored.sequence)
                         self._history.position = stored.sequence
-                    if stored.sequence == self._witnessed.sequence:
-                        self._compare(stored)
-                self._last_seen = batch[-1]
+                self._witness.saw(batch)
                 await asyncio.sleep(0)
 
     def _fold(self, stored: Stored) -> None:
@@ -274,26 +269,7 @@ class Orchestrator:
 
     async def _retire(self) -> None:
         for queue in await self._keeper.retire():
-            self._watched.pop(queue, None)
-
-    async def _bear_witness(self) -> None:
-        """Keep outside the ledger how far it went, so that a cut tail is noticed."""
-        stored = self._last_seen
-        if stored is not None:
-            seen = HighWater(stored.sequence, digest_of(stored))
-            await asyncio.to_thread(remember, self.ledger.colony, seen)
-
-    async def _look_for_a_cut(self) -> None:
-        seen = self._witnessed = recall(self.ledger.colony)
-        if await self.ledger.last_sequence() < seen.sequence:
-            _log.error(
-                "the ledger ends before an event that was seen here: its tail is lost; run ledger verify",
-                seen=seen.sequence,
-            )
-
-    def _compare(self, stored: Stored) -> None:
-        if digest_of(stored) != self._witnessed.digest:
-            _log.error("not the event that was seen here: the ledger was cut", sequence=stored.sequence)
+            self._sweeper.forget(queue)
 
     async def _act_on_touched(self) -> None:
         while self._doubted:
@@ -369,89 +345,13 @@ class Orchestrator:
             self._touched.add(process)
             self._wake.set()
 
-    # --- sweeping ------------------------------------------------------------------------------------
-
     async def _sweep(self) -> None:
-        """What no event brings about: consumers and offers that went missing, leases and waits that ended."""
+        """What no event brings about."""
         now = await self.ledger.now()
         for process_id in [id for id, seen in self._unchecked.items() if now > seen[0].time + 2 * SECOND]:
             await apart(self._checked(process_id), "checking a process", process=process_id)
             await asyncio.sleep(0)
-        open_: dict[str, list[str]] = {}  # by queue
-        late: dict[str, list[str]] = {}
-        started = time.monotonic()
-        for process in list(self._history.processes.values()):
-            if time.monotonic() - started > 0.05:
-                await asyncio.sleep(0)
-                started = time.monotonic()
-            if isinstance(process.phase, Waiting | Running):
-                open_.setdefault(process.queue, []).append(process.id)
-            if (event := self._over(process, now)) is not None:
-                await apart(self._say(process, event), "ending a wait", process=process.id)
-                continue
-            match process.phase:
-                case Waiting() as waiting if now > waiting.reoffer_at() + SECOND:
-                    late.setdefault(process.queue, []).append(process.id)
-                case Running() as running if now > running.silent_at():
-                    lapsing = self._lapsed(process, running, now)
-                    await apart(lapsing, "ending a lease", process=process.id)
-        for queue, waiting_ in late.items():
-            if self._history.colony.is_paused(queue):  # it waits because it shall
-                self._watched.pop(queue, None)
-                continue
-            offering = self._offer_again(queue, waiting_, open_[queue])
-            await apart(offering, "offering again", queue=queue)
-
-    def _over(self, process: Process, now: int) -> ProcessEvent | None:
-        """What ends the process's wait, if it is over."""
-        since, limit_s = process.waits_since, process.spec.maxwaittime
-        if since is not None and limit_s is not None and now > since + limit_s * SECOND:
-            return Expired()
-        match process.phase:
-            case Blocked(until=until) if now > until + BLOCKED_MARGIN_S * SECOND:
-                if not process.spec.limits:
-                    return Requeued(process.sequence)
-                if not self._limiter.waits(process.id):
-                    self._touched.add(process.id)
-        return None
-
-    async def _offer_again(self, queue: str, late: list[str], open_: list[str]) -> None:
-        """Of those that wait for long, offer again those that will not be handed out by themselves."""
-        state = await self.machinery.queue_state(queue)
-        now = await self.ledger.now()
-        await self._catch_up()  # whatever was acknowledged by then has its end in here
-        if state is None or not state.sound or state.delivered > self._history.position:
-            self._watched.pop(queue, None)
-            await self._keeper.make_anew(queue)
-            return
-        watch = self._watched.setdefault(queue, QueueWatch())
-        lease_s = self._history.colony.lease_s
-        last = not any(offer_of(process) > state.delivered for process in self._still(open_))
-        lost = [
-            process
-            for process in self._still(late)
-            if isinstance(process.phase, Waiting)
-            and watch.lost(process.phase, state, now, lease_s=lease_s, last=last)
-        ]
-        watch.look(state, self._still(open_), now)
-        for process in lost:
-            saying = self._say(process, Requeued(process.sequence))
-            await apart(saying, "offering again", process=process.id)
-
-    def _still(self, ids: Iterable[str]) -> Iterable[Process]:
-        """Those processes as they are now, without those that have ended."""
-        return (found for id in ids if (found := self._history.processes.get(id)) is not None)
-
-    async def _lapsed(self, process: Process, running: Running, now: int) -> None:
-        last = process.attempts[-1]
-        for beat in await self.ledger.emitted(subjects.heartbeat(last.worker, last.instance)):
-            found = read_heartbeat(self._history.colony, beat)
-            if found is None or not found.runs(process.id, last.id):
-                continue
-            if now < found.time + running.lease_s * SECOND:
-                return
-        poison = process.lost_in_a_row + 1 >= MAX_LOST_IN_A_ROW
-        await self._say(process, Poisoned() if poison else Requeued(process.sequence))
+        await self._sweeper.sweep(now)
 
     async def _say(self, process: Process, event: ProcessEvent) -> None:
         """Record it; if the process has moved on meanwhile, that is as well."""

@@ -12,7 +12,8 @@ from colonies.core import rerun as rerun_
 from colonies.core.plain import checked_value
 from colonies.core.workflow import dag_of
 from colonies.errors import Conflict, Invalid
-from colonies.flows import submit_workflow, workflow_now
+from colonies.flows import submit_workflow
+from colonies.looking import workflow_now
 
 if TYPE_CHECKING:
     from colonies.client import Client

@@ -13,7 +13,7 @@ from colonies.core.workflow import is_final
 from colonies.show import jsonable, rfc3339
 
 if TYPE_CHECKING:
-    from colonies.flows import NodeNow, WorkflowNow
+    from colonies.looking import NodeNow, WorkflowNow
 
 
 def workflow_object(now: WorkflowNow) -> dict[str, Any]:

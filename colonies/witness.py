@@ -7,20 +7,26 @@ orchestrator hold the ledger against it. It is a memory, not a proof: receipts a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
 
 from colonies.contexts import data_folder
 from colonies.errors import Invalid
 from colonies.files import read_small
-from colonies.ledger import Stored
+from colonies.ledger import Ledger, Stored
 
 MAX_WITNESS_BYTES = 4_096
+
+_log = structlog.get_logger("colonies.orchestrator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +68,36 @@ def remember(colony: str, seen: HighWater) -> None:
 
 def _path(colony: str) -> Path:
     return data_folder() / "witness" / f"{colony}.json"
+
+
+class Witness:
+    """Bears witness for whoever follows a ledger from its beginning."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._before = HighWater()  # what was seen by those before us
+        self._last: Stored | None = None
+
+    async def look_for_a_cut(self) -> None:
+        """Does the ledger go as far as was seen on this machine? Before anything is followed."""
+        self._before = recall(self._ledger.colony)
+        if await self._ledger.last_sequence() < self._before.sequence:
+            _log.error(
+                "the ledger ends before an event that was seen here: its tail is lost; run ledger verify",
+                seen=self._before.sequence,
+            )
+
+    def saw(self, batch: Sequence[Stored]) -> None:
+        """These came next. Among them may be what was seen here before; it must be the same."""
+        self._last = batch[-1]
+        if not batch[0].sequence <= self._before.sequence <= batch[-1].sequence:
+            return
+        for stored in batch:
+            if stored.sequence == self._before.sequence and digest_of(stored) != self._before.digest:
+                _log.error("not the event that was seen here: the ledger was cut", sequence=stored.sequence)
+
+    async def bear(self) -> None:
+        """Keep outside the ledger how far it went, so that a cut tail is noticed."""
+        if self._last is not None:
+            seen = HighWater(self._last.sequence, digest_of(self._last))
+            await asyncio.to_thread(remember, self._ledger.colony, seen)

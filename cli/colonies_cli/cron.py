@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from colonies.core.crons import Cron
     from colonies.core.events import CronAdded
     from colonies.crons import CronNow
-    from colonies.flows import WorkflowNow
+    from colonies.looking import WorkflowNow
 
 app = group(
     "Run workflows by the clock: once for each time that a cron is due.\n\n"

@@ -12,8 +12,9 @@ from typing import Any
 
 from colonies.client import Client
 from colonies.errors import NotFound
-from colonies.flows import WorkflowHandle, WorkflowNow, why_ended
+from colonies.flows import WorkflowHandle
 from colonies.history import Judged
+from colonies.looking import WorkflowNow, why_ended
 from colonies.show_workflow import summary, workflow_object
 from colonies_cli import events, exits, flow_tree, output
 from colonies_cli.command import Here

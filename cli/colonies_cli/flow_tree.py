@@ -13,7 +13,7 @@ from typing import Any
 
 from colonies.core.node import split
 from colonies.core.workflow import is_final
-from colonies.flows import NodeNow, WorkflowNow
+from colonies.looking import NodeNow, WorkflowNow
 from colonies.show_workflow import error_of, is_reused
 
 HEADER = ("NODE", "STATE", "ATTEMPTS", "STARTED", "TOOK", "NOTE")

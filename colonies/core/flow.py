@@ -80,7 +80,9 @@ class WorkflowSpec:
             raise Invalid(
                 f"{where}: {shown(data)} is no workflow; allowed: a list of nodes, such as {EXAMPLE}"
             )
-        return cls.read({**said, "nodes": flat(said.get("nodes"), where, inner=cls.read)}, where=where)
+        nodes, parameters = flat(said.get("nodes"), where, inner=cls.read, parameters=said.get("parameters"))
+        rest = {**said, "nodes": nodes}
+        return cls.read(rest if parameters is None else {**rest, "parameters": parameters}, where=where)
 
     @classmethod
     def of(cls, data: object, name: str, *, where: str = "spec") -> WorkflowSpec:

@@ -1,8 +1,9 @@
 """Workflows in workflows: how people write them, and the flat nodes that they mean.
 
 A node with `nodes` of its own is a *group*. Its nodes take its place, named `group/node`; who depends on it
-depends on its last nodes, and a reference to it is an object of their outputs by their inner names. The
-ledger knows no groups, and nothing here looks at more than names.
+depends on its last nodes, and a reference to it is an object of their outputs by their inner names. Its
+parameters stand in place of references to them; a list that it maps over becomes the workflow's parameter
+`group/name`. The ledger knows no groups, and nothing here looks at more than names.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from colonies.core import references, when
 from colonies.core.names import name as checked_name
 from colonies.core.names import shown
 from colonies.core.plain import MAX_DEPTH_LEVELS
@@ -42,6 +44,7 @@ class _Groups:
     where: str
     level: int
     last: dict[str, list[str]] = field(default_factory=dict)
+    mapped: dict[str, Any] = field(default_factory=dict)  # parameters for this level, by their names there
     left: int = MAX_UNFOLDED
 
     def take(self, number: int) -> None:
@@ -54,8 +57,11 @@ class _Groups:
             )
 
 
-def flat(nodes: object, where: str, *, inner: Inner, level: int = 0) -> list[object]:
-    """The nodes with those of groups in their places. `inner` reads the plain form of a group's own nodes.
+def flat(
+    nodes: object, where: str, *, inner: Inner, parameters: object = None, level: int = 0
+) -> tuple[list[object], Any]:
+    """The nodes with those of groups in their places, and `parameters` with those that are only theirs.
+    `inner` reads the plain form of a group's own nodes.
 
     Raises:
         Invalid: a group makes no sense. What a node says of itself is not looked at.
@@ -63,7 +69,7 @@ def flat(nodes: object, where: str, *, inner: Inner, level: int = 0) -> list[obj
     if not isinstance(nodes, list):
         raise Invalid(f"{where}: nodes: {shown(nodes)} is no list; allowed: a list such as {EXAMPLE}")
     if not any(isinstance(node, dict) and "nodes" in node for node in nodes):
-        return list(nodes)
+        return list(nodes), parameters
     if level >= MAX_NESTED:
         raise Invalid(f"{where}: workflows nested deeper than {MAX_NESTED}; at most as deep is allowed")
     groups = _Groups(inner, where, level)
@@ -73,7 +79,15 @@ def flat(nodes: object, where: str, *, inner: Inner, level: int = 0) -> list[obj
             found += _members(node, f"{where}: nodes[{number}]", groups)
         else:
             found.append(node)
-    return [_regrouped(node, groups) for node in found]
+    plain = [node for node in nodes if isinstance(node, dict) and "nodes" not in node]
+    names = {name for node in plain if isinstance(name := node.get("name"), str)}
+    for node in plain:
+        _check_when(node, groups.last.keys() - names, groups)
+    if groups.mapped and isinstance(parameters := parameters or {}, dict):
+        if level == 0:  # here they are data, and elsewhere values that may hold references
+            groups.mapped = {name: _plain(value) for name, value in groups.mapped.items()}
+        parameters = {**parameters, **groups.mapped}
+    return [_regrouped(node, groups) for node in found], parameters
 
 
 def _members(node: dict[str, Any], where: str, groups: _Groups) -> list[object]:
@@ -91,8 +105,14 @@ def _members(node: dict[str, Any], where: str, groups: _Groups) -> list[object]:
     before = node.get("dependencies") or []
     if not isinstance(before, list):
         raise Invalid(f"{where}: dependencies: {shown(before)} is no list; allowed: a list of names of nodes")
-    nodes = flat(node["nodes"], where, inner=groups.inner, level=groups.level + 1)
-    inside = groups.inner({"nodes": nodes, "parameters": node.get("parameters") or {}}, where=where)
+    nodes, parameters = flat(
+        node["nodes"],
+        where,
+        inner=groups.inner,
+        parameters=node.get("parameters"),
+        level=groups.level + 1,
+    )
+    inside = groups.inner({"nodes": nodes, "parameters": parameters or {}}, where=where)
     if any(inner.last for inner in inside.nodes):
         raise Invalid(f"{where}: finally: only in the outermost workflow")
     groups.take(len(before) * sum(not inner.parents for inner in inside.nodes))
@@ -113,9 +133,11 @@ class _Renaming:
 
     def node(self, wire: dict[str, Any], before: list[Any]) -> dict[str, Any]:
         found = {**wire, "name": self._outer(wire["name"])}
-        for key in ("args", "kwargs", "map"):
+        for key in ("args", "kwargs"):
             if key in found:
                 found[key] = self._value(found[key])
+        if "map" in found:
+            found["map"] = self._mapped(found["map"])
         if waits := [*map(self._outer, wire.get("dependencies", [])), *before]:
             found["dependencies"] = waits
         return found
@@ -137,6 +159,22 @@ class _Renaming:
                 self.groups.take(_size(found))
                 return found
         return {key: self._value(inner) for key, inner in item.items()}
+
+    def _mapped(self, said: dict[str, Any]) -> Any:
+        """What a node maps over: a reference. So what is none has to be a parameter outside as well."""
+        value = self._value(said)
+        if isinstance(value, dict) and value.keys() & {_OUTPUT, _PARAMETER, "$packed"}:
+            return value
+        text = said[_PARAMETER]
+        name = text.partition(".")[0]
+        whole = self.parameters[name]
+        where = f"{self.where}: map: $parameter {text}"
+        for reference in references.found(whole, where):
+            raise Invalid(f"{where}: there is {reference} in it; allowed: a list of values, or a reference")
+        if not isinstance(_plain(value), list):
+            raise Invalid(f"{where}: {shown(_plain(value))} is no list")
+        self.groups.mapped[f"{self.group}/{name}"] = whole
+        return {_PARAMETER: f"{self.group}/{text}"}
 
     def _parameter(self, text: str) -> Any:
         """The value itself; where it is a reference, that reference and the rest of the path."""
@@ -170,6 +208,21 @@ def _regrouped(node: object, groups: _Groups) -> object:
         if key in found:
             found[key] = _referring(found[key], groups, f"{where}: {key}")
     return found
+
+
+def _check_when(node: dict[str, Any], names: set[str], groups: _Groups) -> None:
+    """Conditions see outputs by the names of nodes: of a group, by one of these names, there is nothing."""
+    for name in when.names(node.get("when")) & names:
+        nodes = ", ".join(f'"{name}/{inner}"' for inner in groups.last[name][:5])
+        raise Invalid(
+            f"{groups.where}: node {shown(node.get('name'))}: when: {shown(name)} is a workflow, and a "
+            f"condition sees its last nodes, in quotes; allowed: {nodes}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """A value without references as the data that it means."""
+    return references.resolved(value, lambda reference: None, "")
 
 
 def _each(names: list[Any], groups: _Groups) -> list[Any]:

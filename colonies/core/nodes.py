@@ -69,6 +69,8 @@ def _decided(
 ) -> Verdict:
     """Is this what was to be said of the node?"""
     say = dag.decide(event.node)
+    if say is None and (misplaced := _misplaced(dag, node, event.node)) is not None:
+        return misplaced
     wanted = {Released: Run, Awaited: Await, Skipped: Skip}[type(event)]
     if not isinstance(say, wanted):
         return _instead(say)

@@ -81,6 +81,26 @@ def check(expression: str, where: str) -> None:
         left += item["children"]
 
 
+def names(expression: object) -> set[str]:
+    """The inputs that a condition looks at, by name; of what is none, nothing."""
+    if not isinstance(expression, str):
+        return set()
+    try:
+        check(expression, "")
+    except Invalid:
+        return set()
+    found = set()
+    left = [_compiled(expression).parsed]
+    while left:
+        item = left.pop()
+        if item["type"] == "field":
+            found.add(item["value"])
+        # What stands behind a dot or in brackets is looked for in what stands before it.
+        within = item["type"] in ("subexpression", "index_expression")
+        left += item["children"][:1] if within else item["children"]
+    return found
+
+
 def holds(expression: str, inputs: dict[str, Any]) -> bool | str:
     """Does the condition hold? Text: why it cannot be said. What is missing, null, false or empty does
     not."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from colonies.core.dag import Dag, End
+from colonies.core.dag import Dag
+from colonies.core.ends import End
 from colonies.core.events import WorkflowCancelled, WorkflowSubmitted
 from colonies.core.node import Node, label_of
 from colonies.core.process import Process, State
@@ -32,14 +33,16 @@ _NODES = {allowed: Node("", None, (), allow_failure=allowed) for allowed in (Fal
 class Progress:
     """How far one workflow is. `counts` says of each state how many nodes and parts are in it, `allowed` how
     many of these may fail. `pending` are the nodes that map and may turn out to be parts yet. `ended_at` (ns)
-    is None as long as it runs.
+    is None as long as it runs; `cancelled_last` is the sequence at which a node was last cancelled.
     """
 
     counts: dict[State, int] = field(default_factory=dict)
     allowed: dict[State, int] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
+    cancelled: int = 0
     state: WorkflowState = "running"
     ended_at: int | None = None
+    cancelled_last: int = 0
 
     @property
     def nodes(self) -> int:
@@ -65,7 +68,8 @@ class Progress:
     def _one_of_each(self) -> Iterator[tuple[Node, End | None]]:
         for state, number in self.counts.items():
             allowed = self.allowed.get(state, 0)
-            end = End("", 0, 0, state) if is_final(state) else None
+            sequence = self.cancelled_last if state == "cancelled" else 0
+            end = End("", sequence, 0, state) if is_final(state) else None
             if number > allowed:
                 yield _NODES[False], end
             if allowed:
@@ -77,8 +81,10 @@ class Progress:
             "counts": dict(sorted(self.counts.items())),
             "allowed": dict(sorted(self.allowed.items())),
             "pending": sorted(self.pending),
+            "cancelled": self.cancelled,
             "state": self.state,
             "ended_at": self.ended_at,
+            "cancelled_last": self.cancelled_last,
         }
 
 
@@ -137,6 +143,8 @@ class Progresses:
         assert node is not None
         progress.count(before.state if before is not None else "blocked", node, -1)
         progress.count(process.state, node, 1)
+        if process.state == "cancelled" and not node.allow_failure:
+            progress.cancelled_last = process.sequence
         self.rows.append(NodeRow(id, label, process.id, process.state))
         if process.final:
             await self._ended(workflow, progress, process, label)

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 import colonies
-from colonies import founding, orchestrator, pulling, queueing, witness
+from colonies import founding, orchestrator, pulling, queueing, sweeping, witness
 from colonies.client import Client
 from colonies.core import states
 from colonies.core.process import Waiting
@@ -287,7 +287,7 @@ def later_once(delay_s: float) -> colonies.Worker:
 async def test_a_timer_ends_a_backoff_without_the_sweep(
     colony: RunningColony, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orchestrator, "BLOCKED_MARGIN_S", 1e6)
+    monkeypatch.setattr(sweeping, "BLOCKED_MARGIN_S", 1e6)
     client = await colony.client()
     await colony.work(later_once(3.0))
     handle = await client.submit(spec("put_off"))
@@ -297,7 +297,7 @@ async def test_a_timer_ends_a_backoff_without_the_sweep(
 async def test_an_orchestrator_that_starts_derives_the_timers_from_the_ledger(
     quiet: RunningColony, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orchestrator, "BLOCKED_MARGIN_S", 1e6)
+    monkeypatch.setattr(sweeping, "BLOCKED_MARGIN_S", 1e6)
     client = await quiet.client()
     first, task = await by_hand(quiet)
     handle = await client.submit(spec("put_off"))

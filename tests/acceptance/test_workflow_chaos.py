@@ -17,9 +17,9 @@ import pytest
 from colonies.client import Client
 from colonies.core.colony import Colony
 from colonies.core.workflow import workflow_key
-from colonies.flows import WorkflowNow
 from colonies.history import History
 from colonies.jetstream import JetStreamLedger
+from colonies.looking import WorkflowNow
 from colonies.verify import verify_ledger
 from tests.chaos import Victim, kill_one, service, worker
 from tests.harness import RunningColony, running_colony

@@ -75,7 +75,7 @@ FUNCTIONS: dict[str, list[tuple[Any, str]]] = {
     "ack": [(queueing._Delivery, "ack")],
     "own": [
         (Instance, "_take_and_run"),
-        (Client, "_prepare"),
+        (Client, "prepare"),
         (Handle, "result"),
         (watching.Watcher, "_on_event"),
         (orchestrator.Orchestrator, "_fold"),

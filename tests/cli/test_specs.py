@@ -75,7 +75,8 @@ def test_a_bad_spec_from_stdin_is_refused_as_well(alone: Cli) -> None:
 def test_a_spec_file_that_is_not_there_is_refused(alone: Cli) -> None:
     done = alone("process", "submit", "--spec", "nosuch.json")
     assert done.code == 2
-    assert done.err == "colonies: nosuch.json: there is no such file; allowed: the path of a JSON file\n"
+    allowed = "allowed: the path of a JSON or YAML file"
+    assert done.err == f"colonies: nosuch.json: there is no such file; {allowed}\n"
     assert alone("process", "submit", "--spec", ".").code == 2
 
 

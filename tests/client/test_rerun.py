@@ -12,8 +12,9 @@ from colonies.core.node import Node
 from colonies.core.process import Waiting
 from colonies.core.workflow import node_id
 from colonies.errors import Conflict, Invalid, NotFound
-from colonies.flows import WorkflowHandle, WorkflowNow
+from colonies.flows import WorkflowHandle
 from colonies.knowing import Knowledge
+from colonies.looking import WorkflowNow
 from colonies.memory_colony import MemoryClient
 
 LIMIT_S = 60.0

@@ -14,7 +14,11 @@ from pydantic import BaseModel
 
 import colonies
 from colonies.core.colony import Colony
+from colonies.core.flow import WorkflowSpec
+from colonies.core.workflow import Workflow
 from colonies.history import History, Judged
+from colonies.ledger import Stored
+from colonies.looking import NodeNow, WorkflowNow, _Ear
 from colonies.memory_colony import MemoryClient
 from colonies.verify import verify_ledger
 from tests.core.playing import PYTHON, Player, outcome_of, workflow_of
@@ -77,6 +81,13 @@ def grow(how: str) -> list[int]:
         case "between":
             many = here.map(whole.call, here.output, name="many", between=True)
             here.add(total.call(many.output), between=True)
+        case "plain":
+            each = {"map": {"$output": "grow"}, "args": [{"$item": ""}]}
+            here.add({"name": "many", "func": "whole", "conditions": PYTHON, **each}, between=True)
+            many = {"args": [{"$output": "many"}], "when": "length(many) > `2`"}
+            here.add({"name": "total", "func": "total", "conditions": PYTHON, **many}, between=True)
+            own = {"args": [[{"$output": "grow.2"}, {"$literal": {"$output": "grow"}}]]}
+            here.add({"name": "own", "func": "echo", "conditions": PYTHON, **own}, between=True)
         case "beside":
             here.add(whole.call(1), name="beside")
         case "elsewhere":  # to a queue that nobody has used before
@@ -369,6 +380,43 @@ async def test_what_is_put_between_is_waited_for_and_given_on(colony: MemoryClie
     )
 
 
+@pytest.mark.parametrize("within", [False, True])
+async def test_what_is_added_refers_to_its_adder_and_to_what_is_added_with_it(
+    colony: MemoryClient, within: bool
+) -> None:
+    nodes: list[dict[str, Any]] = [
+        {"name": "grow", "func": "grow", "args": ["plain"], "conditions": PYTHON},
+        {"name": "after", "func": "seen", "conditions": {**PYTHON, "dependencies": ["grow"]}},
+    ]
+    spec = WorkflowSpec.parse([{"name": "in", "nodes": nodes}] if within else nodes)
+
+    result = await (await colony.submit_workflow(spec)).result(timeout_s=LIMIT_S)
+
+    own = [3, {"$output": "grow"}]
+    assert result == {
+        "in/after" if within else "after": {"grow": [1, 2, 3], "grow/total": 6, "grow/own": own}
+    }
+
+
+async def test_a_workflow_in_a_workflow_maps_over_its_parameter(colony: MemoryClient) -> None:
+    def sums(name: str) -> colonies.Workflow:
+        inner = colonies.Workflow(name)
+        many = inner.map(whole.call, inner.parameter("numbers", [1, 2]), name="many")
+        inner.add(total.call(many.output), name="sum", when="length(many) > `1`")
+        return inner
+
+    outer = colonies.Workflow("all")
+    source = outer.add(grow.call("nothing"), name="source")
+    outer.add(sums("own"))
+    outer.add(sums("given"), parameters={"numbers": [3, 4, 5]})
+    outer.add(sums("found"), parameters={"numbers": source.output})
+    outer.add(sums("outer"), parameters={"numbers": outer.parameter("numbers", [6])})
+
+    result = await (await colony.submit(outer)).result(timeout_s=LIMIT_S)
+
+    assert result == {"own/sum": 3, "given/sum": 12, "found/sum": 6, "outer/sum": None}
+
+
 @pytest.mark.parametrize(("how", "label"), [("beside", "grow/beside"), ("elsewhere", "grow/other")])
 async def test_what_is_added_beside_belongs_to_the_workflow(
     colony: MemoryClient, how: str, label: str
@@ -422,6 +470,24 @@ async def test_only_a_node_of_a_workflow_adds_nodes(colony: MemoryClient) -> Non
 
     with pytest.raises(colonies.ProcessFailed, match="only a node of a workflow adds nodes"):
         await process.result(LIMIT_S)
+
+
+def test_a_wait_looks_again_if_parts_may_have_come_while_it_looked() -> None:
+    spec = WorkflowSpec.parse(
+        [
+            {"name": "list", "func": "f", "conditions": PYTHON},
+            {"name": "each", "func": "f", "conditions": PYTHON, "map": {"$output": "list"}},
+        ]
+    )
+    flow = Workflow("0" * 26, spec, "ann", 1, 0, b"", 0)
+    nodes = tuple(NodeNow(node.name, node, flow.process_of(node.name), None) for node in spec.nodes)
+    for event, looks in (("completed", True), ("assigned", False)):
+        ear = _Ear(ends=True)
+        ear.look()
+        ear.on_process(Stored(f"ledger.process.{nodes[0].id}.{event}.w1", 9, 0, b""))
+        ear.changed.clear()
+        ear.mind(WorkflowNow(flow, nodes, "running"))
+        assert ear.changed.is_set() is looks
 
 
 # --- signals ----------------------------------------------------------------------------------------

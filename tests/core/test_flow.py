@@ -98,9 +98,9 @@ BAD: dict[str, tuple[list[object], dict[str, Any], str]] = {
     "parameter": (
         [node("a", args=[{"$parameter": "rate"}])],
         {"parameters": {"x": 1}},
-        "node a: $parameter rate: there is no such parameter; declared: x",
+        "node a: '$parameter rate': there is no such parameter; declared: ['x']",
     ),
-    "output": ([node("a")], {"output": "b"}, "output: there is no node b"),
+    "output": ([node("a")], {"output": "b"}, "output: there is no node 'b'"),
     "unknown field": ([node("a")], {"colour": 1}, "colour: unknown field"),
     "on_failure": ([node("a")], {"on_failure": "explode"}, "on_failure"),
     "unknown field of a node": ([node("a", colour=1)], {}, "nodes[0] (a): colour: unknown field"),
@@ -131,7 +131,7 @@ BAD: dict[str, tuple[list[object], dict[str, Any], str]] = {
     "signal that runs": (
         [node("a", wait_signal="go")],
         {},
-        "nodes[0] (a): conditions, func: a node that waits for a signal runs nothing",
+        "nodes[0] (a): ['func', 'conditions']: a node that waits for a signal runs nothing",
     ),
     "signal that maps": (
         [{"name": "a", "wait_signal": "go", "map": {"$packed": ""}}],
@@ -166,10 +166,10 @@ def test_too_many_nodes_are_refused_by_their_number() -> None:
     assert f"10001 nodes; at most {MAX_NODES} are allowed" in said(*([node("a")] * 10_001))
 
 
-def test_ten_problems_are_said_at_once_and_the_others_counted() -> None:
+def test_ten_problems_are_said_at_once_and_that_there_are_more() -> None:
     lines = said(*(node(f"n{i}", "x") for i in range(30))).splitlines()
     assert len(lines) == 10
-    assert lines[-1] == "workflow: and 21 more problems"
+    assert lines[-1] == "workflow: and more problems"
 
 
 def test_what_is_no_list_is_refused() -> None:
@@ -274,9 +274,50 @@ def test_a_groups_parameters_are_put_in_their_place() -> None:
     assert spec.by_name["g/a"].parents == ("train",)
 
 
+def test_what_a_group_maps_over_is_a_parameter_of_the_workflow() -> None:
+    deep = {
+        "name": "deep",
+        "parameters": {"n": {"list": [{"$literal": {"$odd": 1}}, 2]}},
+        "nodes": [node("a", map={"$parameter": "n.list"}), node("b", map={"$parameter": "n.list"})],
+    }
+    group = {"name": "g", "parameters": {"more": [3]}, "nodes": [deep, node("c", map={"$parameter": "more"})]}
+    spec = parse(node("first"), group, parameters={"rate": 0.5})
+    assert spec.parameters == {"rate": 0.5, "g/deep/n": {"list": [{"$odd": 1}, 2]}, "g/more": [3]}
+    assert [str(spec.by_name[f"g/{name}"].map) for name in ("deep/a", "deep/b", "c")] == [
+        "$parameter g/deep/n.list",
+        "$parameter g/deep/n.list",
+        "$parameter g/more",
+    ]
+    assert WorkflowSpec.read(spec.wire()) == spec
+
+
+def test_what_a_group_maps_over_may_be_known_outside_only() -> None:
+    inner = {
+        "name": "in",
+        "parameters": {"l": {"$parameter": "l"}},
+        "nodes": [node("a", map={"$parameter": "l"})],
+    }
+    given = {"l": {"$output": "first.items"}}
+    spec = parse(node("first"), {"name": "g", "parameters": given, "nodes": [inner]})
+    assert str(spec.by_name["g/in/a"].map) == "$output first.items"
+    assert spec.by_name["g/in/a"].parents == ("first",)
+    assert spec.parameters == {}
+
+
+def test_a_condition_does_not_see_a_group() -> None:
+    wrong = node("c", dependencies=["prepare"], when="length(prepare.left) > `1`")
+    assert "node 'c': when: 'prepare' is a workflow" in said(prepare(), wrong)
+    assert 'allowed: "prepare/left", "prepare/right"' in said(prepare(), wrong)
+    right = node("c", dependencies=["prepare"], when='"prepare/left".prepare > `1`')
+    assert parse(prepare(), right).by_name["c"].when == right["when"]
+    same = {**prepare(), "name": "left"}
+    same["nodes"] = [*same["nodes"], node("e", "left", when="left")]
+    assert "left/e" in parse(same).by_name
+
+
 GROUPS: dict[str, tuple[dict[str, Any], str]] = {
     "no name": ({"name": None}, "nodes[0]: name"),
-    "unknown field": ({"when": "a"}, "nodes[0] (prepare): when: a workflow in a workflow has name, nodes"),
+    "unknown field": ({"when": "a"}, "nodes[0] (prepare): 'when': a workflow in a workflow has name, nodes"),
     "dependencies": ({"dependencies": "abc"}, "(prepare): dependencies: 'abc' is no list"),
     "no nodes": ({"nodes": []}, "(prepare): nodes: there are none"),
     "no list": ({"nodes": 7}, "(prepare): nodes: 7 is no list"),
@@ -286,6 +327,14 @@ GROUPS: dict[str, tuple[dict[str, Any], str]] = {
     "no such step": (
         {"parameters": {"n": {"x": 1}}, "nodes": [node("a", args=[{"$parameter": "n.y"}])]},
         "(prepare): $parameter n.y: there is no 'y' in it",
+    ),
+    "maps over no list": (
+        {"parameters": {"n": 7}, "nodes": [node("a", map={"$parameter": "n"})]},
+        "(prepare): map: $parameter n: 7 is no list",
+    ),
+    "maps over references": (
+        {"parameters": {"n": [{"$output": "other"}]}, "nodes": [node("a", map={"$parameter": "n"})]},
+        "(prepare): map: $parameter n: there is $output other in it",
     ),
 }
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colonies.core import rerun
-from colonies.core.dag import Dag, End, placed
+from colonies.core.adding import placed
+from colonies.core.dag import Dag, End
 from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node
 from colonies.errors import Invalid

@@ -146,12 +146,12 @@ async def unconducted(field: Field) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        conductor._busy = busy | set(conductor._open)
+        conductor._busy = busy | dict.fromkeys(conductor._open)
         field.orchestrator._wake.set()
 
 
-class _Never(set[str]):
-    """A set that stays empty, whatever is put into it."""
+class _Never(dict[str, None]):
+    """A dictionary that stays empty, whatever is put into it."""
 
-    def add(self, element: str) -> None:
+    def __setitem__(self, key: str, value: None) -> None:
         pass

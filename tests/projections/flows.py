@@ -16,10 +16,11 @@ from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node
 from colonies.core.process import Awaiting, Process, Waiting
 from colonies.core.workflow import dag_of, end_of, node_id, state_of
-from colonies.flows import WorkflowHandle, WorkflowNow
+from colonies.flows import WorkflowHandle
 from colonies.history import History, Story, WorkflowStory
 from colonies.ids import new_id
 from colonies.ledger import Draft
+from colonies.looking import WorkflowNow
 from colonies.session import Session
 from tests.harness import RunningColony
 

@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 from colonies_projections import projector, store
 
-from colonies import codec, ids, instance, nkeys, orchestrator, outcome, pulling, subjects
+from colonies import codec, ids, instance, nkeys, orchestrator, outcome, pulling, subjects, witness
 from colonies.core.events import Completed
 from colonies.core.process import Process
 from colonies.witness import HighWater
@@ -153,8 +153,8 @@ def lay() -> Ground:
     instance.outcome_of = _adding(instance.outcome_of)
     outcome.random = _Random()  # type: ignore[assignment]
     nkeys._signer, nkeys._checker = _signer, _checker
-    orchestrator.recall = lambda colony: GROUND.marks.get(colony, HighWater())
-    orchestrator.remember = _remember
+    witness.recall = lambda colony: GROUND.marks.get(colony, HighWater())
+    witness.remember = _remember
     orchestrator.LOOK_S = LOOK_S
     from tests.simulator import disk
 

@@ -29,6 +29,7 @@ from colonies.ledger import Draft
 from colonies.liveness import Liveness
 from colonies.orchestrator import Orchestrator
 from colonies.session import Session
+from colonies.sweeping import Sweeper
 from colonies.watching import Watcher
 from tests.simulator.plan import draw
 from tests.simulator.planted_flows import FLOW_BUGS
@@ -262,12 +263,12 @@ def backoff_forgotten() -> list[Patch]:
 
 def expires_early() -> list[Patch]:
     """A process that waits at all has waited long enough."""
-    real = Orchestrator._over
+    real = Sweeper._over
 
-    def over(self: Orchestrator, process: Process, now: int) -> Any:
+    def over(self: Sweeper, process: Process, now: int) -> Any:
         return real(self, process, now + 3_000_000_000)
 
-    return [(Orchestrator, "_over", over), (rules, "_expired", lambda process, record: VALID)]
+    return [(Sweeper, "_over", over), (rules, "_expired", lambda process, record: VALID)]
 
 
 # --- the orchestrator ---------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ def expires_early() -> list[Patch]:
 
 def never_offered_again() -> list[Patch]:
     """What a queue lost stays lost."""
-    return [(Orchestrator, "_offer_again", _nothing)]
+    return [(Sweeper, "_offer_again", _nothing)]
 
 
 def acts_on_what_is_not_true() -> list[Patch]:
@@ -289,7 +290,7 @@ def acts_on_what_is_not_true() -> list[Patch]:
 
 def forgets_timers() -> list[Patch]:
     """A backoff that ends while nobody looks is never ended."""
-    return [(Orchestrator, "_blocked", _nothing), (Orchestrator, "_over", lambda self, process, now: None)]
+    return [(Orchestrator, "_blocked", _nothing), (Sweeper, "_over", lambda self, process, now: None)]
 
 
 # --- the client ---------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ from colonies.core.dag import Dag, Input, Unfolded
 from colonies.core.events import VALID
 from colonies.core.process import Process, Running, derived_id
 from colonies.knowing import Knowledge
+from colonies.opened import Open
 
 Patch = tuple[Any, str, Any]
 
 
 def one_parent_will_do() -> list[Patch]:
     """A node is released when the first of its parents has ended."""
-    unfold, ended = Dag.unfold, Conductor._ended_name
+    unfold, ended = Dag.unfold, Open.ended_name
 
     def unfolded(self: Dag, node: Any, *more: Any) -> Unfolded:
         found = unfold(self, node, *more)
@@ -25,12 +26,12 @@ def one_parent_will_do() -> list[Patch]:
             found.missing.clear()
         return found
 
-    def ended_name(self: Conductor, opened: Any, name: str) -> None:
-        children = list(opened.children.get(name, ()))
-        ended(self, opened, name)
-        opened.ready.extend(child for child in children if child not in opened.last)
+    def ended_name(self: Open, name: str) -> None:
+        children = list(self.children.get(name, ()))
+        ended(self, name)
+        self.ready.extend(child for child in children if child not in self.last)
 
-    return [(Dag, "unfold", unfolded), (Conductor, "_ended_name", ended_name)]
+    return [(Dag, "unfold", unfolded), (Open, "ended_name", ended_name)]
 
 
 def failure_is_success() -> list[Patch]:
