@@ -199,7 +199,7 @@ def _life(t: Teller, flow: str) -> None:
         of.release("each", a, rule="the node is not to be dealt with in this way")
         of.release(f"each[{number}]", a)
         of.run(f"each[{number}]", facts.Completed)
-    of.release("each[2]", a, rule="its parents have not all ended")
+    of.release("each[2]", a, rule="there is no part 2 of each at this point")
     t.say("w1", facts.Skipped(flow, "if", [of.own, a]), of.id("if"), f"the role worker {NOBODY}")
     of.release("if", a, rule="the node is to be skipped")
     t.say("orch", facts.Skipped(flow, "if", [of.own, a]), of.id("if"))
