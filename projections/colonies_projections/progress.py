@@ -39,7 +39,6 @@ class Progress:
     counts: dict[State, int] = field(default_factory=dict)
     allowed: dict[State, int] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
-    cancelled: int = 0
     state: WorkflowState = "running"
     ended_at: int | None = None
     cancelled_last: int = 0
@@ -81,7 +80,6 @@ class Progress:
             "counts": dict(sorted(self.counts.items())),
             "allowed": dict(sorted(self.allowed.items())),
             "pending": sorted(self.pending),
-            "cancelled": self.cancelled,
             "state": self.state,
             "ended_at": self.ended_at,
             "cancelled_last": self.cancelled_last,
