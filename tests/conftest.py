@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell without job control starts what runs in its background deaf to SIGINT, and every child inherits it.
+    # A shell without job control starts its background deaf to SIGINT, and every child inherits it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
