@@ -349,6 +349,7 @@ async def test_a_workflow_takes_only_true_results_from_another(field: Field) -> 
 
     await take({"bad": flow["bad"].id}, "was not successful")
     await take({"blocked": flow["blocked"].id}, "was not successful")
+    await take({"good": flow["good"].id}, "node good: it is another node there")  # in another queue
     await take({"bad": flow["good"].id}, "is not that node of workflow")
     await take({"good": other["good"].id}, "is not that node of workflow")
     await take({"good": flow["good"].id}, "takes results from a workflow that is not there", None)
