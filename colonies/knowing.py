@@ -131,16 +131,14 @@ class Knowledge:
             await self.learn_sources(self._colony, stored)
         return await self._judged(messages)
 
-    async def _judged(self, messages: Sequence[Stored]) -> WorkflowStory:
+    async def _judged(self, messages: Sequence[Stored], *, fresh: bool = False) -> WorkflowStory:
         """A workflow's events, with what was said of the cron or generator that it comes from, if it does."""
-        for fresh in (False, True):
-            for stored in messages:
-                await self.schedules.learn(stored, fresh=fresh)
-                await self.generators.learn(stored)
-            story = await self._fold(messages)
-            if all(seen.verdict.valid for seen in story.judged):
-                break
-        return story
+        for stored in messages:
+            await self.schedules.learn(stored, fresh=fresh)
+            await self.generators.learn(stored)
+        story = await self._fold(messages)
+        again = not fresh and any(not seen.verdict.valid for seen in story.judged)
+        return await self._judged(messages, fresh=True) if again else story
 
     async def _fold(self, messages: Sequence[Stored]) -> WorkflowStory:
         story = fold_workflow(self._colony, messages, self)
