@@ -28,7 +28,7 @@ from colonies.core.names import name as checked_name
 from colonies.core.node import Node
 from colonies.core.plain import checked_value
 from colonies.core.workflow import Gathering, Workflow, workflow_key
-from colonies.errors import Conflict, Invalid, NotFound, WorkflowUnsuccessful
+from colonies.errors import Conflict, Invalid, NotFound, Unavailable, WorkflowUnsuccessful
 from colonies.history import WorkflowStory
 from colonies.ids import new_id
 from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
@@ -36,6 +36,7 @@ from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
 if TYPE_CHECKING:
     from colonies import building
     from colonies.client import Client
+    from colonies.session import Session
 
 T = TypeVar("T")
 
@@ -181,6 +182,16 @@ class WorkflowHandle:
         return story
 
 
+async def _dated(session: Session, id: str, story: WorkflowStory) -> WorkflowStory:
+    """The story with the broker's time of its last event: what it releases is judged by that, not by ours."""
+    last = (await session.ledger.read(subjects.guard_of("workflow", id)))[-1]
+    workflow = story.workflow
+    if workflow is None or last.sequence != story.guard:
+        return await session.knowledge.story(id)
+    workflow = replace(workflow, submitted_at=last.time, time=last.time)
+    return WorkflowStory(workflow, story.judged, story.guard, workflow)
+
+
 def signal_data(data: Any) -> Any:
     """What goes with a signal, as plain values. Raises Invalid."""
     data = checked_value(data, "data")
@@ -224,7 +235,8 @@ async def submit_workflow(
             rest, digests or None, key, rerun_of=rerun_of, reuses=reuses if reuses else None
         )
         story = await session.record_workflow(id, submitted, at=story)
-        session.knowledge.keep(id, story)
+        with contextlib.suppress(Unavailable):  # it is submitted; whoever looks reads it then
+            session.knowledge.keep(id, await _dated(session, id, story))
     except Conflict:
         before = (await session.knowledge.story(id)).workflow
         if key is None or before is None:

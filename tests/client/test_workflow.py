@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 import colonies
+from colonies import subjects
 from colonies.core.colony import Colony
 from colonies.core.flow import WorkflowSpec
 from colonies.core.workflow import Workflow
@@ -648,3 +649,16 @@ async def blamed(colony: MemoryClient) -> list[Judged]:
     history = History(Colony(colony.ledger.colony))
     judged = [history.add(stored) async for batch in colony.ledger.scan() for stored in batch]
     return [seen for seen in judged if seen.verdict.kind == "quarantined"]
+
+
+async def test_who_submits_has_the_time_of_the_ledger_and_not_its_own(colony: MemoryClient) -> None:
+    workflow = colonies.Workflow("train")
+    workflow.add(echo.call(1))
+
+    handle = await colony.submit(workflow)
+
+    (stored,) = await colony.session.ledger.read(subjects.guard_of("workflow", handle.id))
+    kept = colony.session.knowledge.workflow(handle.id)
+    assert kept is not None
+    assert kept.submitted_at == stored.time
+    assert (await handle.get()).workflow == kept
