@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import output
+from colonies_cli import output, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -41,7 +41,8 @@ def add(
     here: Here,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Its name in the colony.")],
     spec: Annotated[
-        str, typer.Option("--spec", metavar="FILE", help="A workflow or a process in JSON; - reads stdin.")
+        str,
+        typer.Option("--spec", metavar="FILE", help="A workflow or a process, JSON or YAML; -: stdin."),
     ],
     cron: Annotated[
         str | None,
@@ -69,12 +70,12 @@ def add(
 
     Example: colonies cron add --name tick --spec examples/cron.json --interval 60
     """
+    from colonies import crons
     from colonies.core.names import name as checked_name
-    from colonies.crons import added
 
     checked_name(name, "--name")
-    event = added(
-        _read(spec),
+    event = crons.added(
+        specs.read_work(spec, crons.NODE),
         cron=cron,
         interval_s=interval,
         zone=timezone,
@@ -268,30 +269,3 @@ def _local(cron: Cron, time: int) -> str:
     from colonies.core.zones import zone_of
 
     return datetime.fromtimestamp(time // 1_000_000_000, zone_of(cron.schedule.zone)).isoformat(" ")
-
-
-def _read(place: str) -> Any:
-    """What a file describes, not yet looked at. Raises Invalid."""
-    import sys
-
-    from colonies.core.names import shown
-    from colonies.core.parsing import MAX_SPEC_BYTES, json_value
-    from colonies.core.spec import Spec
-    from colonies.errors import Invalid
-    from colonies.files import expanded, read_small
-
-    if place == "-":
-        if sys.stdin is None:
-            raise Invalid("standard input: it is closed; give a file, or pipe the spec in")
-        text, where = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1), "standard input"
-        if len(text) > MAX_SPEC_BYTES:
-            raise Invalid(f"standard input: more than {MAX_SPEC_BYTES} bytes; allowed: at most as many")
-    else:
-        where = shown(place)
-        try:
-            text = read_small(expanded(place), MAX_SPEC_BYTES)
-        except FileNotFoundError:
-            raise Invalid(f"{where}: there is no such file; allowed: the path of a JSON file") from None
-        except Invalid as error:
-            raise Invalid(f"{where}: {error}") from None
-    return json_value(text, where, Spec.EXAMPLE)

@@ -24,7 +24,7 @@ from colonies.core.names import shown
 from colonies.core.node import Node
 from colonies.core.parsing import json_value, parsed
 from colonies.core.plain import MAX_PROBLEMS
-from colonies.core.spec import AT_ALLOWED, MAX_SECONDS, At, Kwargs, Seconds, Text
+from colonies.core.spec import AT_ALLOWED, MAX_SECONDS, At, Kwargs, Seconds, Spec, Text
 from colonies.core.spec import Name as SpecName
 from colonies.core.words import Words
 from colonies.errors import Invalid
@@ -88,12 +88,17 @@ class WorkflowSpec:
     def of(cls, data: object, name: str, *, where: str = "spec") -> WorkflowSpec:
         """As `parse`; and one spec of a process is the workflow with this one node, by default of that
         name."""
-        if isinstance(data, dict) and "nodes" not in data:
-            said = {key: value for key, value in data.items() if value is not None}
-            return cls.parse(
-                [said if {"name", "nodename"} & set(said) else {**said, "name": name}], where=where
+        if not isinstance(data, dict) or "nodes" in data:
+            return cls.parse(data, where=where)
+        said = {key: value for key, value in data.items() if value is not None}
+        if not said.keys() & {"func", "funcname", "wait_signal"}:
+            raise Invalid(
+                f"{where}: an object without func is no process, and one without nodes no workflow; allowed: "
+                f"one object such as {Spec.EXAMPLE}, or a list of nodes such as {EXAMPLE}"
             )
-        return cls.parse(data, where=where)
+        if not said.keys() & {"name", "nodename"}:
+            said["name"] = name
+        return cls((Node.read(said, where=where),)).checked(where)
 
     @classmethod
     def parse_text(cls, text: str | bytes, where: str = "workflow") -> WorkflowSpec:
