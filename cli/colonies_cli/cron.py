@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import output, specs
+from colonies_cli import listing, options, output, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -33,7 +33,6 @@ class CatchUp(StrEnum):
 
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The cron's name.", show_default=False)]
-_Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is on the ledger.")]
 
 
 @command(app, "add")
@@ -106,23 +105,14 @@ async def ls(here: Here) -> None:
     """
     async with here.client() as client:
         found = await client.crons()
-    if here.output == Output.table:
-        output.table(
-            ("NAME", "STATE", "WHEN", "NEXT", "MEMBER"),
-            (
-                (
-                    now.name,
-                    now.state,
-                    _when(now.cron),
-                    _local(now.cron, now.due[0]) if now.due else None,
-                    now.cron.author,
-                )
-                for now in found
-            ),
-        )
-        return
-    for now in found:
-        _show(here, now)
+    listing.show(
+        here, found, ("NAME", "STATE", "WHEN", "NEXT", "MEMBER"), _row, id="name", as_object=cron_object
+    )
+
+
+def _row(now: CronNow) -> tuple[Any, ...]:
+    due = _local(now.cron, now.due[0]) if now.due else None
+    return now.name, now.state, _when(now.cron), due, now.cron.author
 
 
 @command(app, "get")
@@ -174,7 +164,7 @@ async def run(here: Here, name: _Name) -> None:
 
 
 @command(app, "pause")
-async def pause(here: Here, name: _Name, reason: _Reason = "") -> None:
+async def pause(here: Here, name: _Name, reason: options.Reason = "") -> None:
     """Let a cron not run until it is resumed; what is due meanwhile is left out.
 
     Example: colonies cron pause nightly
@@ -196,7 +186,7 @@ async def resume(here: Here, name: _Name) -> None:
 
 
 @command(app, "rm")
-async def rm(here: Here, name: _Name, reason: _Reason = "") -> None:
+async def rm(here: Here, name: _Name, reason: options.Reason = "") -> None:
     """Remove a cron: its name may be used again, and what it started goes on.
 
     Example: colonies cron rm nightly
@@ -218,14 +208,12 @@ def _done(here: Here, name: str, state: str) -> None:
         output.json_line({"name": name, "state": state})
 
 
-def _show(here: Here, now: CronNow, runs: list[WorkflowNow] | None = None) -> None:
-    if here.output == Output.name:
-        output.line(now.name)
-        return
+def cron_object(now: CronNow) -> dict[str, Any]:
+    """A cron without its runs."""
     from colonies.show import rfc3339
 
     cron, schedule = now.cron, now.cron.schedule
-    shown: dict[str, Any] = {
+    return {
         "name": cron.name,
         "state": now.state,
         "cron": schedule.cron,
@@ -239,6 +227,15 @@ def _show(here: Here, now: CronNow, runs: list[WorkflowNow] | None = None) -> No
         "added_at": rfc3339(cron.added_at),
         "due": [rfc3339(due) for due in now.due],
     }
+
+
+def _show(here: Here, now: CronNow, runs: list[WorkflowNow] | None = None) -> None:
+    if here.output == Output.name:
+        output.line(now.name)
+        return
+    from colonies.show import rfc3339
+
+    shown = cron_object(now)
     if runs is not None:
         shown["runs"] = [
             {"id": run.workflow.id, "due": rfc3339(_due_of(run)), "state": run.state} for run in runs

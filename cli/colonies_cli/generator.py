@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import output, specs
+from colonies_cli import listing, options, output, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -106,14 +106,12 @@ async def ls(here: Here) -> None:
     """
     async with here.client() as client:
         found = await client.generators()
-    if here.output == Output.table:
-        output.table(
-            ("NAME", "TRIGGER", "TIMEOUT", "WAITING", "RUNS", "ADDED BY"),
-            ((g.name, g.trigger, _timeout(g), g.waiting, g.runs, g.added_by) for g in found),
-        )
-        return
-    for generator in found:
-        _show(here, generator, "")
+    header = ("NAME", "TRIGGER", "TIMEOUT", "WAITING", "RUNS", "ADDED BY")
+    listing.show(here, found, header, _row, id="name", as_object=generator_object)
+
+
+def _row(now: GeneratorNow) -> tuple[Any, ...]:
+    return now.name, now.trigger, _timeout(now), now.waiting, now.runs, now.added_by
 
 
 @command(app, "get")
@@ -164,7 +162,7 @@ async def _get(here: Here, client: Client, name: str, limit: int) -> None:
 async def rm(
     here: Here,
     name: _Name,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on the ledger.")] = "",
+    reason: options.Reason = "",
 ) -> None:
     """Remove a generator. What it started goes on; the arguments that wait for more never run.
 

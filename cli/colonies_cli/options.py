@@ -1,0 +1,30 @@
+"""Options that several commands have, and what is wrong with their values."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="At most N.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on the ledger.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", metavar="S", min=0, help="With --wait: at most S seconds.")
+]
+SignalName = Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.", show_default=False)]
+SignalData = Annotated[
+    str | None, typer.Option("--data", metavar="JSON", help="What goes with it; a JSON value.")
+]
+
+
+def check_timeout(wait: bool, timeout: float | None) -> None:
+    """Raises Invalid: a limit without --wait, or one that no clock can keep."""
+    if timeout is None:
+        return
+    if not wait:
+        from colonies.errors import Invalid
+
+        raise Invalid("--timeout: it limits how long --wait waits; give both")
+    from colonies.client import checked_wait
+
+    checked_wait(timeout)
