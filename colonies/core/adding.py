@@ -8,11 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from colonies.core.flow import WorkflowSpec
+from colonies.core.names import shown
 from colonies.core.node import MAX_NODE_CHARS, MAX_NODE_LEVELS, Node, fits, split
 from colonies.core.references import renamed
 from colonies.errors import Invalid
+
+EXAMPLE: Final = '[{"name": "count", "func": "wc -w", "conditions": {"runtimetype": "cli"}}]'
+
+
+def read(said: object, adder: str, where: str) -> tuple[tuple[Node, ...], bool]:
+    """The nodes that a program writes down for its workflow, as in a workflow's file, and whether they stand
+    `between` it and its children: a list of nodes, or an object `{"nodes": [...], "between": true}`.
+
+    Raises:
+        Invalid: it makes no sense, or no DAG with the adder; names the node.
+    """
+    rest = {"nodes": said} if isinstance(said, list) else said
+    if not isinstance(rest, dict) or not isinstance(rest.get("nodes"), list):
+        raise Invalid(
+            f"{where}: {shown(said)} holds no list of nodes; allowed: a list such as {EXAMPLE}, or an object "
+            f'such as {{"between": true, "nodes": {EXAMPLE}}}'
+        )
+    if unknown := [shown(key) for key in rest if key not in ("nodes", "between")]:
+        raise Invalid(f"{where}: {', '.join(unknown[:5])}: unknown; allowed: nodes, between")
+    between = rest.get("between", False)
+    if not isinstance(between, bool):
+        raise Invalid(f"{where}: between: {shown(between)}; allowed: true or false")
+    for number, node in enumerate(rest["nodes"]):
+        if isinstance(node, dict) and "nodes" in node:
+            raise Invalid(
+                f"{where}: nodes[{number}]: a workflow in a workflow; allowed: its nodes one by one"
+            )
+    nodes = WorkflowSpec.read({"nodes": rest["nodes"]}, where=where, whole=False).nodes
+    if nodes:
+        placed(nodes, adder)
+    return nodes, between
 
 
 def placed(adds: Sequence[Node], adder: str) -> tuple[Node, ...]:
