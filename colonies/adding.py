@@ -18,7 +18,7 @@ import msgpack
 
 from colonies.building import Node, Nodes, Placement, T, X
 from colonies.calls import Call
-from colonies.core.adding import EXAMPLE, placed, read
+from colonies.core.adding import EXAMPLE, check, read
 from colonies.core.events import MAX_ADDED_NODES
 from colonies.core.node import Node as CoreNode
 from colonies.core.node import split
@@ -128,6 +128,6 @@ class Adding(Nodes):
         """What goes into the attempt's `completed`. Raises Invalid: they make no DAG."""
         with self._adding:
             nodes = [CoreNode.read(wire, where=self._title) for wire in self._wires.values()]
-            if nodes and self._label is not None:
-                placed(nodes, self._label)
+            if self._label is not None:
+                check(nodes, self._label)
             return nodes or None, bool(self._between)

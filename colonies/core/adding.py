@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from colonies.core.flow import WorkflowSpec
+from colonies.core.flow import WorkflowSpec, misread
 from colonies.core.names import shown
 from colonies.core.node import MAX_NODE_CHARS, MAX_NODE_LEVELS, Node, fits, split
 from colonies.core.references import renamed
@@ -43,9 +43,15 @@ def read(said: object, adder: str, where: str) -> tuple[tuple[Node, ...], bool]:
                 f"{where}: nodes[{number}]: a workflow in a workflow; allowed: its nodes one by one"
             )
     nodes = WorkflowSpec.read({"nodes": rest["nodes"]}, where=where, whole=False).nodes
-    if nodes:
-        placed(nodes, adder)
+    check(nodes, adder)
     return nodes, between
+
+
+def check(adds: Sequence[Node], adder: str) -> None:
+    """Raises Invalid: as `placed`, or a condition names what is no parent (see `WorkflowSpec.sensible`)."""
+    for node in placed(adds, adder) if adds else ():
+        for problem in misread(node, node.parents):
+            raise Invalid(f"nodes added by {adder}: {problem}")
 
 
 def placed(adds: Sequence[Node], adder: str) -> tuple[Node, ...]:
@@ -64,6 +70,7 @@ def placed(adds: Sequence[Node], adder: str) -> tuple[Node, ...]:
         raise Invalid(f"{where}: node {own}: it has the name of the node that adds it; each has its own")
     if any("/" in node.name or node.last for node in adds):
         raise Invalid(f"{where}: their names have no /, and none runs last (finally)")
+    _check_parents(adds, own, where)
     WorkflowSpec(
         tuple(replace(node, parents=tuple(p for p in node.parents if p != own)) for node in adds)
     ).checked(where)
@@ -79,6 +86,23 @@ def placed(adds: Sequence[Node], adder: str) -> tuple[Node, ...]:
                 f"and {MAX_NODE_CHARS} characters"
             )
     return found
+
+
+def _check_parents(adds: Sequence[Node], own: str, where: str) -> None:
+    """What is added waits for what adds it and for what is added with it, all by their short names."""
+    names = {node.name for node in adds}
+    for node in adds:
+        for parent in node.parents:
+            if parent in names or parent == own:
+                continue
+            short = split(parent)[0].rpartition("/")[2]
+            there = [own, *sorted(names - {node.name})]
+            known = short != parent and short in there
+            right = f"here it is called {short}" if known else f"allowed: {', '.join(there[:6])}"
+            raise Invalid(
+                f"{where}: node {node.name}: it depends on {shown(parent)}, and there is no such node among "
+                f"these; {right}"
+            )
 
 
 def _placed(node: Node, name: str, adder: str, outer: Callable[[str], str]) -> Node:

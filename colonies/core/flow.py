@@ -8,7 +8,7 @@ Both refuse what is no DAG, naming the node. The graph never changes; what proce
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -19,9 +19,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from colonies.core import when
 from colonies.core.groups import EXAMPLE, flat
 from colonies.core.names import shown
-from colonies.core.node import Node
+from colonies.core.node import Node, seen_from, split
 from colonies.core.parsing import json_value, parsed
 from colonies.core.plain import MAX_PROBLEMS
 from colonies.core.spec import AT_ALLOWED, MAX_SECONDS, At, Kwargs, Seconds, Spec, Text
@@ -82,7 +83,8 @@ class WorkflowSpec:
             )
         nodes, parameters = flat(said.get("nodes"), where, inner=cls.read, parameters=said.get("parameters"))
         rest = {**said, "nodes": nodes}
-        return cls.read(rest if parameters is None else {**rest, "parameters": parameters}, where=where)
+        found = cls.read(rest if parameters is None else {**rest, "parameters": parameters}, where=where)
+        return found.sensible(where)
 
     @classmethod
     def of(cls, data: object, name: str, *, where: str = "spec") -> WorkflowSpec:
@@ -98,7 +100,7 @@ class WorkflowSpec:
             )
         if not said.keys() & {"name", "nodename"}:
             said["name"] = name
-        return cls((Node.read(said, where=where),)).checked(where)
+        return cls((Node.read(said, where=where),)).checked(where).sensible(where)
 
     @classmethod
     def parse_text(cls, text: str | bytes, where: str = "workflow") -> WorkflowSpec:
@@ -142,6 +144,18 @@ class WorkflowSpec:
         if len(problems) > MAX_PROBLEMS:
             problems[MAX_PROBLEMS - 1 :] = ["and more problems"]
         if problems:
+            raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
+        return self
+
+    def sensible(self, where: str = "workflow") -> WorkflowSpec:
+        """Itself, if conditions look at parents of their nodes only, and `$previous` at nodes that there are:
+        what else they name is null for ever.
+
+        It is asked of what people give, and not in `checked`, by which readers judge what is recorded: there
+        such a condition is one that does not hold, and all must go on to say the same of old events. Raises
+        Invalid.
+        """
+        if problems := list(islice(_senseless(self), MAX_PROBLEMS)):
             raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
         return self
 
@@ -218,7 +232,32 @@ def _of_one(spec: WorkflowSpec, node: Node, names: dict[str, int]) -> Iterator[s
             yield f"node {node.name}: {shown(str(reference))}: there is no such parameter; declared: {there}"
 
 
-def _near(name: str, names: dict[str, int]) -> str:
+def _senseless(spec: WorkflowSpec) -> Iterator[str]:
+    """What can be recorded, and never means anything."""
+    every = [node.name for node in spec.nodes if not node.last]
+    for node in spec.nodes:
+        yield from misread(node, every if node.last else node.parents, spec.by_name)
+        for reference in node.references:
+            name = split(reference.name)[0]  # of what a process adds, the names are not known
+            if reference.kind == "previous" and name not in spec.by_name and "/" not in name:
+                near = _near(name, spec.by_name)
+                yield f"node {node.name}: {shown(str(reference))}: there is no such node{near}"
+
+
+def misread(node: Node, parents: Sequence[str], others: Collection[str] = ()) -> Iterator[str]:
+    """What is wrong with the names in a node's condition. `others`: nodes that might be made its parents."""
+    if node.when is None:
+        return
+    seen = list(dict.fromkeys(seen_from(node, parent) for parent in parents))
+    for name in when.unknown(node.when, seen):
+        more = ", ..." if len(seen) > 5 else ""
+        there = f"its parents: {', '.join(seen[:5])}{more}" if seen else "it has none"
+        hint = f"; to look at it, let {node.name} depend on {name}" if name in others else ""
+        wrong = f"{shown(name)} is no parent, and a condition sees parents"
+        yield f"node {node.name}: when: {wrong}; {there}{hint}"
+
+
+def _near(name: str, names: Collection[str]) -> str:
     near = get_close_matches(name[:64], list(islice(names, 1_000)), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
