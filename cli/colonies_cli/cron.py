@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import listing, options, output, specs
+from colonies_cli import exits, listing, options, output, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
+    from colonies.client import Client
     from colonies.core.crons import Cron
     from colonies.core.events import CronAdded
     from colonies.crons import CronNow
@@ -124,7 +125,7 @@ async def get(here: Here, name: _Name) -> None:
     async with here.client() as client:
         handle = client.cron(name)
         now = await handle.get()
-        runs = await handle.runs()
+        runs = await _last_runs(client, now.cron)
     if here.output != Output.table:
         _show(here, now, runs)
         return
@@ -144,7 +145,33 @@ async def get(here: Here, name: _Name) -> None:
         output.line(line)
     if runs:
         output.line()
-        output.table(("DUE", "STATE", "WORKFLOW"), (_run(cron, run) for run in runs))
+        header = ("DUE", "SUBMITTED", "STATE", "WORKFLOW")
+        output.table(header, (_run(cron, run) for run in runs))
+
+
+async def _last_runs(client: Client, cron: Cron) -> list[WorkflowNow]:
+    """Its last runs, those included that members asked for, the latest first.
+
+    What was due is found by its id. The others have ids of their own, which the projector knows; what it
+    says is read again from the ledger.
+    """
+    from colonies.crons import LAST_RUNS
+    from colonies.errors import Unavailable
+    from colonies_cli.command import ask
+
+    found = {run.workflow.id: run for run in await client.cron(cron.name).runs()}
+    asked = {"source": f"cron {cron.name}", "limit": LAST_RUNS}
+    try:
+        items = await ask(client.ledger, "query.workflows", asked)
+    except Unavailable as error:
+        exits.say(f"runs by `colonies cron run` are not shown: {error}")
+        items = []
+    for id in {item["id"] for item in items} - set(found):
+        run = await client.workflow(id).get()
+        source = run.workflow.source
+        if source is not None and (source.kind, source.name, source.added) == ("cron", cron.name, cron.added):
+            found[id] = run
+    return sorted(found.values(), key=lambda run: run.workflow.sequence, reverse=True)[:LAST_RUNS]
 
 
 @command(app, "run")
@@ -233,25 +260,39 @@ def _show(here: Here, now: CronNow, runs: list[WorkflowNow] | None = None) -> No
     if here.output == Output.name:
         output.line(now.name)
         return
-    from colonies.show import rfc3339
-
     shown = cron_object(now)
     if runs is not None:
-        shown["runs"] = [
-            {"id": run.workflow.id, "due": rfc3339(_due_of(run)), "state": run.state} for run in runs
-        ]
+        shown["runs"] = [_run_object(run) for run in runs]
     output.json_line(shown)
 
 
-def _run(cron: Cron, run: WorkflowNow) -> tuple[str, str, str]:
-    return _local(cron, _due_of(run)), run.state, run.workflow.id
+def _run_object(run: WorkflowNow) -> dict[str, Any]:
+    from colonies.show import rfc3339
+
+    due = _due_of(run)
+    return {
+        "id": run.workflow.id,
+        "due": rfc3339(due) if due is not None else None,
+        "submitted_at": rfc3339(run.workflow.submitted_at),
+        "member": run.workflow.submitter,
+        "state": run.state,
+    }
 
 
-def _due_of(run: WorkflowNow) -> int:
-    source = run.workflow.source
-    assert source is not None
-    assert source.due is not None
-    return source.due
+def _run(cron: Cron, run: WorkflowNow) -> tuple[str, str, str, str]:
+    due = _due_of(run)
+    return (
+        _local(cron, due) if due is not None else f"now, by {run.workflow.submitter}",
+        _local(cron, run.workflow.submitted_at),
+        run.state,
+        run.workflow.id,
+    )
+
+
+def _due_of(run: WorkflowNow) -> int | None:
+    """When a run was due (ns); None: a member asked for it."""
+    assert run.workflow.source is not None
+    return run.workflow.source.due
 
 
 def _when(cron: Cron) -> str:
