@@ -239,6 +239,7 @@ def added(work: Workflow | WorkflowSpec | list[Any] | dict[str, Any], **when: Un
         spec = work.spec()
     else:
         spec = work if isinstance(work, WorkflowSpec) else WorkflowSpec.of(work, NODE)
+    spec.without("packed", 'nothing is packed for a cron; allowed: a parameter, {"$parameter": "name"}')
     interval_s, jitter_s = when.get("interval_s"), when.get("jitter_s", 0.0)
     event = CronAdded(
         spec,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -11,10 +12,16 @@ Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept
 Timeout = Annotated[
     float | None, typer.Option("--timeout", metavar="S", min=0, help="With --wait: at most S seconds.")
 ]
+Watch = Annotated[bool, typer.Option("--watch", help="Again at every change, until it is final.")]
 SignalName = Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.", show_default=False)]
 SignalData = Annotated[
     str | None, typer.Option("--data", metavar="JSON", help="What goes with it; a JSON value.")
 ]
+
+
+def state(allowed: Sequence[str]) -> Any:
+    """The option that takes one of these states; `listing.check_state` says no to others."""
+    return typer.Option("--state", metavar="STATE", help=f"Only those in this state: {', '.join(allowed)}.")
 
 
 def check_timeout(wait: bool, timeout: float | None) -> None:

@@ -136,10 +136,7 @@ async def run(
 @command(app, "ls")
 async def ls(
     here: Here,
-    state: Annotated[
-        str | None,
-        typer.Option("--state", metavar="STATE", help=f"Only those in this state: {', '.join(STATES)}."),
-    ] = None,
+    state: Annotated[str | None, options.state(STATES)] = None,
     func: Annotated[
         str | None, typer.Option("--func", metavar="FUNC", help="Only those of this function.")
     ] = None,
@@ -184,7 +181,7 @@ def _row(item: dict[str, Any]) -> tuple[Any, ...]:
 async def get(
     here: Here,
     id: _Id,
-    watch: Annotated[bool, typer.Option("--watch", help="Again at every change, until it is final.")] = False,
+    watch: options.Watch = False,
 ) -> None:
     """Show one process, as the ledger has it.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 app = group("Start workers, see them.\n\nExample: colonies worker start --name testworker --runtimetype cli")
 
 DEFAULT_RUNTIMETYPE = "cli"
+STATES = ("alive", "lost", "stopped")
 
 
 @command(app, "start", log="info")
@@ -88,17 +89,14 @@ async def ls(
     runtimetype: Annotated[
         str | None, typer.Option("--runtimetype", metavar="T", help="Only workers of this kind.")
     ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option("--state", metavar="STATE", help="Only those in this state: alive, lost, stopped."),
-    ] = None,
+    state: Annotated[str | None, options.state(STATES)] = None,
     limit: options.Limit = 50,
 ) -> None:
     """List the instances of workers, as the projector has them.
 
     Example: colonies worker ls --state alive
     """
-    listing.check_state(state, ("alive", "lost", "stopped"), "state of a worker")
+    listing.check_state(state, STATES, "state of a worker")
     items = await listing.asked(here, "query.workers", state=state, runtimetype=runtimetype, limit=limit)
     header = ("NAME", "INSTANCE", "RUNTIMETYPE", "STATE", "RUNNING", "LAST SEEN")
     listing.show(here, items, header, _row, id="name")

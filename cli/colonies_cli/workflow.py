@@ -100,10 +100,7 @@ async def _rerun(
 @command(app, "ls")
 async def ls(
     here: Here,
-    state: Annotated[
-        str | None,
-        typer.Option("--state", metavar="STATE", help=f"Only those in this state: {', '.join(STATES)}."),
-    ] = None,
+    state: Annotated[str | None, options.state(STATES)] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Only those of this name.")
     ] = None,
@@ -143,7 +140,7 @@ def _row(item: dict[str, Any]) -> tuple[Any, ...]:
 async def get(
     here: Here,
     id: _Id,
-    watch: Annotated[bool, typer.Option("--watch", help="Again at every change, until it is final.")] = False,
+    watch: options.Watch = False,
     everything: Annotated[
         bool, typer.Option("--all", help="Each node and part on a line of its own.")
     ] = False,

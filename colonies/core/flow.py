@@ -25,6 +25,7 @@ from colonies.core.names import shown
 from colonies.core.node import Node, seen_from, split
 from colonies.core.parsing import json_value, parsed
 from colonies.core.plain import MAX_PROBLEMS
+from colonies.core.references import Kind
 from colonies.core.spec import AT_ALLOWED, MAX_SECONDS, At, Kwargs, Seconds, Spec, Text
 from colonies.core.spec import Name as SpecName
 from colonies.core.words import Words
@@ -157,6 +158,15 @@ class WorkflowSpec:
         """
         if problems := list(islice(_senseless(self), MAX_PROBLEMS)):
             raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
+        return self
+
+    def without(self, kind: Kind, why: str) -> WorkflowSpec:
+        """Itself, if no node has a reference of this kind, for which there is never a value; `why`. Raises
+        Invalid."""
+        for node in self.nodes:
+            for reference in (*node.references, *([node.map] if node.map else [])):
+                if reference.kind == kind:
+                    raise Invalid(f"node {node.name}: {shown(str(reference))}: {why}")
         return self
 
     def wire(self) -> dict[str, Any]:

@@ -95,3 +95,20 @@ def test_files_that_cannot_be_read_are_refused(alone: Cli, tmp_path: Path, noun:
     ):
         done = alone(noun, "add", "--name", "g", "--spec", place, *ADDING[noun], cwd=tmp_path)
         assert (done.code, said in done.err) == (2, True), done.err
+
+
+def test_references_that_never_have_a_value_are_refused(cli: Cli) -> None:
+    before = cli.last_sequence()
+    for noun, word, said in (
+        ("cron", "$packed", "node main: '$packed 0': nothing is packed for a cron; allowed: a parameter"),
+        ("generator", "$previous", "node g: '$previous 0': there is no such node"),
+    ):
+        text = json.dumps({**PROCESS, "args": [{word: "0"}]})
+        done = cli(noun, "add", "--name", "g", "--spec", "-", *ADDING[noun], stdin=text)
+        assert (done.code, said in done.err) == (2, True), done.err
+    text = json.dumps({**NODE, "args": [{"$previous": "a"}]})
+    done = cli("generator", "add", "--name", "g", "--spec", "-", "--trigger", "2", stdin=text)
+    assert (done.code, "node a: '$previous a': only runs of a cron have one" in done.err) == (2, True), (
+        done.err
+    )
+    assert cli.last_sequence() == before
