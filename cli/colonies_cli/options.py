@@ -13,10 +13,6 @@ Timeout = Annotated[
     float | None, typer.Option("--timeout", metavar="S", min=0, help="With --wait: at most S seconds.")
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Again at every change, until it is final.")]
-SignalName = Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.", show_default=False)]
-SignalData = Annotated[
-    str | None, typer.Option("--data", metavar="JSON", help="What goes with it; a JSON value.")
-]
 
 
 def state(allowed: Sequence[str]) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import events, exits, listing, options, output, specs
+from colonies_cli import events, exits, listing, options, output, signalling, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -238,26 +238,14 @@ async def cancel(
 def signal(
     here: Here,
     id: _Id,
-    name: options.SignalName,
-    data: options.SignalData = None,
+    name: signalling.Name,
+    data: signalling.Data = None,
 ) -> Coroutine[Any, Any, None]:
     """Send a process a signal, signed by you. Its function may wait for it.
 
     Example: colonies process signal 01JZY8 approve --data '{"budget": 500}'
     """
-    specs.check_id(id)
-    return _signal(here, id, name, specs.json_given(data, "--data"))
-
-
-async def _signal(here: Here, id: str, name: str, data: Any) -> None:
-    from colonies_cli.showing import show
-
-    async with here.client() as client:
-        process = await client.signal(id, name, data)
-        if here.output == Output.table:
-            output.line(f"process {id} was sent {output.cell(name)}")
-        else:
-            await show(here, client, process)
+    return signalling.send(here, "process", id, name, data)
 
 
 @command(app, "logs")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import listing, options, output, specs
+from colonies_cli import listing, options, output, signalling, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -202,24 +202,11 @@ async def cancel(
 def signal(
     here: Here,
     id: _Id,
-    name: options.SignalName,
-    data: options.SignalData = None,
+    name: signalling.Name,
+    data: signalling.Data = None,
 ) -> Coroutine[Any, Any, None]:
     """Send a workflow a signal, signed by you. Nodes may wait for it.
 
     Example: colonies workflow signal 01JZY8 approve --data '{"budget": 500}'
     """
-    specs.check_id(id)
-    return _signal(here, id, name, specs.json_given(data, "--data"))
-
-
-async def _signal(here: Here, id: str, name: str, data: Any) -> None:
-    from colonies_cli import flow_showing
-
-    async with here.client() as client:
-        handle = client.workflow(id)
-        await handle.signal(name, data)
-        if here.output == Output.table:
-            output.line(f"workflow {id} was sent {output.cell(name)}")
-        else:
-            flow_showing.show(here, await handle.get())
+    return signalling.send(here, "workflow", id, name, data)
