@@ -28,7 +28,7 @@ from colonies.core.names import name as checked_name
 from colonies.core.node import Node
 from colonies.core.plain import checked_value
 from colonies.core.workflow import Gathering, Workflow, workflow_key
-from colonies.errors import Conflict, Invalid, NotFound, WorkflowUnsuccessful
+from colonies.errors import Conflict, Invalid, NotFound, Unavailable, Unknown, WorkflowUnsuccessful
 from colonies.history import WorkflowStory
 from colonies.ids import new_id
 from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
@@ -36,12 +36,14 @@ from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
 if TYPE_CHECKING:
     from colonies import building
     from colonies.client import Client
+    from colonies.session import Session
 
 T = TypeVar("T")
 
 PART_BYTES = 600_000
 MAX_NODE_BYTES = 500_000
 MAX_LAST_BYTES = 300_000  # beside the nodes, in the event that ends it
+MAX_TRIES = 100  # to put a part, with others doing the same
 
 
 class WorkflowHandle:
@@ -194,20 +196,45 @@ async def submit_workflow(
     try:
         digests = []
         for nodes in parts:
-            story = await session.record_workflow(id, Part(list(nodes), key), at=story)
-            assert isinstance(story.held, Gathering)
-            digests.append(story.held.parts[-1][0].hex())
+            story, digest = await _put_part(session, id, nodes, key, story)
+            digests.append(digest.hex())
         submitted = WorkflowSubmitted(
             rest, digests or None, key, rerun_of=rerun_of, reuses=reuses if reuses else None
         )
         story = await session.record_workflow(id, submitted, at=story)
         session.knowledge.keep(id, story)
-    except Conflict:
+    except Conflict as error:
         before = (await session.knowledge.story(id)).workflow
-        if key is None or before is None:
+        if key is None:
             raise
+        if before is None:  # parts of others are in the way
+            raise Invalid(
+                f"the key {key!r} cannot be used for this workflow ({error}); take a new key"
+            ) from None
         return _same(before, spec, key)
     return id
+
+
+async def _put_part(
+    session: Session, id: str, nodes: tuple[Node, ...], key: str | None, story: WorkflowStory
+) -> tuple[WorkflowStory, bytes]:
+    """Record a part, unless it is there: of an earlier try that did not come to its end, or of another
+    client with the same key; with its digest. Raises as `submit_workflow`."""
+    for _ in range(MAX_TRIES):
+        before = story.held.parts if isinstance(story.held, Gathering) else ()
+        digest = next((digest for digest, there in before if there == nodes), None)
+        if digest is not None:
+            return story, digest
+        try:
+            story = await session.record_workflow(id, Part(list(nodes), key), at=story, once=True)
+        except Conflict:
+            after = await session.knowledge.story(id)
+            if after.workflow is not None or after.guard == story.guard:
+                raise
+            story = after
+        except Unknown as error:  # without the event that lists it, a part means nothing
+            raise Unavailable(f"the workflow is not submitted: {error}") from None
+    raise Conflict(f"workflow {id}: {MAX_TRIES} other events came first, each time")
 
 
 def _same(before: Workflow, spec: WorkflowSpec, key: str) -> str:

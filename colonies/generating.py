@@ -28,7 +28,7 @@ from colonies.core.workflow import Sourced
 from colonies.errors import Conflict, Unavailable, Unknown
 from colonies.history import examine, judge_generator
 from colonies.ids import new_id
-from colonies.ledger import Draft, Stored
+from colonies.ledger import Draft, Stored, settled
 
 if TYPE_CHECKING:
     from colonies.session import Session
@@ -173,9 +173,10 @@ class Generators:
         """
         session, id = self._session, new_id()
         self._awaited[id] = 0
+        sent: Conflict | Unknown | None = None
         try:
             for _ in range(MAX_TRIES):
-                reading = await self.read(name)
+                reading = await settled(sent, self.read(name), f"generator {name}")
                 if self._awaited[id]:
                     return self._awaited[id]
                 event = event_of(reading.chain)
@@ -189,8 +190,8 @@ class Generators:
                 subject, sealed = session.seal(event, name, prev=prev, id=id, now=now)
                 try:
                     return await session.ledger.append(Draft(subject, sealed.data, reading.guard))
-                except (Conflict, Unknown):
-                    continue
+                except (Conflict, Unknown) as error:
+                    sent = error
         finally:
             del self._awaited[id]
         raise Conflict(f"generator {name}: {MAX_TRIES} other events came first, each time")

@@ -22,9 +22,9 @@ from colonies.core.events import (
     WorkflowSubmitted,
 )
 from colonies.errors import Conflict, Unknown
-from colonies.history import CronStory, examine, fold_cron
+from colonies.history import CronStory, examine, fold_cron, holds
 from colonies.ids import new_id
-from colonies.ledger import Draft, Stored
+from colonies.ledger import Draft, Stored, settled
 
 if TYPE_CHECKING:
     from colonies.session import Session
@@ -91,9 +91,9 @@ class Schedules:
             subject, sealed = session.seal(event, name, prev=prev, id=id, now=now)
             try:
                 sequence = await session.ledger.append(Draft(subject, sealed.data, at.guard))
-            except (Conflict, Unknown):
-                at = await self.read(name)
-                if any(s.record is not None and s.record.id == id and s.verdict.valid for s in at.judged):
+            except (Conflict, Unknown) as error:
+                at = await settled(error, self.read(name), f"cron {name}")
+                if holds(at.judged, id):
                     return at
                 continue
             record = replace(wish, sequence=sequence, digest=sealed.digest)

@@ -35,10 +35,10 @@ from colonies.core.events import (
 from colonies.core.process import Process, Wish
 from colonies.core.workflow import Known, Workflow
 from colonies.errors import Conflict, Invalid, NotFound, Refused, Unavailable, Unknown
-from colonies.history import Judged, Story, WorkflowStory, examine, fold_process
+from colonies.history import Judged, Story, WorkflowStory, examine, fold_process, holds
 from colonies.ids import new_id
 from colonies.knowing import Knowledge
-from colonies.ledger import Draft, Ledger, Stored, Subscription
+from colonies.ledger import Draft, Ledger, Stored, Subscription, settled
 from colonies.nkeys import KeyPair
 from colonies.show import to_the_second
 
@@ -296,8 +296,8 @@ class Session:
             except (Conflict, Unknown) as error:
                 if once and isinstance(error, Conflict):
                     raise Conflict(f"process {process}: another event came first") from None
-                at = await self.story(process)
-                if any(s.record is not None and s.record.id == id and s.verdict.valid for s in at.judged):
+                at = await settled(error, self.story(process), f"process {process}")
+                if holds(at.judged, id):
                     return at
                 if once:
                     raise Conflict(f"process {process}: another event came first") from None
@@ -312,7 +312,13 @@ class Session:
         raise Conflict(f"process {process}: {MAX_TRIES} other events came first, each time")
 
     async def record_workflow(
-        self, id: str, event: WorkflowEvent, *, at: WorkflowStory, known: Known | None = None
+        self,
+        id: str,
+        event: WorkflowEvent,
+        *,
+        at: WorkflowStory,
+        known: Known | None = None,
+        once: bool = False,
     ) -> WorkflowStory:
         """Record an event of a workflow, starting from what is known of it. As `record`."""
         codec.check(event)
@@ -328,12 +334,12 @@ class Session:
             subject, sealed = self.seal(event, id, prev=prev, id=event_id, now=now)
             try:
                 sequence = await self.ledger.append(Draft(subject, sealed.data, at.guard))
-            except (Conflict, Unknown):
-                at = await self.knowledge.story(id)
-                if any(
-                    s.record is not None and s.record.id == event_id and s.verdict.valid for s in at.judged
-                ):
+            except (Conflict, Unknown) as error:
+                at = await settled(error, self.knowledge.story(id), f"workflow {id}")
+                if holds(at.judged, event_id):
                     return at
+                if once and isinstance(error, Conflict):
+                    raise Conflict(f"workflow {id}: another event came first") from None
                 continue
             record = replace(wish, sequence=sequence, digest=sealed.digest)
             after = workflows_.evolve(held, record, known or self.knowledge)
