@@ -65,9 +65,9 @@ class Chaos:
         self._victims = {
             "worker-1": Victim(lambda: self._worker("w1")),
             "worker-2": Victim(lambda: self._worker("w2")),
-            "orchestrator-1": Victim(lambda: self._service("orchestrator", "service")),
-            "orchestrator-2": Victim(lambda: self._service("orchestrator", "service")),
-            "projector": Victim(lambda: self._service("projector", "observer")),
+            "orchestrator-1": Victim(lambda: service(colony, "orchestrator", "service")),
+            "orchestrator-2": Victim(lambda: service(colony, "orchestrator", "service")),
+            "projector": Victim(lambda: service(colony, "projector", "observer")),
         }
         self._first = [*self._victims, "broker"]  # so that each dies at least once
         dice.shuffle(self._first)
@@ -99,17 +99,18 @@ class Chaos:
     async def _worker(self, name: str) -> asyncio.subprocess.Process:
         return (await self.colony.spawn(name)).process
 
-    async def _service(self, kind: str, role: str) -> asyncio.subprocess.Process:
-        colony = self.colony
-        credential = await colony.credential(kind, role)
-        views = ["--views", str(colony.folder / "views")] if kind == "projector" else []
-        with (colony.folder / f"{kind}.log").open("ab") as log:
-            return await asyncio.create_subprocess_exec(
-                *(str(COLONIES), "server", "start", "--only", kind, "--url", colony.url),
-                *("--creds", str(credential), *views),
-                stdout=log,
-                stderr=log,
-            )
+
+async def service(colony: RunningColony, kind: str, role: str) -> asyncio.subprocess.Process:
+    """`colonies server start --only KIND`, in a process of its own."""
+    credential = await colony.credential(kind, role)
+    views = ["--views", str(colony.folder / "views")] if kind == "projector" else []
+    with (colony.folder / f"{kind}.log").open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *(str(COLONIES), "server", "start", "--only", kind, "--url", colony.url),
+            *("--creds", str(credential), *views),
+            stdout=log,
+            stderr=log,
+        )
 
 
 def _kind(name: str) -> str:

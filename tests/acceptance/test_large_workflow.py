@@ -223,7 +223,7 @@ async def parts_of(colony: RunningColony, id: str) -> list[str]:
 
 @pytest.mark.timeout(180)
 async def test_two_clients_with_one_key_put_one_workflow_together(tmp_path: Path) -> None:
-    async with watched(tmp_path) as (colony, client, heard):
+    async with watched(tmp_path) as (colony, client, _):
         clients = [client, await colony.client()]
         handles = await asyncio.gather(*(one.submit_workflow(large(6), key="k") for one in clients * 2))
         assert len({handle.id for handle in handles}) == 1
