@@ -120,6 +120,14 @@ def grow(folder: str, count: int) -> dict[str, Any]:
 
 
 @worker.function
+async def hear(folder: str, name: str) -> dict[str, Any]:
+    """As `note`, and waits for a signal; gives what came."""
+    attempt = _noted(folder)
+    word = await colonies.signal(name)
+    return {"attempt": attempt, "by": word.by, "data": word.data}
+
+
+@worker.function
 def refuse(folder: str) -> None:
     """As `note`, and fails for good."""
     _noted(folder)
