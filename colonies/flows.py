@@ -32,18 +32,17 @@ from colonies.errors import Conflict, Invalid, NotFound, Unavailable, Unknown, W
 from colonies.history import WorkflowStory
 from colonies.ids import new_id
 from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
+from colonies.session import MAX_TRIES, Session
 
 if TYPE_CHECKING:
     from colonies import building
     from colonies.client import Client
-    from colonies.session import Session
 
 T = TypeVar("T")
 
 PART_BYTES = 600_000
 MAX_NODE_BYTES = 500_000
 MAX_LAST_BYTES = 300_000  # beside the nodes, in the event that ends it
-MAX_TRIES = 100  # to put a part, with others doing the same
 
 
 class WorkflowHandle:
@@ -233,7 +232,9 @@ async def _put_part(
                 raise
             story = after
         except Unknown as error:  # without the event that lists it, a part means nothing
-            raise Unavailable(f"the workflow is not submitted: {error}") from None
+            raise Unavailable(
+                f"workflow {id} is not submitted: the broker stopped answering before all was sent; try again"
+            ) from error
     raise Conflict(f"workflow {id}: {MAX_TRIES} other events came first, each time")
 
 

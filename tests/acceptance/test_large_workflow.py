@@ -224,6 +224,7 @@ async def parts_of(colony: RunningColony, id: str) -> list[str]:
 @pytest.mark.timeout(180)
 async def test_two_clients_with_one_key_put_one_workflow_together(tmp_path: Path) -> None:
     async with watched(tmp_path) as (colony, client, _):
+        await client.submit(large(1)[0])  # so that its queue is known, and they all begin at once
         clients = [client, await colony.client()]
         handles = await asyncio.gather(*(one.submit_workflow(large(6), key="k") for one in clients * 2))
         assert len({handle.id for handle in handles}) == 1
@@ -233,16 +234,16 @@ async def test_two_clients_with_one_key_put_one_workflow_together(tmp_path: Path
 
 @pytest.mark.timeout(180)
 async def test_what_is_left_of_an_earlier_try_does_not_count_twice(tmp_path: Path) -> None:
-    """Parts of more than half of the nodes that a workflow may have, and then all of them once more."""
+    """Most parts of a workflow of nearly as many nodes as one may have, and then all of them once more."""
     async with watched(tmp_path, orchestrate=False) as (_, client, heard):
-        nodes = large(600, padding="x" * 300)
+        nodes = large(900, padding="x" * 300)
         cut: asyncio.Task[Any] = asyncio.create_task(client.submit_workflow(nodes, key="k"))
-        heard.at[3] = cut.cancel
+        heard.at[4] = cut.cancel
         with pytest.raises(asyncio.CancelledError):
             await cut
         assert heard.submitted == []
         handle = await client.submit_workflow(nodes, key="k")
-        assert len((await handle.get()).nodes) == 6_001
+        assert len((await handle.get()).nodes) == 9_001
 
 
 @pytest.mark.timeout(180)
