@@ -32,11 +32,12 @@ from colonies.errors import Conflict, Invalid, NotFound, Unavailable, Unknown, W
 from colonies.history import WorkflowStory
 from colonies.ids import new_id
 from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
-from colonies.session import MAX_TRIES, Session
+from colonies.recording import WorkflowTail, record
 
 if TYPE_CHECKING:
     from colonies import building
     from colonies.client import Client
+    from colonies.session import Session
 
 T = TypeVar("T")
 
@@ -195,7 +196,7 @@ async def submit_workflow(
     try:
         digests = []
         for nodes in parts:
-            story, digest = await _put_part(session, id, nodes, key, story)
+            story, digest = await _put_part(session, id, Part(list(nodes), key), story)
             digests.append(digest.hex())
         submitted = WorkflowSubmitted(
             rest, digests or None, key, rerun_of=rerun_of, reuses=reuses if reuses else None
@@ -214,28 +215,38 @@ async def submit_workflow(
     return id
 
 
+class _PartTail(WorkflowTail):
+    """As that of its workflow; a part is there whoever put it: an earlier try that did not come to its end,
+    or another client with the same key."""
+
+    __slots__ = ()
+
+    def digest(self) -> bytes | None:
+        """That of the part, if it is there."""
+        held, said = self.story.held, self.said
+        assert isinstance(said, Part)
+        there = held.parts if isinstance(held, Gathering) else ()
+        return next((digest for digest, nodes in there if nodes == tuple(said.nodes)), None)
+
+    def found(self, id: str) -> WorkflowStory | None:
+        return self.story if self.digest() is not None else None
+
+
 async def _put_part(
-    session: Session, id: str, nodes: tuple[Node, ...], key: str | None, story: WorkflowStory
+    session: Session, id: str, part: Part, story: WorkflowStory
 ) -> tuple[WorkflowStory, bytes]:
-    """Record a part, unless it is there: of an earlier try that did not come to its end, or of another
-    client with the same key; with its digest. Raises as `submit_workflow`."""
-    for _ in range(MAX_TRIES):
-        before = story.held.parts if isinstance(story.held, Gathering) else ()
-        digest = next((digest for digest, there in before if there == nodes), None)
-        if digest is not None:
-            return story, digest
-        try:
-            story = await session.record_workflow(id, Part(list(nodes), key), at=story, once=True)
-        except Conflict:
-            after = await session.knowledge.story(id)
-            if after.workflow is not None or after.guard == story.guard:
-                raise
-            story = after
-        except Unknown as error:  # without the event that lists it, a part means nothing
-            raise Unavailable(
-                f"workflow {id} is not submitted: the broker stopped answering before all was sent; try again"
-            ) from error
-    raise Conflict(f"workflow {id}: {MAX_TRIES} other events came first, each time")
+    """Record a part, unless it is there; with its digest. Raises as `submit_workflow`."""
+    tail = _PartTail(session, id, part, story, session.knowledge)
+    try:
+        if tail.digest() is None:
+            tail.story = await record(session, tail)
+    except Unknown as error:  # without the event that lists it, a part means nothing
+        raise Unavailable(
+            f"workflow {id} is not submitted: the broker stopped answering before all was sent; try again"
+        ) from error
+    digest = tail.digest()
+    assert digest is not None
+    return tail.story, digest
 
 
 def _same(before: Workflow, spec: WorkflowSpec, key: str) -> str:

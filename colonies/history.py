@@ -132,11 +132,6 @@ class Story:
     guard: int
 
 
-def holds(judged: Iterable[Judged], event: str) -> bool:
-    """Is the event of this id among them, and valid?"""
-    return any(s.record is not None and s.record.id == event and s.verdict.valid for s in judged)
-
-
 def fold_process(colony: Colony, messages: Iterable[Stored], known: Known = NOTHING) -> Story:
     """Fold the messages of one process, in order."""
     process: Process | None = None

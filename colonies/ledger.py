@@ -9,11 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, TypeVar
-
-from colonies.errors import ColoniesError, Unavailable, Unknown
-
-T = TypeVar("T")
+from typing import ClassVar, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,19 +202,3 @@ class Ledger(Protocol):
         """Wait for ever, or raise why this member is let in no more (revoked, for example)."""
 
     async def close(self) -> None: ...
-
-
-async def settled(sent: ColoniesError | None, reading: Awaitable[T], what: str) -> T:
-    """What is read to see what became of an event that was sent and ended so.
-
-    Raises:
-        Unknown: it had no answer, and there is none now.
-    """
-    try:
-        return await reading
-    except Unavailable as error:
-        if not isinstance(sent, Unknown):
-            raise
-        raise Unknown(
-            f"{what}: whether what was sent is stored is not known; look before you repeat it ({error})"
-        ) from None
