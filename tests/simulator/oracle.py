@@ -17,6 +17,7 @@ from colonies.ledger import Stored
 from tests.simulator.broker import SECOND
 from tests.simulator.flows import VOID, Tale, spec_of
 from tests.simulator.item import Item
+from tests.simulator.times import Times
 
 POISON = 5  # attempts in a row that lost their worker
 REOFFER_S = 10
@@ -96,7 +97,7 @@ class Ledger:
     attempts among it are in `void_attempts`: their ids.
     """
 
-    def __init__(self, colony: str, roles: dict[str, str], broken: Any) -> None:
+    def __init__(self, colony: str, roles: dict[str, str], broken: Any, slack_s: float = 0.0) -> None:
         self.lives: dict[str, Life] = {}
         self.tales: dict[str, Tale] = {}
         self.void: set[int] = set()
@@ -106,12 +107,15 @@ class Ledger:
         self._context = f"colonies/1:{colony}:".encode()
         self._roles = roles
         self._broken = broken
+        self.times = Times(broken, self.void.add, int(slack_s * SECOND))
 
     def read(self, stored: Stored) -> tuple[Life, Told] | None:
         """Fold one event. None: it is not of a process, or not to be believed."""
         tokens = stored.subject.split(".")
         if tokens[1] == "workflow":
             self._of_workflow(tokens[2], self._told(stored, tokens))
+        elif tokens[1] in ("cron", "generator"):
+            self.times.read(tokens[1], tokens[2], self._told(stored, tokens), self._roles[tokens[-1]])
         return self._of_process(tokens[2], self._told(stored, tokens)) if tokens[1] == "process" else None
 
     def _told(self, stored: Stored, tokens: list[str]) -> Told:
@@ -167,15 +171,14 @@ class Ledger:
         tale, data, role = self.tales.get(id), told.data, self._roles[told.author]
         if told.prev != (tale.head if tale is not None else None):
             self._broken(f"{told.event} does not follow the workflow's last event", id)
-        if role != "user":
+        if role != "user" and not data.get("source"):
             self._broken(f"{told.event} of a workflow by a {role}", id)
         if told.event == "submitted":
-            if tale is not None:
-                self._broken("a workflow was submitted twice", id)
+            tale = self._submitted(id, told) if tale is None else self._twice(id)
+            if tale is None:
                 return
-            tale = Tale(id, told.author, data["spec"], told.sequence, told.time, told.digest)
             self.tales[id] = tale
-            tale.learn(data["spec"]["nodes"])
+            tale.learn(tale.spec["nodes"])
         if tale is None:
             self._broken(f"{told.event} of a workflow that nobody submitted", id)
             return
@@ -187,6 +190,14 @@ class Ledger:
                 self._broken("a workflow was cancelled twice, or by another", id)
             tale.cancelled_at, tale.stopped = told.sequence, "it was cancelled"
             self.on_stopped(tale)
+
+    def _submitted(self, id: str, told: Told) -> Tale | None:
+        if told.data.get("source"):
+            return self.times.submitted(id, told, self._roles[told.author])
+        return Tale(id, told.author, told.data["spec"], told.sequence, told.time, told.digest)
+
+    def _twice(self, id: str) -> None:
+        self._broken("a workflow was submitted twice", id)
 
     def _born_as_node(self, process: str, told: Told) -> tuple[Life, Told] | None:
         tale = self.tales.get(told.data["workflow"])
@@ -359,9 +370,11 @@ class Ledger:
             life.until = told.time + int(told.data["delay_s"] * SECOND)
 
 
-def expected(item: Item, n: int) -> dict[str, Any]:
-    """The output of attempt `n` of an item, if it has one."""
+def expected(item: Item, n: int, given: Any = None) -> dict[str, Any]:
+    """The output of attempt `n` of an item, if it has one. `given`: what it got; of a cron's run, `p`."""
     found: dict[str, Any] = {"item": item.number, "n": n}
+    if given is not None and "p" in given:
+        found["count"] = (given["p"] or 0) + 1
     if item.parts is not None:
         found["list"] = [10 * n + part for part in range(item.parts + n % 2)]
     return found
