@@ -24,6 +24,7 @@ from colonies import (
     codec,
     ids,
     instance,
+    limiting,
     nkeys,
     orchestrator,
     outcome,
@@ -172,7 +173,7 @@ def lay() -> Ground:
 
     store.aiosqlite = disk  # type: ignore[assignment]
     projector.discard = _discard
-    for module in (orchestrator, packing, scheduling):
+    for module in (limiting, orchestrator, packing, scheduling):
         module.set = ShuffledSet  # type: ignore[attr-defined]
     # What is pure and asked again for the same bytes by every reader is worked out once.
     subjects.parse = functools.lru_cache(MEMO)(subjects.parse)

@@ -16,6 +16,7 @@ import msgpack
 from colonies.ledger import Stored
 from tests.simulator.broker import SECOND
 from tests.simulator.flows import VOID, Tale, spec_of
+from tests.simulator.holds import Holds
 from tests.simulator.item import Item
 from tests.simulator.times import Times
 
@@ -58,6 +59,7 @@ class Life:
     lost: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     output: Any = None
+    queue: str = ""
     tale: Tale | None = None  # of a node: its workflow
     node: str = ""  # its label there
 
@@ -107,6 +109,7 @@ class Ledger:
         self._context = f"colonies/1:{colony}:".encode()
         self._roles = roles
         self._broken = broken
+        self.holds = Holds(broken, self.lives)
         self.times = Times(broken, self.void.add, int(slack_s * SECOND))
 
     def read(self, stored: Stored) -> tuple[Life, Told] | None:
@@ -116,6 +119,11 @@ class Ledger:
             self._of_workflow(tokens[2], self._told(stored, tokens))
         elif tokens[1] in ("cron", "generator"):
             self.times.read(tokens[1], tokens[2], self._told(stored, tokens), self._roles[tokens[-1]])
+        elif tokens[1] in ("colony", "queue", "member"):
+            entity = tokens[2] if tokens[1] != "colony" else ""
+            self.holds.read(tokens[1], entity, self._told(stored, tokens), self._roles[tokens[-1]])
+        elif tokens[1] == "limit":
+            self.holds.granted(tokens[2], self._told(stored, tokens), self._roles[tokens[-1]])
         return self._of_process(tokens[2], self._told(stored, tokens)) if tokens[1] == "process" else None
 
     def _told(self, stored: Stored, tokens: list[str]) -> Told:
@@ -139,11 +147,12 @@ class Ledger:
         if told.prev is not None and told.prev in self._voids:
             self._is_void(process, told)
             return None
-        if told.event == "queued":
+        if told.event in ("queued", "submitted"):
             if life is not None:
                 self._broken("a process was submitted twice", process)
                 return None
             life = self._born(process, told)
+            self.holds.moved(life)
             return life, told
         if told.event in BEGINNINGS or (told.event == "cancelled" and "workflow" in told.data):
             return self._born_as_node(process, told)
@@ -156,6 +165,8 @@ class Ledger:
             return None
         self._fold(life, told)
         life.head, life.sequence, life.time = told.digest, told.sequence, told.time
+        life.queue = told.queue or life.queue
+        self.holds.moved(life)
         self._perhaps_ended(life, told)
         return life, told
 
@@ -215,7 +226,7 @@ class Ledger:
         offer = told.id if told.event == "released" else ""
         at, spec = told.time, spec_of(tale, label)
         life = Life(process, tale.submitter, spec, told.digest, told.sequence, at, offer, at, at)
-        life.tale, life.node = tale, label
+        life.tale, life.node, life.queue = tale, label, told.queue or ""
         life.state = told.event if told.event in FINAL else "waiting"
         self.lives[process] = tale.lives[label] = life
         self._perhaps_ended(life, told)
@@ -252,6 +263,11 @@ class Ledger:
             told.time,
             told.time,
         )
+        life.queue = told.queue or ""
+        if told.event == "submitted":
+            life.state, life.offer, life.until = "blocked", "", told.time
+        if (told.event == "submitted") != bool(life.spec.get("limits")):
+            self._broken(f"{told.event}, with the limits {life.spec.get('limits')}", process)
         self.lives[process] = life
         return life
 
@@ -299,6 +315,8 @@ class Ledger:
             return "it cites another event"
         if life.state == "blocked" and told.time < life.until:
             return "the delay is not over"
+        if life.state == "blocked" and (wrong := self.holds.offer_wrong(life)) is not None:
+            return wrong
         if life.state == "waiting" and told.time < max(life.offered_at, life.since) + REOFFER_S * SECOND:
             return "it has not waited long enough"
         if life.state == "running" and told.time < life.silent_at:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
+from colonies.core.spec import Conditions, queue_of
 from tests.simulator.flowplan import Flow, draw_flow
+from tests.simulator.holdplan import draw_pauses, limit_all
 from tests.simulator.item import Action, Item
 from tests.simulator.timeplan import Script, draw_times
 
@@ -14,6 +16,7 @@ INSTANCES = (*[["w1"]] * 5, *[["w1", "w1"]] * 2, *[["w1", "w2"]] * 2, ["w1", "w1
 LEASES_S = (2.0, 3.0)
 PROJECTED = 1 / 12  # of all lifetimes
 FLOWING = 1 / 16  # have a workflow, and mostly nothing else
+HELD = 1 / 24  # of those that are left have pauses or limits
 TIMED = 1 / 24  # of the others have crons or generators
 FLOW_EVENTS = ("queued", "submitted", "skipped", "awaited", "received", "signalled")
 TIME_EVENTS = {
@@ -68,6 +71,8 @@ class Plan:
     flows: list[Flow] = field(default_factory=list)
     works: dict[int, Item] = field(default_factory=dict)  # what the nodes of workflows run, by number
     scripts: list[Script] = field(default_factory=list)  # of crons and generators
+    pauses: list[Script] = field(default_factory=list)
+    limited: bool = False
 
     def item(self, number: int) -> Item:
         """What the function does whose first argument this is."""
@@ -83,14 +88,9 @@ class Plan:
         not the orchestrator's longer memory, must bring back what they took. None: it may take long.
         """
         faults = self.faults
-        if (
-            self.flows
-            or self.scripts
-            or faults.trouble
-            or faults.focus
-            or faults.lose_word
-            or faults.lose_feed
-        ):
+        if self.flows or self.scripts or self.pauses or self.limited:
+            return None
+        if faults.trouble or faults.focus or faults.lose_word or faults.lose_feed:
             return None
         if any(mishap.what not in ("crash", "stop", "junk") for mishap in self.mishaps):
             return None
@@ -137,6 +137,8 @@ def draw(seed: int) -> Plan:
         _flow(plan, random)
     elif random.random() < TIMED:
         _times(plan, random)
+    elif random.random() < HELD:
+        _holds(plan, random)
     return plan
 
 
@@ -146,6 +148,27 @@ def _flow(plan: Plan, random: Random) -> None:
     plan.flows = [draw_flow(random, number, plan.works) for number in range(1 + (random.random() < 0.1))]
     if plan.faults.focus and random.random() < 0.5:
         plan.faults.focus = random.choice(FLOW_EVENTS)
+
+
+def _holds(plan: Plan, random: Random) -> None:
+    """Pauses, or limits, or both."""
+    kind = random.random()
+    if kind < 0.6:
+        plan.pauses = draw_pauses(random, sorted(set(plan.instances)))
+        for script in plan.pauses:
+            if script.kind == "queue":
+                script.name = queue_of(Conditions(runtimetype="python"), 0)
+                plan.declared = True
+        for item in plan.items:
+            item.submit_at *= 2.0
+    if kind > 0.45:
+        plan.limited = True
+        plan.items = _items(random, random.choice([3, 4, 5, 6]))
+        limit_all(random, plan.items)
+        if plan.faults.focus and random.random() < 0.7:
+            plan.faults.focus = random.choice(["granted", "queued", "completed"])
+    if random.random() < 0.3:
+        plan.orchestrators = 2
 
 
 def _times(plan: Plan, random: Random) -> None:

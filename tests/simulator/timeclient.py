@@ -74,6 +74,18 @@ class TimeClient:
                 await client.add_generator(script.name, script.spec, **script.when)
             case "generator", "remove":
                 await client.remove_generator(script.name)
+            case "colony", "pause":
+                await client.pause_colony()
+            case "colony", "resume":
+                await client.resume_colony()
+            case "queue", "pause":
+                await client.pause_queue(script.name)
+            case "queue", "resume":
+                await client.resume_queue(script.name)
+            case "worker", "pause":
+                await client.drain_worker(script.name)
+            case "worker", "resume":
+                await client.resume_worker(script.name)
             case other:
                 raise AssertionError(other)
 

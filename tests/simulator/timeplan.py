@@ -31,10 +31,10 @@ class Deed:
 
 @dataclass(slots=True)
 class Script:
-    """What one client does with the cron or generator of this name. `when`: with which it is added."""
+    """What one client does with what has this name. `when`: with which a cron or generator is added."""
 
     client: int
-    kind: Literal["cron", "generator"]
+    kind: Literal["cron", "generator", "colony", "queue", "worker"]
     name: str
     spec: dict[str, Any]
     when: dict[str, Any]

@@ -151,6 +151,11 @@ class TimeWitness:
     def said(self, script: Script, deed: Deed) -> None:
         """It was acknowledged, or known to be so."""
         name, cron = script.name, self._times.cron(script.name)
+        if script.kind in ("colony", "queue", "worker"):
+            kind = "member" if script.kind == "worker" else script.kind
+            if ((kind, name) in self._ledger.holds.paused) != (deed.what == "pause"):
+                self._broken(f"{deed.what} was acknowledged, and it is not so", (kind, name))
+            return
         there = cron if script.kind == "cron" else self._times.generator(name)
         if (there is not None) != (deed.what != "remove"):
             self._broken(f"{deed.what} was acknowledged, and it is not so", name)

@@ -17,6 +17,7 @@ from tests.simulator.plan import Plan
 from tests.simulator.timewitness import TimeWitness
 
 KIND_OF = {"error": ("error",), "fail": ("final",), "later": ("later",), "hang": ("timeout",)}
+HEARD_S = 1.0  # from a pause until all who are well have heard of it, and assigned nothing any more
 STOP_S = 0.5  # from hearing of a cancel to having stopped, on a machine that nothing happens to
 
 
@@ -57,10 +58,11 @@ class Witness:
         self.runs: dict[str, Run] = {}
         self.seen = [Seen(item) for item in plan.items]
         self.flows = FlowWitness(plan.flows, loop, self.ledger, self.broken)
-        self.times = TimeWitness(plan.scripts, loop, self.ledger, self.broken)
+        self.times = TimeWitness([*plan.scripts, *plan.pauses], loop, self.ledger, self.broken)
         self.on_done: Callable[[], None] = lambda: None
         self.on_broken: Callable[[], None] = lambda: None
         self.plan_check: Callable[..., Any] = lambda when, check, *args: None
+        self.hosts: Callable[[], list[Host]] = list
         self._running: dict[str, Run] = {}
         self.junk: set[int] = set()  # sequences of what nobody should believe
 
@@ -77,6 +79,8 @@ class Witness:
         life, told = found
         if told.event in ("completed", "failed"):
             self._check_result(life, told)
+        if told.event == "assigned":
+            self._check_pause(life, told)
         if told.event in ("assigned", "requeued", "poisoned") and len(life.attempts) > 1:
             lost = life.attempts[-2 if told.event == "assigned" else -1]
             if lost.ended == "lost":
@@ -85,6 +89,16 @@ class Witness:
             self._soon_stopped(life, f"its process was {told.event}")
         if life.final:
             self._perhaps_done()
+
+    def _check_pause(self, life: Life, told: Told) -> None:
+        """Who has heard of a pause, or had the time to, takes nothing more."""
+        since = self.ledger.holds.since(life.queue, told.author)
+        if since is None or self.plan.faults.lose_feed:
+            return
+        for host in self.hosts():
+            troubled = max((since - START) / SECOND, host.troubled_at)
+            if host.instance == told.data["instance"] and self.loop.now > troubled + HEARD_S:
+                self.broken(f"{host.name} was assigned what is paused", life.id)
 
     def item_of(self, life: Life) -> Item:
         return self.plan.item(life.spec["args"][0])

@@ -131,6 +131,7 @@ class World(VirtualLoop):
         self.witness.on_broken = self._stop
         self.witness.plan_check = self.witness.flows.plan_check = self.broker.plan
         self.witness.times.plan_check = self.broker.plan
+        self.witness.hosts = lambda: [host for host, _ in self._programs]
         self.witness.flows.orchestrators = self.witness.times.orchestrators = self._orchestrators
         self._over = False
         self._programs: list[tuple[Host, Callable[[Host], Coroutine[Any, Any, None]]]] = []
@@ -186,6 +187,9 @@ class World(VirtualLoop):
 
             acts = [acts for acts in self.witness.times.seen if acts.script.client == number]
             self._add(f"u1.{number}", "u1", partial(self._be_client, mine=mine, flows=flows, acts=acts))
+        if plan.pauses:
+            acts = [acts for acts in self.witness.times.seen if acts.script in plan.pauses]
+            self._add("olga.0", "olga", partial(self._be_client, mine=[], flows=[], acts=acts))
         if plan.projector is not None:
             self._crashes[len(self._programs)] = list(plan.projector)
             self._add("obs.0", "obs", self._be_projector)
