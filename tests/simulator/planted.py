@@ -33,6 +33,7 @@ from colonies.sweeping import Sweeper
 from colonies.watching import Watcher
 from tests.simulator.plan import draw
 from tests.simulator.planted_flows import FLOW_BUGS
+from tests.simulator.planted_holds import HOLD_BUGS
 from tests.simulator.planted_times import TIME_BUGS
 from tests.simulator.planting import Patch, with_append
 
@@ -369,4 +370,5 @@ BUGS = [
     Bug("the projector trusts the feed to lose nothing", feed_wakes_alone, 2_000),
     *(Bug(*bug, among="flows") for bug in FLOW_BUGS),
     *(Bug(*bug, among="scripts") for bug in TIME_BUGS),
+    *(Bug(*bug) for bug in HOLD_BUGS),
 ]
