@@ -16,12 +16,12 @@ INSTANCES = (*[["w1"]] * 5, *[["w1", "w1"]] * 2, *[["w1", "w2"]] * 2, ["w1", "w1
 LEASES_S = (2.0, 3.0)
 PROJECTED = 1 / 12  # of all lifetimes
 FLOWING = 1 / 16  # have a workflow, and mostly nothing else
-HELD = 1 / 24  # of those that are left have pauses or limits
-TIMED = 1 / 24  # of the others have crons or generators
+HELD = 1 / 40  # of those that are left have pauses or limits
+TIMED = 1 / 40  # of the others have crons or generators
 FLOW_EVENTS = ("queued", "submitted", "skipped", "awaited", "received", "signalled")
 TIME_EVENTS = {
-    "cron": ("submitted", "submitted", "added", "paused", "removed"),
-    "generator": ("submitted", "packed", "packed", "added", "removed"),
+    "cron": ("submitted", "submitted", "submitted", "added", "paused"),
+    "generator": ("submitted", "submitted", "packed", "packed", "added"),
 }
 NOBODY = "w9"  # a worker that is named and never there
 
@@ -178,7 +178,7 @@ def _times(plan: Plan, random: Random) -> None:
     plan.clients = 1 + (random.random() < 0.5)
     plan.scripts = draw_times(random, plan.clients, plan.works)
     events = TIME_EVENTS[plan.scripts[-1].kind]
-    plan.faults.focus = random.choice(events) if random.random() < 0.25 else ""
+    plan.faults.focus = random.choice(events) if random.random() < 0.4 else ""
     first = len(plan.instances)
     for _ in range(random.choice([0, 1, 1, 2, 2, 3])):
         what = random.choice(["crash", "crash", "crash", "pause", "disconnect", "broker"])

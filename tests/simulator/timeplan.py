@@ -143,9 +143,9 @@ class Drawing:
             nodes.append(self._node("b", {"a": {"$output": about}}))
         spec = {"name": name, "nodes": nodes}
         self.scripts.append(Script(random.randrange(self.clients), "generator", name, spec, when, deeds))
-        for packer in range(random.choice([1, 2, 2, 3, 4])):
+        for packer in range(random.choice([1, 1, 2, 3, 4])):
             packing, number = [], 1_000 * (packer + 1)
-            for _ in range(random.choice([1, 2, 3, 4])):
+            for _ in range(random.choice([1, 1, 2, 3])):
                 count = random.choice([1, 1, 2, 3, 7])
                 at = 0.3 + (self.end - LEFT_S) * random.random() ** 2
                 packing.append(Deed(at, "pack", list(range(number, number + count))))
