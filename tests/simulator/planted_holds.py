@@ -92,10 +92,10 @@ def never_given_back() -> list[Patch]:
 
 
 HOLD_BUGS = [
-    ("nobody looks for pauses", nobody_looks_for_pauses, 40, 0, "pauses"),
+    ("nobody looks for pauses", nobody_looks_for_pauses, 100, 0, "pauses"),
     ("a paused queue is handed out", drained_alone, 60, 0, "pauses"),
     ("a drained worker goes on", never_drained, 60, 0, "pauses"),
-    ("a pause is not heard", pauses_not_heard, 40, 0, "pauses"),
+    ("a pause is not heard", pauses_not_heard, 100, 0, "pauses"),
     ("limits are ignored", no_limits, 20, 0, "limited"),
     ("one more than there may be", one_more, 40, 0, "limited"),
     ("rates are forgotten", rates_forgotten, 40, 0, "limited"),

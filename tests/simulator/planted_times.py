@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-from colonies import generating, packing
+from colonies import packing, recording
 from colonies.core import crons
 from colonies.core import generators as groups
 from colonies.core.crons import Cron, Pause
@@ -247,7 +247,7 @@ def packed_beside_each_other() -> list[Patch]:
     def draft(subject: str, data: bytes, after: int) -> Draft:
         return Draft(subject, data, None if ".packed." in subject else after)  # type: ignore[arg-type]
 
-    return [(generating, "Draft", draft)]
+    return [(recording, "Draft", draft)]
 
 
 def what_waited_runs() -> list[Patch]:
@@ -283,7 +283,7 @@ TIME_BUGS = [
     ("all that was missed is run", all_that_was_missed, 200),
     ("nothing that was missed is run", nothing_that_was_missed, 40),
     ("a failed run blocks its cron", a_failure_blocks, 200),
-    ("a run does not wait for the one before it", waits_for_nobody, 60),
+    ("a run does not wait for the one before it", waits_for_nobody, 200),
     ("a cron runs while it is paused", runs_while_paused, 40),
     ("what was due in a pause is run after it", pauses_are_missed_time, 40),
     ("a run before its time", too_early, 20),
@@ -293,11 +293,11 @@ TIME_BUGS = [
     ("a group with one argument too many", one_too_many, 40),
     ("a generator that never runs out of time", no_timeout, 200),
     ("the time of a group begins anew", timeout_from_the_last, 200),
-    ("arguments in another order", in_another_order, 60),
+    ("arguments in another order", in_another_order, 100),
     ("an argument in two runs", one_argument_twice, 60),
     ("a generator's run that was not recorded is forgotten", submitted_once_and_forgotten, 500),
     ("a pack without an answer is packed again", packed_again, 300),
     ("packed beside each other", packed_beside_each_other, 300),
-    ("what waited runs after the removal", what_waited_runs, 60),
+    ("what waited runs after the removal", what_waited_runs, 100),
     ("a generator's run under another id", another_number, 40),
 ]
