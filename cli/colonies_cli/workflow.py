@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = group(
     "Submit workflows, see them, wait for them, cancel them, run them again.\n\n"
-    "Example: colonies workflow submit --spec examples/workflow.json --wait"
+    "Example: colonies workflow submit --spec examples/workflow.yaml --wait"
 )
 
 STATES = ("running", "successful", "failed", "cancelled")
@@ -174,7 +174,7 @@ async def get(
         if watch:
             await flow_showing.watch(here, handle, everything=everything)
         else:
-            flow_showing.show(here, await handle.get(), everything=everything)
+            await flow_showing.show(here, handle, await handle.get(), everything=everything)
 
 
 @command(app, "history")
@@ -209,7 +209,7 @@ async def cancel(
         if here.output == Output.table:
             output.line(f"workflow {id} cancelled")
         else:
-            flow_showing.show(here, await handle.get())
+            await flow_showing.show(here, handle, await handle.get())
 
 
 @command(app, "signal")
@@ -238,7 +238,7 @@ async def _signal(here: Here, id: str, name: str, data: Any) -> None:
         if here.output == Output.table:
             output.line(f"workflow {id} was sent {output.cell(name)}")
         else:
-            flow_showing.show(here, await handle.get())
+            await flow_showing.show(here, handle, await handle.get())
 
 
 def _check_timeout(wait: bool, timeout: float | None) -> None:

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from colonies.core.groups import EXAMPLE, flat
 from colonies.core.names import shown
-from colonies.core.node import Node
+from colonies.core.node import Node, split
 from colonies.core.parsing import json_value, parsed
 from colonies.core.plain import MAX_PROBLEMS
 from colonies.core.spec import AT_ALLOWED, MAX_SECONDS, At, Kwargs, Seconds, Text
@@ -82,7 +82,10 @@ class WorkflowSpec:
             )
         nodes, parameters = flat(said.get("nodes"), where, inner=cls.read, parameters=said.get("parameters"))
         rest = {**said, "nodes": nodes}
-        return cls.read(rest if parameters is None else {**rest, "parameters": parameters}, where=where)
+        found = cls.read(rest if parameters is None else {**rest, "parameters": parameters}, where=where)
+        if problems := list(islice(_unknown_previous(found), MAX_PROBLEMS)):
+            raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
+        return found
 
     @classmethod
     def of(cls, data: object, name: str, *, where: str = "spec") -> WorkflowSpec:
@@ -113,7 +116,7 @@ class WorkflowSpec:
             raise Invalid(f"{where}: nodes: {shown(given)} is no list; allowed: a list such as {EXAMPLE}")
         if len(given) > MAX_NODES:
             raise Invalid(f"{where}: nodes: {len(given)} nodes; at most {MAX_NODES} are allowed")
-        rules = parsed(_Rules, rest, where)
+        rules = parsed(_Rules, rest, where, beside=("nodes",))
         nodes: list[Node] = []
         problems: list[str] = []
         for number, item in enumerate(given):
@@ -206,11 +209,27 @@ def _of_one(spec: WorkflowSpec, node: Node, names: dict[str, int]) -> Iterator[s
             yield f"node {node.name}: it depends on itself: {node.name} -> {node.name}"
         elif spec.nodes[names[parent]].last:
             yield f"node {node.name}: it depends on {parent}, which runs last (finally): nobody does"
+    outer = node.name
+    while (outer := outer.rpartition("/")[0]) and outer not in names:
+        pass
+    if outer:
+        yield f"node {node.name}: there is a node {outer}, and what it may add has such names; take another"
     used = [*node.references, *([node.map] if node.map else [])]
     for reference in used:
         if reference.kind == "parameter" and reference.name not in spec.parameters:
             there = shown(sorted(spec.parameters)) if spec.parameters else "none"
             yield f"node {node.name}: {shown(str(reference))}: there is no such parameter; declared: {there}"
+
+
+def _unknown_previous(spec: WorkflowSpec) -> Iterator[str]:
+    """References to what no run before can have: no node or part, and added by none."""
+    names = {node.name: number for number, node in enumerate(spec.nodes)}
+    for node in spec.nodes:
+        for name in [reference.name for reference in node.references if reference.kind == "previous"]:
+            steps = name.split("/")
+            if not any(split("/".join(steps[:end]))[0] in names for end in range(1, len(steps) + 1)):
+                near = _near(name, names)
+                yield f"node {node.name}: '$previous {name[:64]}': there is no node {shown(name)}{near}"
 
 
 def _near(name: str, names: dict[str, int]) -> str:

@@ -72,6 +72,16 @@ def test_a_reference_is_a_dependency() -> None:
     assert spec.by_name["b"].dependencies == ()
 
 
+def test_the_run_before_may_have_had_nodes_that_were_added_and_workflows_within() -> None:
+    previous = [{"$previous": name} for name in ("a.x", "each[3]", "a/more.x", "each[3]/more", "g/x", "b")]
+    parse(
+        node("a"),
+        node("each", map={"$output": "a"}),
+        node("b", args=previous),
+        {"name": "g", "nodes": [node("x", args=previous)]},
+    )
+
+
 # --- what is no DAG -----------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[list[object], dict[str, Any], str]] = {
@@ -89,6 +99,21 @@ BAD: dict[str, tuple[list[object], dict[str, Any], str]] = {
         "node b: it depends on 'trian', and there is no such node; did you mean train?",
     ),
     "unknown reference": ([node("b", args=[{"$output": "x.y"}])], {}, "node b: it depends on 'x'"),
+    "unknown node of the run before": (
+        [node("train", args=[{"$previous": "trian.path"}])],
+        {},
+        "node train: '$previous trian': there is no node 'trian'; did you mean train?",
+    ),
+    "the name of what another may add": (
+        [node("a"), node("b"), node("a/x/y")],
+        {},
+        "node a/x/y: there is a node a, and what it may add has such names",
+    ),
+    "a workflow with the name of a node": (
+        [node("g"), {"name": "g", "nodes": [node("x")]}],
+        {},
+        "node g/x: there is a node g, and what it may add has such names",
+    ),
     "itself": ([node("a", "a")], {}, "node a: it depends on itself: a -> a"),
     "behind the last": (
         [node("z", **{"finally": True}), node("b", "z")],
@@ -104,6 +129,11 @@ BAD: dict[str, tuple[list[object], dict[str, Any], str]] = {
     "unknown field": ([node("a")], {"colour": 1}, "colour: unknown field"),
     "on_failure": ([node("a")], {"on_failure": "explode"}, "on_failure"),
     "unknown field of a node": ([node("a", colour=1)], {}, "nodes[0] (a): colour: unknown field"),
+    "a word that is almost a node's": (
+        [node("a", allow_failures=True)],
+        {},
+        "nodes[0] (a): allow_failures: unknown field; did you mean allow_failure? allowed: allow_failure, ",
+    ),
     "no node": (["a"], {}, "nodes[0]: 'a' is no node"),
     "both dependencies": (
         [node("a"), {**node("b", "a"), "conditions": {**CLI, "dependencies": ["a"]}}],
