@@ -105,16 +105,7 @@ class WorkflowHandle:
             if node.name not in now.workflow.spec.by_name:
                 raise Invalid(f"workflow {self.id} has no node {node.name}")
             return node.typed(await self._output(now, node.name))
-        return await self.output_of(now)
-
-    async def output_of(self, now: WorkflowNow) -> Any:
-        """As `result`, of what was seen of it; None unless it was successful."""
-        spec = now.workflow.spec
-        if now.state != "successful":
-            return None
-        if spec.output is not None:
-            return self._typed(spec.output, await self._output(now, spec.output))
-        return {name: self._typed(name, await self._output(now, name)) for name in spec.sinks}
+        return await output_of(self, now)
 
     def _typed(self, name: str, output: Any) -> Any:
         return self._built.typed(name, output) if self._built is not None else output
@@ -180,6 +171,16 @@ class WorkflowHandle:
         if now.final:
             raise Conflict(f"workflow {self.id}: the workflow is {now.state} already")
         return story
+
+
+async def output_of(handle: WorkflowHandle, now: WorkflowNow) -> Any:
+    """The output of a workflow as it was seen, as `WorkflowHandle.result`; None unless it was successful."""
+    spec = now.workflow.spec
+    if now.state != "successful":
+        return None
+    if spec.output is not None:
+        return handle._typed(spec.output, await handle._output(now, spec.output))
+    return {name: handle._typed(name, await handle._output(now, name)) for name in spec.sinks}
 
 
 async def _dated(session: Session, id: str, story: WorkflowStory) -> WorkflowStory:

@@ -117,7 +117,9 @@ async def _show_end(here: Here, handle: WorkflowHandle, now: WorkflowNow) -> Non
     if here.output != Output.table:
         await show(here, handle, now)
     elif now.state == "successful":
-        show_value(await handle.output_of(now))
+        from colonies.flows import output_of
+
+        show_value(await output_of(handle, now))
     end_of(now)
 
 
@@ -133,7 +135,9 @@ async def show(here: Here, handle: WorkflowHandle, now: WorkflowNow, *, everythi
     if here.output == Output.name:
         output.line(now.workflow.id)
     elif here.output == Output.json:
-        output.json_line({**workflow_object(now), "output": await handle.output_of(now)})
+        from colonies.flows import output_of
+
+        output.json_line({**workflow_object(now), "output": await output_of(handle, now)})
     else:
         for text in _card(now):
             output.line(text)

@@ -232,7 +232,7 @@ def test_get_shows_a_tree_with_states_and_attempts(cli: Cli) -> None:
         node("left", "true", "root"),
         node("right", "exit 4", "root", allow_failure=True),
         node("join", "true", "left", "right"),
-        node("never", "true", "join", when="left == `1`"),
+        node("never", "true", "join", when="join == `1`"),
         node("last", "true", **{"finally": True}),
     ]
     id = wait(cli, nodes)["id"]
