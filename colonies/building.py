@@ -50,7 +50,7 @@ class Placement(TypedDict, total=False):
     at: Moment
 
 
-class Node(Generic[T]):
+class Node(pending.Giver, Generic[T]):
     """A node of a workflow, of a call that gives T. `name` is its name there."""
 
     def __init__(self, within: Nodes, name: str, returns: TypeAdapter[Any] | None, mapped: bool) -> None:
@@ -85,7 +85,7 @@ class Node(Generic[T]):
             raise Invalid(f"node {self.name}: its output is not what it says: {error}") from None
 
 
-class Group:
+class Group(pending.Giver):
     """A workflow within another. `name` is the first part of its nodes' names."""
 
     def __init__(self, within: Workflow, name: str, inner: Workflow) -> None:
@@ -135,7 +135,11 @@ class Nodes:
         unknown = sorted(set(options) - set(Placement.__annotations__))
         if unknown:
             allowed = ", ".join(Placement.__annotations__)
-            raise Invalid(f"{self._title}: {', '.join(unknown)}: no option of a node; allowed: {allowed}")
+            hint = f"; a spec's fields go to the function: `@worker.function({unknown[0]}=...)`"
+            of_spec = hint if unknown[0] in Spec.model_fields else ""
+            raise Invalid(
+                f"{self._title}: {', '.join(unknown)}: no option of a node; allowed: {allowed}{of_spec}"
+            )
         wire, uses, returns = _plain(work)
         name = self._name(options.get("name") or wire.pop("name", None), wire.get("func"))
         where = f"{self._title}: node {name}"
@@ -196,6 +200,8 @@ class Nodes:
         """
         if isinstance(call, Function):
             raise Invalid(f"{self._title}: map: say what is called for an item: {call.name}.call")
+        if isinstance(items, pending.Giver):
+            raise Invalid(f"{self._title}: map: {items!r} is no list; allowed: what it gives, its `.output`")
         if not isinstance(items, Pending) or pending.kind(items) == "item":
             raise Invalid(
                 f"{self._title}: map: {shown(items)} is known now: add a node for each of its items, or make "

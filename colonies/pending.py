@@ -64,6 +64,12 @@ class Pending:
     __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = _is_not_known
 
 
+class Giver:
+    """What gives an output that stands in arguments: a node, or a workflow in the workflow."""
+
+    __slots__ = ()
+
+
 def holds(value: object) -> bool:
     """Is there one in this value?"""
     return next(_within(value), None) is not None
@@ -89,10 +95,13 @@ def plain(value: object) -> tuple[Any, tuple[Pending, ...]]:
     Raises:
         PydanticSerializationError, ValueError, RecursionError: there is something else in it that JSON cannot
             say.
+        Invalid: there is a node in it, in the place of its output.
     """
     found: list[Pending] = []
 
     def fallback(item: object) -> dict[str, str]:
+        if isinstance(item, Giver):
+            raise Invalid(f"{item!r} is no value; allowed: what it gives, its `.output`")
         if not isinstance(item, Pending):
             raise PydanticSerializationError(f"Unable to serialize unknown type: {type(item)}")
         found.append(item)

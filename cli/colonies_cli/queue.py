@@ -86,6 +86,8 @@ def _paused(item: dict[str, Any]) -> str:
 def _workers(item: dict[str, Any]) -> str:
     """Who can serve it. A queue in which something waits for nobody stands out."""
     names = item["workers"]
+    if names and names == item.get("drained"):
+        return f"DRAINED: {output.cell(', '.join(names[:3]))}"
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return ", ".join(names[:3]) + more

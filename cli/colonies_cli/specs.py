@@ -64,10 +64,18 @@ def json_given(text: str | None, option: str) -> Any:
     """The JSON value of an option; null without it. Raises Invalid."""
     from colonies.core.parsing import json_value
     from colonies.core.plain import checked_value
+    from colonies.errors import Invalid
 
     if text is None:
         return None
-    return checked_value(json_value(text, option, '{"by": "phone"}'), option)
+    try:
+        value = json_value(text, option, "")
+    except Invalid as error:
+        problem = str(error).partition("; allowed")[0]
+        raise Invalid(
+            f'{problem}; allowed: a JSON value, such as 0.1, \'"small"\' or \'{{"by": "phone"}}\''
+        ) from None
+    return checked_value(value, option)
 
 
 def parameters(given: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from colonies.core import names, references
-from colonies.core.names import shown
+from colonies.core.names import kind, shown
 from colonies.core.parsing import parsed
 from colonies.core.plain import at_most
 from colonies.core.references import MAX_REFERENCES, Reference
@@ -121,6 +121,9 @@ class Node:
         if isinstance(name := said.get("name"), str) and _NODE.match(name):
             where = f"{where} ({name})"
         said, within = _dependencies_of(said, where)
+        if not isinstance(runs_last := said.get("finally", False), bool):
+            what = f"{shown(runs_last)}, {kind(runs_last)},"
+            raise Invalid(f"{where}: finally: {what} is not allowed; allowed: true or false")
         rules = {("last" if key == "finally" else key): said.pop(key) for key in list(said) if key in RULES}
         given = parsed(NodeRules, rules | ({"dependencies": within} if within is not None else {}), where)
         spec = _spec_of(said, given, where)

@@ -59,6 +59,7 @@ class Queues:
             if asked.filters.get("runtimetype") not in (None, queue.conditions.runtimetype):
                 continue
             item = _item(queue, counts.get(queue.id, {}), workers)
+            item["drained"] = [name for name in item["workers"] if name in at.colony.drained]
             item["paused"] = paused(at.colony.paused_queues.get(queue.id) or at.colony.paused)
             if asked.filters.get("served") in (None, "yes" if item["workers"] else "no"):
                 found.append(item)

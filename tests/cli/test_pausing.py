@@ -88,6 +88,9 @@ def test_a_drained_worker_is_shown_as_such_and_takes_nothing(cli: Cli, owner: Cl
     assert "alive, DRAINED by owner: new disks" in cli.ok("worker", "ls").out
     id = cli.submit("double", 2, runtimetype="python")
     cli.ok("process", "run", "true", "--runtimetype", "cli")
+    (queue,) = cli.ok("queue", "ls", "--runtimetype", "python", "-o", "json").lines
+    assert (queue["workers"], queue["drained"]) == (["py1"], ["py1"])
+    assert "DRAINED: py1 " in cli.ok("queue", "ls").out
     assert cli.get(id)["state"] == "waiting"
     assert owner.ok("worker", "resume", "py1", "-o", "name").out == "py1\n"
     cli.until(lambda: cli.get(id)["state"] == "successful", "it goes on")

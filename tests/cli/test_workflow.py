@@ -183,6 +183,11 @@ def test_a_bad_workflow_is_refused_naming_file_and_node(alone: Cli, tmp_path: Pa
     [
         (("--spec", "FILE", "--parameter", "rate"), "--parameter rate: allowed: NAME=JSON"),
         (("--spec", "FILE", "--parameter", "rate=x"), "--parameter rate: not JSON"),
+        (
+            ("--spec", "FILE", "--parameter", "rate=x"),
+            """; allowed: a JSON value, such as 0.1, '"small"' or""",
+        ),
+        (("--spec", "FILE", "--parameter", "rate="), "--parameter rate: empty; allowed: a JSON value"),
         (("--spec", "FILE", "--parameter", "rat=1"), "there is no such parameter; did you mean rate?"),
         (("--spec", "FILE", "--parameter", "rate=1", "--parameter", "rate=2"), "it is given twice"),
         (("--spec", "FILE", "--timeout", "3"), "--timeout: it limits how long --wait waits"),

@@ -135,6 +135,11 @@ BAD: dict[str, tuple[list[object], dict[str, Any], str]] = {
         {},
         "nodes[0] (a): allow_failures: unknown field; did you mean allow_failure? allowed: allow_failure, ",
     ),
+    "finally in words": (
+        [node("a", **{"finally": "yes"})],
+        {},
+        "nodes[0] (a): finally: 'yes', a string, is not allowed; allowed: true or false",
+    ),
     "no node": (["a"], {}, "nodes[0]: 'a' is no node"),
     "both dependencies": (
         [node("a"), {**node("b", "a"), "conditions": {**CLI, "dependencies": ["a"]}}],

@@ -119,6 +119,32 @@ def test_the_readmes_workflow_runs_and_so_do_the_lines_below_it(tmp_path: Path) 
         running.wait(LIMIT_S)
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("dev")
+def test_the_workflows_on_the_files_page_are_successful(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "workflow-files.md").read_text(encoding="utf-8")
+    specs = blocks(page, "yaml")
+    with (tmp_path / "worker.log").open("w") as log:
+        start = [COLONIES, "worker", "start", "--name", "lab", "--runtimetype", "cli"]
+        running = subprocess.Popen(start, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        for number, spec in enumerate(specs):
+            path = tmp_path / f"{number}.yaml"
+            path.write_text(spec)
+            done = subprocess.run(
+                [COLONIES, "workflow", "submit", "--spec", path, "--wait"],
+                capture_output=True,
+                text=True,
+                timeout=LIMIT_S,
+                check=False,
+            )
+            assert done.returncode == 0, f"{spec}\n{done.stderr}"
+    finally:
+        running.terminate()
+        running.wait(LIMIT_S)
+    assert len(specs) > 2
+
+
 def test_the_workflows_page_runs_from_top_to_bottom(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
