@@ -58,7 +58,10 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
     function = functions.get(work.spec.func)
     if function is None:
         offered = ", ".join(sorted(functions)) or "none"
-        raise LookupError(f"this worker has no function {work.spec.func!r}; it has: {offered}")
+        raise LookupError(
+            f"this worker has no function {work.spec.func!r}; it has: {offered}; all workers of one runtime "
+            "type need the same functions"
+        )
     bound = function.bind(work.args, work.kwargs)
     work.attempt.inputs = work.inputs
     work.attempt.enter()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from colonies_cli import output, specs
+from colonies_cli import exits, output, specs
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
@@ -29,14 +29,17 @@ async def _send(here: Here, what: str, id: str, name: str, data: Any) -> None:
     from colonies_cli import flow_showing, showing
 
     async with here.client() as client:
+        handle = client.workflow(id)
         if what == "process":
             await client.signal(id, name, data)
         else:
-            await client.workflow(id).signal(name, data)
+            await handle.signal(name, data)
+            awaited = {n.node.wait_signal.name for n in (await handle.get()).nodes if n.node.wait_signal}
+            if awaited and name not in awaited:  # a function may wait for it; more likely it is misspelt
+                exits.say(f"no node waits for {name}; they wait for: {', '.join(sorted(awaited))}")
         if here.output == Output.table:
             output.line(f"{what} {id} was sent {output.cell(name)}")
         elif what == "process":
             await showing.show(here, client, await client.process(id).get())
         else:
-            handle = client.workflow(id)
             await flow_showing.show(here, handle, await handle.get())

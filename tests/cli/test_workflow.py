@@ -425,10 +425,14 @@ def test_a_signal_lets_the_node_go_on_that_waits_for_it(cli: Cli) -> None:
     )
     cli.until(lambda: states(get(cli, id))["ok"] == "waiting", "it waits for its signal")
     assert "waits for the signal approve" in cli.ok("workflow", "get", id).out
+    assert (
+        "no node waits for aprove; they wait for: approve" in cli.ok("workflow", "signal", id, "aprove").err
+    )
     sent = cli.ok("workflow", "signal", id, "approve", "--data", '{"budget": 5}', "--context", "bob")
+    assert sent.err == ""
     assert sent.out == f"workflow {id} was sent approve\n"
     shown = cli.ok("workflow", "get", id, "--watch", "-o", "json").lines[-1]
-    assert shown["signals"][0]["data"] == {"budget": 5}
+    assert shown["signals"][1]["data"] == {"budget": 5}
     spent = cli.get(shown["processes"][1]["process"])
     assert spent["output"] == {"ok": {"by": "bob", "data": {"budget": 5}}}
     for arguments, code in ((("go", "--data", "{"), 2), (("a b",), 2)):
