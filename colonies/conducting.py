@@ -26,7 +26,7 @@ from colonies.errors import ColoniesError, Conflict
 from colonies.history import History, Story
 from colonies.limiting import Limiter
 from colonies.opened import Open
-from colonies.releasing import MAX_RELEASED
+from colonies.releasing import MAX_RELEASED, left_to_workers
 from colonies.session import Session
 
 AT_ONCE = 64  # events under way
@@ -60,6 +60,7 @@ class Conductor:
         self._busy: dict[str, None] = {}  # workflows that have something ready
         self._awaiting: dict[str, dict[str, None]] = {}  # by workflow: who waits for a signal
         self._looks: set[tuple[str, str]] = set()
+        self._left_to_workers: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -67,6 +68,10 @@ class Conductor:
     def conducts(self, process: Process) -> bool:
         """Is it a node of an open workflow? Then nothing but the ledger, in order, says what it is."""
         return process.workflow in self._open
+
+    def leaves(self, process: str) -> bool:
+        """Is a success of this process left to its worker for the moment?"""
+        return process in self._left_to_workers
 
     # --- what happened -------------------------------------------------------------------------------
 
@@ -107,6 +112,7 @@ class Conductor:
         self._open[workflow.id] = opened
         for node in workflow.spec.nodes:
             opened.add(node)
+        self._left_to_workers.update(left_to_workers(workflow))
         if workflow.cancelled_at is not None:
             self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
         # Adders come before what they added: the label of an added node has one slash more.
@@ -168,6 +174,7 @@ class Conductor:
         id = opened.workflow.id
         self._open.pop(id, None)
         self._awaiting.pop(id, None)
+        self._left_to_workers.difference_update(left_to_workers(opened.workflow))
         if opened.workflow.source is not None:
             ends = ((node, opened.dag.ends(label)) for label, node in opened.dag.labels())
             self.on_ended(opened.workflow, state_of(opened.workflow, ends))

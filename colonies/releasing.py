@@ -7,15 +7,17 @@ that another said first is as well.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import structlog
 
 from colonies.core.dag import Run
 from colonies.core.events import Released
+from colonies.core.node import Node
 from colonies.core.nodes import spec_of
 from colonies.core.process import Process, Successful
 from colonies.core.spec import queue_of
-from colonies.core.workflow import dag_of, node_id
+from colonies.core.workflow import Workflow, dag_of, node_id
 from colonies.errors import ColoniesError
 from colonies.history import Story
 from colonies.session import Session
@@ -24,6 +26,22 @@ AT_ONCE = 64
 MAX_RELEASED = 256  # children of one process; if there are more, the service releases them all
 
 _log = structlog.get_logger("colonies.worker")
+
+
+def left_to_workers(workflow: Workflow) -> Iterator[str]:
+    """The ids of the processes of a workflow after whose success only their worker has something to say, as
+    far as the workflow's own event tells."""
+    spec = workflow.spec
+    for node in spec.nodes:
+        children = [spec.by_name[name] for name in spec.children.get(node.name, ())]
+        if node.map is None and 0 < len(children) <= MAX_RELEASED and all(map(_is_workers, children)):
+            yield workflow.process_of(node.name)
+
+
+def _is_workers(node: Node) -> bool:
+    """Is it a node that a worker may release when it finished its only parent?"""
+    waits_for_more = node.map is not None or node.when is not None or node.wait_signal is not None
+    return len(node.parents) == 1 and not (waits_for_more or node.last or (node.spec and node.spec.limits))
 
 
 async def release_children(session: Session, process: Process) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from colonies.core.colony import Colony
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 WorkflowState = Literal["running", "successful", "failed", "cancelled"]
 
 MAX_SIGNALS = 1_000  # of one workflow, or of one process
+IDS_KEPT = 16_384  # of nodes: each is asked for some ten times in a moment; about 4 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class Nothing:
 NOTHING = Nothing()
 
 
+@lru_cache(maxsize=IDS_KEPT)
 def node_id(workflow: str, label: str) -> str:
     """The id of the process that a node, or a part of one that maps, is."""
     return derived_id("node", workflow, label)
