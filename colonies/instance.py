@@ -33,7 +33,7 @@ from colonies.ledger import Delivery
 from colonies.liveness import Held, Liveness, lease_left_s
 from colonies.outcome import outcome_of
 from colonies.pulling import CLOSED_S, Puller
-from colonies.releasing import release_children
+from colonies.releasing import Releases
 from colonies.session import Session
 from colonies.signals import Signals
 from colonies.tasks import first_error
@@ -63,6 +63,7 @@ class Instance:
         self._pool = Pool(self._candidate.has)
         self._inputs = Inputs(session)
         self._signals = Signals(session)
+        self._releases = Releases(session)
         self._began = time.monotonic()
         self._puller: Puller | None = None
         self._stopping = asyncio.Event()
@@ -215,7 +216,7 @@ class Instance:
             if self._held.get(process) is held:
                 del self._held[process]
         if held.finished is not None and held.finished.workflow is not None:
-            await release_children(self.session, held.finished)
+            await self._releases.release_children(held.finished)
 
     async def _assign(self, delivery: Delivery, share: Share) -> Held | None:
         """Verify the offer and assign its process to us. None: not ours to take; the offer is dealt with."""
@@ -257,8 +258,11 @@ class Instance:
     async def _untouched(self, delivery: Delivery) -> Story | None:
         """The story of a process that nobody has touched, from its offer alone, which stood alone."""
         stored = delivery.stored
+        own = await self._releases.story_of(stored)
         if not stored.alone or delivery.deliveries > 1:
             return None
+        if own is not None:
+            return own
         seen = await self.session.examine(stored)
         await self.session.knowledge.learn([stored], fresh=False)
         process, seen = judge_process(self.session.colony, None, seen, self.session.knowledge)

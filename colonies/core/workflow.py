@@ -308,11 +308,13 @@ def _whole(held: Gathering | None, event: WorkflowSubmitted) -> WorkflowSpec:
     """The spec with the nodes of its parts. Raises Invalid."""
     if event.spec is None:
         raise Invalid("it has neither a spec nor a source")
+    if not event.parts:
+        return event.spec.checked()
     there = {digest.hex(): nodes for digest, nodes in (held.parts if held is not None else ())}
-    missing = [digest for digest in event.parts or () if digest not in there]
+    missing = [digest for digest in event.parts if digest not in there]
     if missing:
         raise Invalid(f"its part {missing[0]} is not before it")
-    before = tuple(node for digest in event.parts or () for node in there[digest])
+    before = tuple(node for digest in event.parts for node in there[digest])
     return replace(event.spec, nodes=(*before, *event.spec.nodes)).checked()
 
 
