@@ -26,7 +26,7 @@ demo: setup
 
 # Most tests wait for something, so more of them at a time than there are processors.
 test: setup
-	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
+	@$(PYTHON) -m pytest -n 4 --dist loadfile $(ARGS)
 
 bench: setup
 	@$(PYTHON) -m tests.benchmarks $(ARGS)

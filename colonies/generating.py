@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from colonies import codec, subjects
 from colonies.core import generators as generators_
 from colonies.core.events import (
-    MAX_COUNT,
+    Event,
     GeneratorAdded,
     GeneratorPacked,
     GeneratorRemoved,
@@ -25,10 +25,11 @@ from colonies.core.events import (
 )
 from colonies.core.generators import Chain, Group, Holding, Pack, run_id
 from colonies.core.workflow import Sourced
-from colonies.errors import Conflict, Unavailable, Unknown
+from colonies.errors import Unavailable
 from colonies.history import examine, judge_generator
 from colonies.ids import new_id
-from colonies.ledger import Draft, Stored
+from colonies.ledger import Stored
+from colonies.recording import record
 
 if TYPE_CHECKING:
     from colonies.session import Session
@@ -60,7 +61,7 @@ class Generators:
         self._readings: OrderedDict[str, Reading] = OrderedDict()
         self._packs: OrderedDict[Run, list[Pack]] = OrderedDict()
         self._kept = 0
-        self._awaited: dict[str, int] = {}  # by the id of an event of ours: where it was met, valid
+        self.awaited: dict[str, int] = {}  # by the id of an event of ours: where it was met, valid
 
     def sourced(self, source: Source, record: Record) -> Sourced | Verdict:
         reading = self._readings.get(source.name)
@@ -94,8 +95,8 @@ class Generators:
                     continue
                 judged = judge_generator(self._session.colony, reading.chain, seen)
                 reading.guard = stored.sequence
-                if judged.verdict.valid and judged.record is not None and judged.record.id in self._awaited:
-                    self._awaited[judged.record.id] = stored.sequence
+                if judged.verdict.valid and judged.record is not None and judged.record.id in self.awaited:
+                    self.awaited[judged.record.id] = stored.sequence
 
     async def learn(self, stored: Stored) -> None:
         """Learn what the submission of a workflow comes from, if it is a generator's run."""
@@ -171,29 +172,56 @@ class Generators:
         Raises:
             Conflict, Refused, Unavailable, Unknown: as `Session.record`; and what `event_of` raises.
         """
-        session, id = self._session, new_id()
-        self._awaited[id] = 0
+        tail = GeneratorTail(self, self._session, name, event_of)
+        await tail.read()
+        id = new_id()
+        self.awaited[id] = 0
         try:
-            for _ in range(MAX_TRIES):
-                reading = await self.read(name)
-                if self._awaited[id]:
-                    return self._awaited[id]
-                event = event_of(reading.chain)
-                codec.check(event)
-                now = await session.ledger.now()
-                prev, role = reading.chain.head, session.role_at(now)
-                wish = Record(
-                    MAX_COUNT, now, generators_.KIND, name, None, session.name, role, id, prev, b"", event
-                )
-                generators_.decided(reading.chain, wish, session.colony)
-                subject, sealed = session.seal(event, name, prev=prev, id=id, now=now)
-                try:
-                    return await session.ledger.append(Draft(subject, sealed.data, reading.guard))
-                except (Conflict, Unknown):
-                    continue
+            return await record(self._session, tail, id=id, tries=MAX_TRIES)
         finally:
-            del self._awaited[id]
-        raise Conflict(f"generator {name}: {MAX_TRIES} other events came first, each time")
+            del self.awaited[id]
+
+
+@dataclass(slots=True)
+class GeneratorTail:
+    """The end of a chain, where the next event goes; gives its sequence. See `recording.Tail`."""
+
+    generators: Generators
+    session: Session
+    entity: str
+    event_of: Callable[[Chain], GeneratorEvent]
+    kind: str = generators_.KIND
+    reading: Reading = field(init=False)
+
+    @property
+    def guard(self) -> int:
+        return self.reading.guard
+
+    @property
+    def head(self) -> bytes | None:
+        return self.reading.chain.head
+
+    @property
+    def time(self) -> int:
+        return self.reading.chain.time
+
+    def event(self) -> Event:
+        event = self.event_of(self.reading.chain)
+        codec.check(event)
+        return event
+
+    def decide(self, wish: Record) -> None:
+        verdict = generators_.judge(self.reading.chain, wish, self.session.colony)
+        verdict.require(f"generator {self.entity}")
+
+    async def read(self) -> None:
+        self.reading = await self.generators.read(self.entity)
+
+    def found(self, id: str) -> int | None:
+        return self.generators.awaited[id] or None
+
+    async def after(self, record: Record) -> int:
+        return record.sequence
 
 
 def _run(source: Source, group: Group) -> Run:

@@ -6,31 +6,29 @@ The chain of a cron is members' words, and short, so it is read whole. Who runs 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from colonies import codec, subjects
 from colonies.core import crons as crons_
 from colonies.core.crons import Cron
 from colonies.core.events import (
-    MAX_COUNT,
     CronAdded,
     CronPaused,
     CronRemoved,
     CronResumed,
+    Event,
     Record,
     WorkflowSubmitted,
 )
-from colonies.errors import Conflict, Unknown
 from colonies.history import CronStory, examine, fold_cron
-from colonies.ids import new_id
-from colonies.ledger import Draft, Stored
+from colonies.ledger import Stored
+from colonies.recording import is_there, record
 
 if TYPE_CHECKING:
     from colonies.session import Session
 
 MAX_KEPT = 1_000  # crons
-MAX_TRIES = 100
 
 CronEvent = CronAdded | CronPaused | CronResumed | CronRemoved
 
@@ -77,25 +75,45 @@ class Schedules:
         return story
 
     async def record(self, name: str, event: CronEvent, *, at: CronStory) -> CronStory:
-        """Record an event of a cron, starting from what is known of it. Raises as `Session.record`."""
-        codec.check(event)
-        session, id = self._session, new_id()
-        for _ in range(MAX_TRIES):
-            now = await session.ledger.now()
-            cron = at.cron
-            time = now if cron is None else max(now, cron.time)
-            prev = cron.head if cron is not None else None
-            role = session.role_at(now)
-            wish = Record(MAX_COUNT, time, "cron", name, None, session.name, role, id, prev, b"", event)
-            crons_.decided(cron, wish, session.colony)
-            subject, sealed = session.seal(event, name, prev=prev, id=id, now=now)
-            try:
-                sequence = await session.ledger.append(Draft(subject, sealed.data, at.guard))
-            except (Conflict, Unknown):
-                at = await self.read(name)
-                if any(s.record is not None and s.record.id == id and s.verdict.valid for s in at.judged):
-                    return at
-                continue
-            record = replace(wish, sequence=sequence, digest=sealed.digest)
-            return CronStory(crons_.evolve(cron, record), at.judged, sequence)
-        raise Conflict(f"cron {name}: {MAX_TRIES} other events came first, each time")
+        """Record an event of a cron, starting from what is known of it. See `recording.record`."""
+        return await record(self._session, CronTail(self, self._session, name, event, at))
+
+
+@dataclass(slots=True)
+class CronTail:
+    """The end of a cron's history, where the next event goes; gives its story. See `recording.Tail`."""
+
+    schedules: Schedules
+    session: Session
+    entity: str
+    said: CronEvent
+    story: CronStory
+    kind: str = "cron"
+
+    @property
+    def guard(self) -> int:
+        return self.story.guard
+
+    @property
+    def head(self) -> bytes | None:
+        return self.story.cron.head if self.story.cron is not None else None
+
+    @property
+    def time(self) -> int:
+        return self.story.cron.time if self.story.cron is not None else 0
+
+    def event(self) -> Event:
+        codec.check(self.said)
+        return self.said
+
+    def decide(self, wish: Record) -> None:
+        crons_.judge(self.story.cron, wish, self.session.colony).require(f"cron {self.entity}")
+
+    async def read(self) -> None:
+        self.story = await self.schedules.read(self.entity)
+
+    def found(self, id: str) -> CronStory | None:
+        return self.story if is_there(self.story.judged, id) else None
+
+    async def after(self, record: Record) -> CronStory:
+        return CronStory(crons_.evolve(self.story.cron, record), self.story.judged, record.sequence)

@@ -10,19 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from colonies import codec, subjects
 from colonies.core import colony as colonies_
-from colonies.core import process as processes_
-from colonies.core import workflow as workflows_
-from colonies.core.colony import MAX_MEMBERS, Colony
+from colonies.core.colony import Colony
 from colonies.core.events import (
-    MAX_COUNT,
-    Approved,
     Event,
     Genesis,
     ProcessEvent,
@@ -32,20 +27,20 @@ from colonies.core.events import (
     Submitted,
     WorkflowEvent,
 )
-from colonies.core.process import Process, Wish
+from colonies.core.process import Process
 from colonies.core.workflow import Known, Workflow
-from colonies.errors import Conflict, Invalid, NotFound, Refused, Unavailable, Unknown
+from colonies.errors import NotFound, Refused, Unavailable
 from colonies.history import Judged, Story, WorkflowStory, examine, fold_process
 from colonies.ids import new_id
 from colonies.knowing import Knowledge
 from colonies.ledger import Draft, Ledger, Stored, Subscription
 from colonies.nkeys import KeyPair
+from colonies.recording import EntityTail, ProcessTail, WorkflowTail, record
 from colonies.show import to_the_second
 
 REFRESH_S = 30.0
 AGAIN_S = 0.5
 UNEXPECTED_S = 5.0  # after an error of our own: it is logged each time
-MAX_TRIES = 100
 _COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES)
 
 _log = structlog.get_logger("colonies.session")
@@ -136,7 +131,7 @@ class Session:
                     found += [stored for stored in batch if stored.sequence <= last]
             before = self.colony.flow()
             for stored in sorted(found, key=lambda stored: stored.sequence):
-                self._fold(stored)
+                self.fold(self.colony, stored)
             self._position = max(self._position, last)
             if found:
                 self.changed.set()
@@ -144,10 +139,11 @@ class Session:
                 for heard in self.on_queues:
                     heard()
 
-    def _fold(self, stored: Stored) -> None:
+    def fold(self, view: Colony, stored: Stored) -> None:
+        """Fold an event of the colony into a view of it, if it is one and true there."""
         seen = examine(self.colony, stored)
-        if seen.record is not None and colonies_.judge(self.colony, seen.record).valid:
-            colonies_.evolve(self.colony, seen.record)
+        if seen.record is not None and colonies_.judge(view, seen.record).valid:
+            colonies_.evolve(view, seen.record)
 
     async def _keep_fresh(self) -> None:
         while True:
@@ -273,72 +269,20 @@ class Session:
         once: bool = False,
         known: Known | None = None,
     ) -> Story:
-        """Record an event of a process, starting from what is known of it; read again on conflict.
+        """Record an event of a process, starting from what is known of it. See `recording.record`.
 
-        `id` is the event's, a new one by default. `once`: not again after a conflict, for what depends on
-        more than the ledger tells. `known` has what the event cites, by default what this session knows.
+        `known` has what the event cites, by default what this session knows.
 
         Returns the process after it (its last time is our estimate; the ledger's is a moment later).
-
-        Raises:
-            Conflict: it is not true of the process (any more). Nothing was recorded.
-            Refused: this member may not say it.
-            Unavailable: the broker does not answer; Unknown: ... and what became of the event is not known.
         """
-        id = id or new_id()
-        for _ in range(MAX_TRIES):
-            now = await self.ledger.now()
-            wish = Wish(process, queue, self.name, self.role_at(now), id, now, event)
-            prev = processes_.decide(at.process, wish, self.colony, known or self.knowledge)
-            subject, sealed = self.seal(event, process, prev=prev, id=id, now=now, queue=queue)
-            try:
-                sequence = await self.ledger.append(Draft(subject, sealed.data, at.guard))
-            except (Conflict, Unknown) as error:
-                if once and isinstance(error, Conflict):
-                    raise Conflict(f"process {process}: another event came first") from None
-                at = await self.story(process)
-                if any(s.record is not None and s.record.id == id and s.verdict.valid for s in at.judged):
-                    return at
-                if once:
-                    raise Conflict(f"process {process}: another event came first") from None
-                continue
-            time = now if at.process is None else max(now, at.process.time)
-            role, digest = wish.role, sealed.digest
-            record = Record(
-                sequence, time, "process", process, queue, self.name, role, id, prev, digest, event
-            )
-            after = processes_.evolve(at.process, record, known or self.knowledge)
-            return Story(after, at.judged, sequence)
-        raise Conflict(f"process {process}: {MAX_TRIES} other events came first, each time")
+        tail = ProcessTail(self, process, event, at, known or self.knowledge)
+        return await record(self, tail, queue=queue, id=id, once=once)
 
     async def record_workflow(
         self, id: str, event: WorkflowEvent, *, at: WorkflowStory, known: Known | None = None
     ) -> WorkflowStory:
         """Record an event of a workflow, starting from what is known of it. As `record`."""
-        codec.check(event)
-        event_id = new_id()
-        for _ in range(MAX_TRIES):
-            now = await self.ledger.now()
-            held = at.held
-            time = now if held is None else max(now, held.time)
-            prev = held.head if held is not None else None
-            role = self.role_at(now)
-            wish = Record(MAX_COUNT, time, "workflow", id, None, self.name, role, event_id, prev, b"", event)
-            workflows_.decided(held, wish, self.colony, known or self.knowledge)
-            subject, sealed = self.seal(event, id, prev=prev, id=event_id, now=now)
-            try:
-                sequence = await self.ledger.append(Draft(subject, sealed.data, at.guard))
-            except (Conflict, Unknown):
-                at = await self.knowledge.story(id)
-                if any(
-                    s.record is not None and s.record.id == event_id and s.verdict.valid for s in at.judged
-                ):
-                    return at
-                continue
-            record = replace(wish, sequence=sequence, digest=sealed.digest)
-            after = workflows_.evolve(held, record, known or self.knowledge)
-            return WorkflowStory(after if isinstance(after, Workflow) else None, at.judged, sequence, after)
-        raise Conflict(f"workflow {id}: {MAX_TRIES} other events came first, each time")
+        return await record(self, WorkflowTail(self, id, event, at, known or self.knowledge))
 
     async def record_genesis(self, genesis: Genesis) -> int:
         """Record the colony's first event. This session's keypair must be the account's."""
@@ -347,48 +291,7 @@ class Session:
         return await self.ledger.append(Draft(subject, sealed.data, 0))
 
     async def record_entity(self, kind: str, entity: str, event: Event) -> int:
-        """Record an event of the colony, a member, a queue or a worker; its sequence. Raises as `record`."""
-        id = new_id()
-        for _ in range(MAX_TRIES):
-            messages = await self.ledger.read(subjects.guard_of(kind, entity))
-            await self.refresh()
-            view = self._view_of(kind, entity, messages)
-            for stored in messages:
-                seen = examine(self.colony, stored)
-                if seen.record is not None and seen.record.id == id:
-                    return stored.sequence
-            codec.check(event)
-            if isinstance(event, Approved) and len(self.colony.members) >= MAX_MEMBERS:
-                raise Invalid(
-                    f"member {entity}: number {len(self.colony.members) + 1} of this colony, revoked ones "
-                    f"included; at most {MAX_MEMBERS} are allowed"
-                )
-            now = await self.ledger.now()
-            prev = colonies_.head(view, kind, entity)
-            record = Record(0, now, kind, entity, None, self.name, self.role_at(now), id, prev, b"", event)
-            verdict = colonies_.judge(view, record)
-            what = f"{kind} {entity}".rstrip()
-            if verdict.denied:
-                raise Refused(f"{what}: {verdict.rule}")
-            if not verdict.valid:
-                raise Conflict(f"{what}: {verdict.rule}")
-            guard = messages[-1].sequence if messages else 0
-            subject, sealed = self.seal(event, entity, prev=prev, id=id, now=now)
-            try:
-                sequence = await self.ledger.append(Draft(subject, sealed.data, guard))
-            except (Conflict, Unknown):
-                continue
-            await self.refresh()
-            return sequence
-        raise Conflict(f"{kind} {entity}: {MAX_TRIES} other events came first, each time")
-
-    def _view_of(self, kind: str, entity: str, messages: list[Stored]) -> Colony:
-        """The colony with the chain of a worker, which sessions do not follow, folded in."""
-        if kind != "worker":
-            return self.colony
-        view = replace(self.colony, heads={})
-        for stored in messages:
-            seen = examine(self.colony, stored)
-            if seen.record is not None and colonies_.judge(view, seen.record).valid:
-                colonies_.evolve(view, seen.record)
-        return view
+        """Record an event of the colony, a member, a queue or a worker; its sequence. As `record`."""
+        tail = EntityTail(self, kind, entity, event)
+        await tail.read()
+        return await record(self, tail)

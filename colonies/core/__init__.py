@@ -1,1 +1,1 @@
-"""The pure heart: specs, events, `decide` and `evolve`. No I/O, no clock, no randomness."""
+"""The pure heart: specs, events, `judge` and `evolve`. No I/O, no clock, no randomness."""

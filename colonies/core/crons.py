@@ -32,7 +32,7 @@ from colonies.core.events import (
 from colonies.core.flow import WorkflowSpec
 from colonies.core.states import ULID, derived_id
 from colonies.core.workflow import Sourced
-from colonies.errors import Conflict, Invalid, Refused
+from colonies.errors import Invalid
 
 MAX_PAUSES: Final = 1_000  # of a cron, until it is removed
 MAX_LIVES: Final = 1_000  # how often crons of one name are added
@@ -209,15 +209,6 @@ def evolve(cron: Cron | None, record: Record) -> Cron:
             return replace(after, removed=record.sequence, removed_at=record.time)
         case _:
             raise AssertionError(f"not an event of a cron: {event.type}")
-
-
-def decided(cron: Cron | None, record: Record, colony: Colony) -> None:
-    """Raises Refused or Conflict if this event of a cron may not be recorded now."""
-    verdict = judge(cron, record, colony)
-    if verdict.denied:
-        raise Refused(f"cron {record.entity}: {verdict.rule}")
-    if not verdict.valid:
-        raise Conflict(f"cron {record.entity}: {verdict.rule}")
 
 
 # --- its runs ---------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ from colonies.core.workflow_events import (
     WorkflowSignalled,
     WorkflowSubmitted,
 )
-from colonies.errors import Invalid
+from colonies.errors import Conflict, Invalid, Refused
 
 __all__ = [
     "EVENT",
@@ -295,6 +295,18 @@ class Verdict:
     @property
     def valid(self) -> bool:
         return self.kind == "valid"
+
+    def require(self, what: str) -> None:
+        """Nothing, if the event may be recorded now. `what` it is of goes into the message.
+
+        Raises:
+            Refused: its author may not say it.
+            Conflict: it is not true of what it is said of, as that stands.
+        """
+        if self.denied:
+            raise Refused(f"{what}: {self.rule}")
+        if not self.valid:
+            raise Conflict(f"{what}: {self.rule}")
 
 
 VALID = Verdict("valid")

@@ -35,7 +35,7 @@ from colonies.core.events import (
 from colonies.core.flow import WorkflowSpec
 from colonies.core.states import derived_id
 from colonies.core.workflow import Sourced
-from colonies.errors import Conflict, Invalid, Refused
+from colonies.errors import Invalid
 
 KIND: Final = "generator"
 MAX_REMOVED_KEPT = 100  # of one name: whose last, unfinished run is known to have lost to the removal
@@ -204,15 +204,6 @@ def _removed(chain: Chain, record: Record) -> Verdict:
     if record.role != "owner" and record.author != chain.generator.submitter:
         return denied(f"only {chain.generator.submitter} or an owner may remove the generator")
     return VALID
-
-
-def decided(chain: Chain, record: Record, colony: Colony) -> None:
-    """Raises Refused or Conflict if this event of a generator may not be recorded now."""
-    verdict = judge(chain, record, colony)
-    if verdict.denied:
-        raise Refused(f"generator {chain.name}: {verdict.rule}")
-    if not verdict.valid:
-        raise Conflict(f"generator {chain.name}: {verdict.rule}")
 
 
 def evolve(chain: Chain, record: Record) -> None:

@@ -28,7 +28,6 @@ from colonies.core.spec import Conditions, Spec, queue_of
 from colonies.core.states import Awaiting, Process
 from colonies.core.workflow import Known, Workflow, dag_of, node_id
 
-_NO_WORKFLOW = "its workflow has no valid submission before it"
 _PARTS = "a node that maps is one process until its parts are known, and from then on these"
 
 

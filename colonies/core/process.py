@@ -40,7 +40,7 @@ from colonies.core.events import (
     Submitted,
 )
 from colonies.core.nodes import spec_of
-from colonies.core.rules import Wish, decide, judge, lost_in_a_row
+from colonies.core.rules import judge, lost_in_a_row
 from colonies.core.shapes import SECOND
 from colonies.core.spec import queue_of
 from colonies.core.states import (
@@ -95,8 +95,6 @@ __all__ = [
     "State",
     "Successful",
     "Waiting",
-    "Wish",
-    "decide",
     "derived_id",
     "evolve",
     "judge",

@@ -1,19 +1,16 @@
 """Who may say what of a process, and when it is true: the rules of DESIGN.md section 3, each with its reason.
 
-`judge` gives a verdict on what is stored. `decide` turns a wish into the event to record, or refuses: it is
-`judge` asked before the fact, so what one allows the other accepts. Both are pure: time and ids come in as
-data. Neither changes a process; that is `colonies.core.process`.
+`judge` gives a verdict on what is stored. Who writes asks it before the fact (`Verdict.require`), so what is
+recorded is what every reader accepts. It is pure: time and ids come in as data. It changes no process; that
+is `colonies.core.process`.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from colonies.core import nodes
 from colonies.core.adding import placed
 from colonies.core.colony import Colony
 from colonies.core.events import (
-    MAX_COUNT,
     VALID,
     Assigned,
     Awaited,
@@ -22,7 +19,6 @@ from colonies.core.events import (
     Expired,
     Failed,
     Poisoned,
-    ProcessEvent,
     Queued,
     Received,
     Record,
@@ -30,7 +26,6 @@ from colonies.core.events import (
     Renewed,
     Requeued,
     Returned,
-    Role,
     Signalled,
     Skipped,
     Submitted,
@@ -51,7 +46,7 @@ from colonies.core.states import (
     keyed_id,
 )
 from colonies.core.workflow import MAX_SIGNALS, NOTHING, Known
-from colonies.errors import Conflict, Invalid, Refused
+from colonies.errors import Invalid
 
 
 def judge(process: Process | None, record: Record, colony: Colony, known: Known = NOTHING) -> Verdict:
@@ -262,48 +257,3 @@ def _lost(process: Process, record: Record) -> int:
     if record.role == "service" and isinstance(process.phase, Running):
         return process.lost_in_a_row + (1 if record.time >= process.phase.silent_at() else 0)
     return lost_in_a_row(process, record.time)
-
-
-# --- wishes -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a member wants recorded of a process: the event to be, by whom, at which ledger time (ns)."""
-
-    process: str
-    queue: str | None
-    author: str
-    role: Role
-    id: str
-    at: int
-    event: ProcessEvent
-
-
-def decide(process: Process | None, wish: Wish, colony: Colony, known: Known = NOTHING) -> bytes | None:
-    """May this be recorded now? Gives the `prev` to record it with.
-
-    Raises:
-        Refused: the author may not say this.
-        Conflict: it is not true of the process as it stands.
-    """
-    prev = process.head if process else None
-    record = Record(
-        sequence=MAX_COUNT,  # it will stand after all that we know
-        time=max(wish.at, process.time) if process else wish.at,
-        kind="process",
-        entity=wish.process,
-        queue=wish.queue,
-        author=wish.author,
-        role=wish.role,
-        id=wish.id,
-        prev=prev,
-        digest=b"",
-        event=wish.event,
-    )
-    verdict = judge(process, record, colony, known)
-    if verdict.denied:
-        raise Refused(f"process {wish.process}: {verdict.rule}")
-    if not verdict.valid:
-        raise Conflict(f"process {wish.process}: {verdict.rule}")
-    return prev

@@ -41,7 +41,7 @@ from colonies.core.states import (
     derived_id,
     keyed_id,
 )
-from colonies.errors import Conflict, Invalid, Refused
+from colonies.errors import Invalid
 
 if TYPE_CHECKING:
     from colonies.core.crons import Cron
@@ -369,15 +369,6 @@ def _begun(held: Held | None, record: Record, event: WorkflowSubmitted, known: K
         reuses=event.reuses,
         packed=packed,
     )
-
-
-def decided(held: Held | None, record: Record, colony: Colony, known: Known) -> None:
-    """Raises Refused or Conflict if this event of a workflow may not be recorded now."""
-    verdict = judge(held, record, colony, known)
-    if verdict.denied:
-        raise Refused(f"workflow {record.entity}: {verdict.rule}")
-    if not verdict.valid:
-        raise Conflict(f"workflow {record.entity}: {verdict.rule}")
 
 
 def is_final(state: str) -> bool:

@@ -57,7 +57,7 @@ FUNCTIONS: dict[str, list[tuple[Any, str]]] = {
         (jetstream, "_from_headers"),
         *((module, "examine") for module in (history, session, watching, orchestrator)),
     ],
-    "judge": [(processes, "judge"), (processes, "decide"), (processes, "evolve"), (watching, "evolve")],
+    "judge": [(processes, "judge"), (processes, "evolve"), (watching, "evolve")],
     "read": [(Parser, "parse"), (direct.DirectClient, "_process_msg")],
     "publish": [
         (direct.DirectClient, "publish"),

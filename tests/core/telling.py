@@ -14,6 +14,7 @@ from ulid import ULID
 from colonies.core import colony as colonies_
 from colonies.core.colony import Colony
 from colonies.core.events import (
+    MAX_COUNT,
     Approved,
     Assigned,
     Completed,
@@ -28,7 +29,7 @@ from colonies.core.events import (
     Role,
     Verdict,
 )
-from colonies.core.process import SECOND, Offer, Process, Running, Waiting, Wish, decide, evolve, judge
+from colonies.core.process import SECOND, Offer, Process, Running, Waiting, evolve, judge
 from colonies.core.spec import Spec, queue_of
 
 ACCOUNT = "A" + "A" * 55
@@ -182,13 +183,11 @@ class Telling:
     def say(self, author: str, event: ProcessEvent, **options: object) -> Verdict:
         return self.tell(self.record(author, event, **options))  # type: ignore[arg-type]
 
-    def decide(self, record: Record) -> bytes | None:
-        """What `decide` says to the wish for this record."""
-        assert isinstance(record.event, ProcessEvent)
-        wish = Wish(
-            record.entity, record.queue, record.author, record.role, record.id, self.now, record.event
-        )
-        return decide(self.process, wish, self.colony)
+    def require(self, record: Record) -> None:
+        """As a writer asks before the fact: raises if it may not be recorded."""
+        after = self.process.time if self.process is not None else 0
+        wish = replace(record, sequence=MAX_COUNT, time=max(self.now, after), digest=b"")
+        judge(self.process, wish, self.colony).require(f"process {record.entity}")
 
     def wait(self, seconds: float) -> None:
         self.now += int(seconds * SECOND)

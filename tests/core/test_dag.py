@@ -51,7 +51,7 @@ def waited_for(player: Player, node: Node, ends: dict[str, End]) -> set[str]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(SEEDS, SEEDS, RULES, st.booleans())
 def test_every_node_ends_once_in_one_state(seed: int, order: int, on_failure: str, cancels: bool) -> None:
     player = played(seed, order, on_failure, cancels)
@@ -65,7 +65,7 @@ def test_every_node_ends_once_in_one_state(seed: int, order: int, on_failure: st
         assert whole == (split(label)[1] is None), "it is one process, or its parts, never both"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(SEEDS, SEEDS, RULES, st.booleans())
 def test_no_node_runs_before_its_parents_ended_well(
     seed: int, order: int, on_failure: str, cancels: bool
@@ -85,7 +85,7 @@ def test_no_node_runs_before_its_parents_ended_well(
                     assert ends[part].state in FINE
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(SEEDS, SEEDS, st.booleans())
 def test_after_a_stop_nothing_begins_but_what_runs_last(seed: int, order: int, cancels: bool) -> None:
     player = played(seed, order, "stop", cancels)
@@ -99,7 +99,7 @@ def test_after_a_stop_nothing_begins_but_what_runs_last(seed: int, order: int, c
             assert player.ends[node.name].state in ("successful", "failed")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(SEEDS, SEEDS, SEEDS)
 def test_without_a_stop_the_order_does_not_matter(seed: int, order: int, other: int) -> None:
     one = played(seed, order, "continue", False)

@@ -28,7 +28,6 @@ from colonies.core.generators import (
     Holding,
     Pack,
     arguments,
-    decided,
     evolve,
     judge,
     run_id,
@@ -430,9 +429,9 @@ def test_deciding_raises_what_a_member_can_act_on() -> None:
     story = Story(3)
     wish = replace(story.records[-1], prev=story.chain.head, event=GeneratorPacked(4, ["a"]))
     with pytest.raises(Conflict, match="generator g: 0 arguments were packed"):
-        decided(story.chain, wish, COLONY)
+        judge(story.chain, wish, COLONY).require("generator g")
     with pytest.raises(Refused, match="generator g: the role worker"):
-        decided(story.chain, replace(wish, role="worker"), COLONY)
+        judge(story.chain, replace(wish, role="worker"), COLONY).require("generator g")
 
 
 def test_packs_are_read_again_from_where_their_group_begins() -> None:

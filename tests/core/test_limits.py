@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import colonies
-from colonies import contexts, jwt, session
+from colonies import contexts, jwt, recording
 from colonies.core import names
 from colonies.core.events import MAX_FUNCTIONS, Approved, Completed, checked_reason
 from colonies.core.spec import Spec
@@ -86,7 +86,7 @@ async def test_a_colony_has_no_more_members_than_the_broker_can_be_told(
         owner = client._members.owner
         await owner.refresh()
         known = len(owner.colony.members)
-        monkeypatch.setattr(session, "MAX_MEMBERS", known + 1)
+        monkeypatch.setattr(recording, "MAX_MEMBERS", known + 1)
         await owner.record_entity("member", "new", Approved(world.key("new").public, "user"))
         with pytest.raises(Invalid, match=f"number {known + 2} of this colony, .* at most {known + 1}"):
             await owner.record_entity("member", "newer", Approved(world.key("newer").public, "user"))

@@ -49,7 +49,7 @@ STORED = Ref("0" * 64, 200_000, "w1.abc")
 
 
 def refused(told: Telling, author: str, event: ProcessEvent, why: str, **options: object) -> None:
-    """It is quarantined where it stands, with this reason, and `decide` would not have recorded it."""
+    """It is quarantined where it stands, with this reason, and no writer of ours would have recorded it."""
     before = told.process
     record = told.record(author, event, **options)  # type: ignore[arg-type]
     verdict = told.tell(record)
@@ -58,7 +58,7 @@ def refused(told: Telling, author: str, event: ProcessEvent, why: str, **options
     assert told.process == before
     if "prev" not in options:
         with pytest.raises(Refused if verdict.denied else Conflict, match=r"^process "):
-            told.decide(record)
+            told.require(record)
 
 
 # --- submission -------------------------------------------------------------------------------------
@@ -546,29 +546,22 @@ def test_a_clock_that_goes_back_does_not_break_the_fence_or_the_order_of_times()
     assert told.it.ended_at == told.it.attempts[-1].started_at == START + 5 * SECOND
 
 
-def test_decide_asks_by_the_time_that_the_fold_will_have_even_if_the_clock_went_back() -> None:
+def test_a_writer_asks_by_the_time_that_the_fold_will_have_even_if_the_clock_went_back() -> None:
     told = Telling(maxwaittime=30).submit()
     told.wait(30)
     told.requeue()
     told.now -= 20 * SECOND
     expired = told.record("orch", Expired())
-    assert told.decide(expired) == told.it.head
+    told.require(expired)
     assert told.tell(expired).valid
 
 
-def test_decide_gives_the_digest_that_the_event_must_name() -> None:
-    told = Telling()
-    assert told.decide(told.record("ann", Queued(told.spec))) is None
-    told.submit()
-    assert told.decide(told.record("ann", Cancelled())) == told.it.head
-
-
-def test_decide_tells_who_may_not_from_what_is_not_true() -> None:
+def test_a_writer_learns_who_may_not_from_what_is_not_true() -> None:
     told = Telling().submit("ann")
     with pytest.raises(Refused, match="only ann or an owner"):
-        told.decide(told.record("bob", Cancelled()))
+        told.require(told.record("bob", Cancelled()))
     with pytest.raises(Conflict, match="no wait"):
-        told.decide(told.record("orch", Expired()))
+        told.require(told.record("orch", Expired()))
 
 
 # --- whatever anybody says --------------------------------------------------------------------------
@@ -601,7 +594,8 @@ class AnybodySaysAnything(RuleBasedStateMachine):
         chained = prev is str or record.prev == (before.head if before else None)
         if chained:
             try:
-                allowed = told.decide(record) == record.prev
+                told.require(record)
+                allowed = True
             except (Conflict, Refused):
                 allowed = False
         verdict = told.tell(record)

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import colonies
@@ -58,7 +58,6 @@ def near(target: str) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_door_breaks_whatever_comes_in(target: str, data: st.DataObject) -> None:
     TARGETS[target](data.draw(near(target)))
