@@ -291,6 +291,8 @@ class Orchestrator:
                 await self._conductor.act(now)
             if self._scheduler.has_work:
                 await self._scheduler.act(now)
+                if self._scheduler.has_work:
+                    self._wake.set()
             if self._runs.has_work:
                 await self._runs.act(now)
                 self._wake.set()
