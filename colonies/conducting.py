@@ -26,7 +26,7 @@ from colonies.errors import ColoniesError, Conflict
 from colonies.history import History, Story
 from colonies.limiting import Limiter
 from colonies.opened import Open
-from colonies.releasing import MAX_RELEASED, left_to_workers
+from colonies.releasing import MAX_RELEASED, left_to_workers, may_release
 from colonies.session import Session
 
 AT_ONCE = 64  # events under way
@@ -198,6 +198,8 @@ class Conductor:
             return self._stopping(opened, node, label)
         if process is not None:
             return self._signal(opened, node, process)
+        if self._is_workers(opened, node, label):
+            return []
         say = opened.dag.decide(label)
         match say:
             case None:
@@ -211,8 +213,6 @@ class Conductor:
             case Run() if node.spec is not None and node.spec.limits:
                 if not self._is_admitted(opened, node.spec, label):
                     return []
-            case Run() if self._is_workers(opened, node, label):
-                return []
         return [self._saying(opened, node, label, say)]
 
     def _mapping(self, opened: Open, name: str, parts: int) -> None:
@@ -233,10 +233,10 @@ class Conductor:
 
     def _is_workers(self, opened: Open, node: Node, label: str) -> bool:
         """A child of one parent is released by the worker that finished it; only if it does not, by us."""
-        siblings = (
-            len(opened.workflow.spec.children.get(node.parents[0], ())) if len(node.parents) == 1 else 0
-        )
-        if not 0 < siblings <= MAX_RELEASED or node.map is not None:
+        if not may_release(node) or node.when is not None:
+            return False
+        siblings = len(opened.workflow.spec.children.get(node.parents[0], ()))
+        if not 0 < siblings <= MAX_RELEASED:
             return False
         end = opened.dag.ends(node.parents[0])
         if end is None or end.worker is None or end.state != "successful":

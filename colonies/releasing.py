@@ -38,14 +38,14 @@ def left_to_workers(workflow: Workflow) -> Iterator[str]:
     spec = workflow.spec
     for node in spec.nodes:
         children = [spec.by_name[name] for name in spec.children.get(node.name, ())]
-        surely_run = all(_waits_for_one(child) and child.when is None for child in children)
-        if node.map is None and 0 < len(children) <= MAX_RELEASED and surely_run:
+        all_run = all(may_release(child) and child.when is None for child in children)
+        if node.map is None and 0 < len(children) <= MAX_RELEASED and all_run:
             yield workflow.process_of(node.name)
 
 
-def _waits_for_one(node: Node) -> bool:
-    """Is it a node that whoever finished its only parent may release? One with limits needs a place first,
-    and that the service grants."""
+def may_release(node: Node) -> bool:
+    """Is it a node that the worker which finished its only parent may release? One with limits needs a place
+    first, and that the service grants."""
     limited = node.spec is not None and node.spec.limits
     for_more = node.last or node.map is not None or node.wait_signal is not None or limited
     return len(node.parents) == 1 and not for_more
@@ -83,7 +83,7 @@ class Releases:
         ready: list[tuple[str, Released, str]] = []
         for node in children:
             name = node.name
-            if not _waits_for_one(node) or name in (workflow.reuses or {}):
+            if not may_release(node) or name in (workflow.reuses or {}):
                 continue
             say = dag.decide(name)
             if isinstance(say, Run) and say.until <= now:

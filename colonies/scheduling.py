@@ -143,7 +143,7 @@ class Scheduler:
     # --- what is to be run ---------------------------------------------------------------------------
 
     async def act(self, now: int) -> None:
-        """Run what is due at this ledger time (ns); what others were faster to say is left until it was read."""
+        """Run what is due at this ledger time (ns). What others said first is left until it was read."""
         if not self._began:
             self._began = True
             for place in self._places.values():
