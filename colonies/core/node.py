@@ -191,7 +191,7 @@ def _dependencies_of(said: dict[str, Any], where: str) -> tuple[dict[str, Any], 
 
 def _spec_of(said: dict[str, Any], given: NodeRules, where: str) -> Spec | None:
     if given.wait_signal is None:
-        return Spec.parse(said, where=where)
+        return Spec.parse({**said, "name": None}, where=where)
     said = {key: value for key, value in said.items() if value is not None}
     if said.get("conditions") == {}:
         del said["conditions"]

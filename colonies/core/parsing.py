@@ -7,11 +7,9 @@ logs.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import cache
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -54,9 +52,6 @@ def parsed(model: type[Model], data: object, where: str) -> Model:
     if not isinstance(data, dict):
         wanted = "one object is wanted here" if isinstance(data, list) else "an object is wanted"
         raise Invalid(f"{where}: {shown(data)} is {kind(data)}; {wanted}, such as {model.EXAMPLE}")
-    if _is_plain(model, data):
-        with contextlib.suppress(ValidationError):  # what is wrong is said below
-            return model.model_validate(data)
     words = _Renaming()
     renamed = words.of_all(data, model)
     problems = words.problems
@@ -74,19 +69,6 @@ def parsed(model: type[Model], data: object, where: str) -> Model:
             problems = [*problems[:said], f"and {len(problems) - said} more problems"]
         raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
     return found
-
-
-def _is_plain(model: type[Words], data: dict[Any, Any]) -> bool:
-    """Is it said in our words, so that none is to be put in the place of another?"""
-    if not data.keys() <= _words(model) or any(value is None for value in data.values()):
-        return False
-    conditions, given = inner(model).get("conditions"), data.get("conditions")
-    return conditions is None or not isinstance(given, dict) or _is_plain(conditions, given)
-
-
-@cache
-def _words(model: type[Words]) -> frozenset[str]:
-    return frozenset(model.model_fields) - ALIASES.keys()
 
 
 class _Renaming:

@@ -12,14 +12,19 @@ import pytest
 
 import colonies
 from colonies.core.capacity import Candidate, Capacity
+from colonies.core.flow import WorkflowSpec
 from colonies.core.process import Running
+from colonies.core.workflow import Workflow
 from colonies.errors import Unknown
 from colonies.history import Judged, Story
 from colonies.ledger import Draft, PullEnded, Stored
 from colonies.memory_colony import MemoryClient
 from colonies.memory_ledger import MemoryLedger
 from colonies.pulling import Puller
+from colonies.releasing import left_to_workers
 from colonies.session import Session
+
+PYTHON = {"runtimetype": "python"}
 
 
 @pytest.fixture
@@ -280,3 +285,26 @@ async def test_an_offer_at_another_place_than_our_release_is_looked_at_as_any_ot
 
     await releases.release_children(first)  # the child has begun long ago
     assert await releases.story_of(offer) is None
+
+
+def test_an_orchestrator_leaves_to_a_worker_only_what_surely_waits_for_nothing_else() -> None:
+    def node(name: str, *parents: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "func": "f", "conditions": PYTHON | {"dependencies": list(parents)}, **more}
+
+    spec = WorkflowSpec.parse(
+        [
+            *(node(name) for name in ("chain", "join", "when", "map", "signal", "limits", "leaf")),
+            node("a", "chain"),
+            node("b", "a"),
+            node("c", "join", "leaf"),
+            node("d", "join"),
+            node("e", "when", when="true"),
+            node("f", "map", map={"$output": "map"}),
+            {"name": "g", "dependencies": ["signal"], "wait_signal": "go"},
+            node("h", "limits", limits={"key": "k", "running": 1}),
+            node("tidy", **{"finally": True}),
+        ]
+    )
+    workflow = Workflow("0" * 26, spec, "ann", 1, 0, b"", 0)
+
+    assert list(left_to_workers(workflow)) == [workflow.process_of(name) for name in ("chain", "a")]
