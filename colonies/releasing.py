@@ -61,6 +61,8 @@ class Releases:
     async def story_of(self, offer: Stored) -> Story | None:
         """The story of a process that nothing was said of but this offer, and that by us: we signed these
         bytes, and judged them. None: look at it as at any other."""
+        if subjects.author_of(offer.subject) != self._session.name:
+            return None
         releasing = self._own.pop(subjects.process_of(offer.subject), None)
         story = await releasing if releasing is not None else None
         return story if story is not None and story.guard == offer.sequence else None
