@@ -18,10 +18,11 @@ import msgpack
 
 from colonies.building import Node, Nodes, Placement, T, X
 from colonies.calls import Call
-from colonies.core.adding import placed
+from colonies.core.adding import EXAMPLE, check, read
 from colonies.core.events import MAX_ADDED_NODES
 from colonies.core.node import Node as CoreNode
 from colonies.core.node import split
+from colonies.core.parsing import json_value
 from colonies.core.spec import Spec
 from colonies.errors import Invalid
 from colonies.pending import Pending
@@ -100,10 +101,33 @@ class Adding(Nodes):
                 )
             return node
 
+    def add_text(self, text: bytes, where: str) -> None:
+        """Add the nodes in a JSON text, which a program wrote that is no Python function. Its form is that of
+        `colonies.core.adding.read`. Any thread.
+
+        Raises:
+            Invalid: as `add`; then nothing of it is added.
+        """
+        said = json_value(text, where, EXAMPLE)
+        if self._label is None:
+            raise Invalid(f"{where}: only a node of a workflow adds nodes, and this process is none")
+        nodes, between = read(said, self._label, where)
+        if len(nodes) > MAX_ADDED_NODES:
+            raise Invalid(f"{where}: {len(nodes)} nodes; at most {MAX_ADDED_NODES} are allowed")
+        wires = {node.name: node.wire() for node in nodes}
+        size = sum(len(msgpack.packb(wire)) for wire in wires.values())
+        if size > MAX_ADDED_BYTES:
+            raise Invalid(
+                f"{where}: {size} bytes of nodes; at most {MAX_ADDED_BYTES} are allowed: give them the place "
+                "of what is large, not the thing"
+            )
+        with self._adding:
+            self._wires, self._between = wires, between
+
     def added(self) -> tuple[list[CoreNode] | None, bool]:
         """What goes into the attempt's `completed`. Raises Invalid: they make no DAG."""
         with self._adding:
             nodes = [CoreNode.read(wire, where=self._title) for wire in self._wires.values()]
-            if nodes and self._label is not None:
-                placed(nodes, self._label)
+            if self._label is not None:
+                check(nodes, self._label)
             return nodes or None, bool(self._between)

@@ -4,87 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from typing import Any, Generic, TypeVar, overload
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, TypeVar, Unpack, overload
 
-from colonies.building import Node, Workflow
+from colonies.blocking_handles import BlockingCronHandle, BlockingHandle, BlockingWorkflowHandle, each
+from colonies.building import Workflow
 from colonies.calls import Call
-from colonies.client import Client, Handle
+from colonies.client import Client
+from colonies.core.colony import Paused
 from colonies.core.flow import WorkflowSpec
 from colonies.core.process import Process
 from colonies.core.spec import Spec
+from colonies.crons import CronNow, When
 from colonies.errors import ColoniesError
-from colonies.flows import WorkflowHandle
+from colonies.generators import GeneratorNow, RunNow
 from colonies.history import Judged
-from colonies.looking import WorkflowNow
 
 T = TypeVar("T")
-
-
-class BlockingHandle(Generic[T]):
-    """As `Handle`, blocking."""
-
-    def __init__(self, client: BlockingClient, handle: Handle[T]) -> None:
-        self._client = client
-        self._handle = handle
-        self.id = handle.id
-
-    def __repr__(self) -> str:
-        return repr(self._handle)
-
-    def get(self) -> Process:
-        return self._client.run(self._handle.get())
-
-    def wait(self, timeout_s: float | None = None) -> Process:
-        return self._client.run(self._handle.wait(timeout_s))
-
-    def result(self, timeout_s: float | None = None) -> T:
-        return self._client.run(self._handle.result(timeout_s))
-
-    def cancel(self, reason: str = "") -> Process:
-        return self._client.run(self._handle.cancel(reason))
-
-    def signal(self, name: str, data: Any = None) -> None:
-        self._client.run(self._handle.signal(name, data))
-
-    def events(self) -> Iterator[Judged]:
-        return _each(self._client, self._handle.events())
-
-
-class BlockingWorkflowHandle:
-    """As `WorkflowHandle`, blocking."""
-
-    def __init__(self, client: BlockingClient, handle: WorkflowHandle) -> None:
-        self._client = client
-        self._handle = handle
-        self.id = handle.id
-
-    def __repr__(self) -> str:
-        return repr(self._handle)
-
-    def get(self) -> WorkflowNow:
-        return self._client.run(self._handle.get())
-
-    def changes(self) -> Iterator[WorkflowNow]:
-        return _each(self._client, self._handle.changes())
-
-    def wait(self, timeout_s: float | None = None) -> WorkflowNow:
-        return self._client.run(self._handle.wait(timeout_s))
-
-    @overload
-    def result(self, *, timeout_s: float | None = None) -> Any: ...
-    @overload
-    def result(self, node: Node[T], *, timeout_s: float | None = None) -> T: ...
-    def result(self, node: Node[Any] | None = None, *, timeout_s: float | None = None) -> Any:
-        if node is None:
-            return self._client.run(self._handle.result(timeout_s=timeout_s))
-        return self._client.run(self._handle.result(node, timeout_s=timeout_s))
-
-    def cancel(self, reason: str = "") -> None:
-        self._client.run(self._handle.cancel(reason))
-
-    def signal(self, name: str, data: Any = None) -> None:
-        self._client.run(self._handle.signal(name, data))
 
 
 class BlockingClient:
@@ -162,31 +98,88 @@ class BlockingClient:
     def workflow(self, id: str) -> BlockingWorkflowHandle:
         return BlockingWorkflowHandle(self, self._client.workflow(id))
 
+    def cancel(self, id: str, reason: str = "") -> Process:
+        return self.run(self._client.cancel(id, reason))
+
+    def signal(self, id: str, name: str, data: Any = None) -> Process:
+        return self.run(self._client.signal(id, name, data))
+
+    def wait(self, id: str) -> Process:
+        return self.run(self._client.wait(id))
+
+    def output(self, process: Process) -> Any:
+        return self.run(self._client.output(process))
+
+    def events(self, id: str) -> Iterator[Judged]:
+        return each(self, self._client.events(id))
+
+    # --- crons and generators ------------------------------------------------------------------------
+
+    def add_cron(
+        self, name: str, work: Workflow | WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]
+    ) -> BlockingCronHandle:
+        return BlockingCronHandle(self, self.run(self._client.add_cron(name, work, **when)))
+
+    def crons(self) -> list[CronNow]:
+        return self.run(self._client.crons())
+
+    def cron(self, name: str) -> BlockingCronHandle:
+        return BlockingCronHandle(self, self._client.cron(name))
+
+    def add_generator(
+        self,
+        name: str,
+        work: WorkflowSpec | Spec | list[Any] | dict[str, Any],
+        *,
+        trigger: int,
+        timeout_s: float | None = None,
+    ) -> GeneratorNow:
+        return self.run(self._client.add_generator(name, work, trigger=trigger, timeout_s=timeout_s))
+
+    def pack(self, name: str, *args: Any) -> None:
+        self.run(self._client.pack(name, *args))
+
+    def generators(self) -> list[GeneratorNow]:
+        return self.run(self._client.generators())
+
+    def generator(self, name: str) -> GeneratorNow:
+        return self.run(self._client.generator(name))
+
+    def waiting_arguments(self, name: str) -> list[Any]:
+        return self.run(self._client.waiting_arguments(name))
+
+    def generator_runs(self, name: str, limit: int = 10) -> list[RunNow]:
+        return self.run(self._client.generator_runs(name, limit))
+
+    def remove_generator(self, name: str, reason: str = "") -> None:
+        self.run(self._client.remove_generator(name, reason))
+
+    # --- pausing -------------------------------------------------------------------------------------
+
+    def pause_colony(self, reason: str = "") -> Paused:
+        return self.run(self._client.pause_colony(reason))
+
+    def resume_colony(self) -> None:
+        self.run(self._client.resume_colony())
+
+    def pause_queue(self, queue: str, reason: str = "") -> str:
+        return self.run(self._client.pause_queue(queue, reason))
+
+    def resume_queue(self, queue: str) -> str:
+        return self.run(self._client.resume_queue(queue))
+
+    def drain_worker(self, name: str, reason: str = "") -> None:
+        self.run(self._client.drain_worker(name, reason))
+
+    def resume_worker(self, name: str) -> None:
+        self.run(self._client.resume_worker(name))
+
     def close(self) -> None:
         if self._thread.is_alive():
             try:
                 self.run(self._client.close())
             finally:
                 _stop(self._loop, self._thread)
-
-
-class _Ended(Exception):
-    """The events are over (a StopAsyncIteration cannot leave a coroutine)."""
-
-
-def _each(client: BlockingClient, events: AsyncIterator[T]) -> Iterator[T]:
-    while True:
-        try:
-            yield client.run(_next(events))
-        except _Ended:
-            return
-
-
-async def _next(events: AsyncIterator[T]) -> T:
-    try:
-        return await anext(events)
-    except StopAsyncIteration:
-        raise _Ended from None
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

@@ -31,6 +31,7 @@ from colonies.session import Session
 
 AT_ONCE = 64  # events under way
 AGAIN_S = 1.0
+CONTESTED_S = 5.0
 HEAD_START_S = 0.05  # for the worker that may release a child itself
 HEAD_START_EACH_S = 0.003
 MAX_ENDED_KEPT = 1_000  # workflows: what comes late of older ones is found out when it matters
@@ -319,6 +320,7 @@ class Conductor:
         if (label, event.type) in opened.said:
             return
         opened.said.add((label, event.type))
+        delay_s = AGAIN_S
         try:
             # Mostly another said the same. If it was no valid event that came first, a second try reads that.
             once = at.process is None and (label, event.type) not in opened.contested
@@ -327,11 +329,11 @@ class Conductor:
         except Conflict as error:
             _log.debug("another event came first", doing=event.type, process=id, error=str(error))
             if (label, event.type) in opened.contested:
-                return
+                delay_s = CONTESTED_S  # whoever floods its subjects holds it up no longer than that
             opened.contested.add((label, event.type))
         except ColoniesError as error:
             _log.warning("failed, tried again", doing=event.type, process=id, error=str(error))
         except Exception:
             _log.exception("failed, tried again", doing=event.type, process=id)
         opened.said.discard((label, event.type))
-        self._again(opened, label, AGAIN_S)
+        self._again(opened, label, delay_s)

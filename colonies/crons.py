@@ -47,6 +47,7 @@ NEXT_TIMES = 5
 LAST_RUNS = 5
 MAX_LOOKED_AT = 200  # due times, for the runs that there are
 AT_ONCE = 10
+NODE = "main"  # what the node of a cron that is one process is called, if it has no name
 CATCH_UPS = ("none", "one", "all")
 
 
@@ -231,12 +232,14 @@ async def add_cron(client: Client, name: str, event: CronAdded) -> CronHandle:
 def added(work: Workflow | WorkflowSpec | list[Any] | dict[str, Any], **when: Unpack[When]) -> CronAdded:
     """What is asked for, as the event that says it. Raises Invalid.
 
-    `work` is a workflow, or the spec of one process: a workflow of one node, `main` if it has no name.
+    `work` is a workflow, or the spec of one process: a workflow of one node, called `NODE` if it
+    has no name.
     """
     if isinstance(work, Workflow):
         spec = work.spec()
     else:
-        spec = work if isinstance(work, WorkflowSpec) else WorkflowSpec.parse(_workflow(work))
+        spec = work if isinstance(work, WorkflowSpec) else WorkflowSpec.of(work, NODE)
+    spec.without("packed", 'nothing is packed for a cron; allowed: a parameter, {"$parameter": "name"}')
     interval_s, jitter_s = when.get("interval_s"), when.get("jitter_s", 0.0)
     event = CronAdded(
         spec,
@@ -268,13 +271,6 @@ def _limits(event: CronAdded, *, zoned: bool) -> None:
         raise Invalid(f"jitter: {event.jitter_s:g} s; 0 to {MAX_JITTER_S} seconds are allowed")
     if event.catch_up not in CATCH_UPS:
         raise Invalid(f"catch-up: {shown(event.catch_up)}; allowed: {', '.join(CATCH_UPS)}")
-
-
-def _workflow(work: list[Any] | dict[str, Any]) -> list[Any] | dict[str, Any]:
-    """A workflow as people say it; of one process, one with this node."""
-    if isinstance(work, dict) and "nodes" not in work:
-        return [work if work.get("name") else {**work, "name": "main"}]
-    return work
 
 
 async def crons(client: Client, *, removed: bool = False) -> list[CronNow]:

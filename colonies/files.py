@@ -106,6 +106,12 @@ def read_workflow(path: str | os.PathLike[str]) -> WorkflowSpec:
     return workflow_of(text, where)
 
 
+def read_work(path: str | os.PathLike[str], name: str) -> WorkflowSpec:
+    """As `read_workflow`; the spec of one process is a workflow of one node, by default of that name."""
+    text, where = _read_text(path, MAX_WORKFLOW_BYTES)
+    return work_of(text, where, name)
+
+
 def spec_of(text: bytes, where: str) -> Spec:
     """The spec that a file's text means. Raises Invalid."""
     value = _value(text, where, Spec.EXAMPLE)
@@ -131,6 +137,11 @@ def workflow_of(text: bytes, where: str) -> WorkflowSpec:
             f"process: `colonies process submit --spec {_typed(where)}`"
         )
     return WorkflowSpec.parse(value, where=where)
+
+
+def work_of(text: bytes, where: str, name: str) -> WorkflowSpec:
+    """The workflow that a file's text means; of the spec of one process, one of this node. Raises Invalid."""
+    return WorkflowSpec.of(_value(text, where, EXAMPLE), name, where=where)
 
 
 def _typed(where: str) -> str:

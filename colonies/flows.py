@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgpack
 
-from colonies import values
+from colonies import subjects, values
 from colonies.core.events import (
     MAX_PARTS,
     MAX_TEXT_CHARS,
@@ -28,7 +28,7 @@ from colonies.core.names import name as checked_name
 from colonies.core.node import Node
 from colonies.core.plain import checked_value
 from colonies.core.workflow import Gathering, Workflow, workflow_key
-from colonies.errors import Conflict, Invalid, NotFound, WorkflowUnsuccessful
+from colonies.errors import Conflict, Invalid, NotFound, Unavailable, WorkflowUnsuccessful
 from colonies.history import WorkflowStory
 from colonies.ids import new_id
 from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
@@ -36,10 +36,12 @@ from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
 if TYPE_CHECKING:
     from colonies import building
     from colonies.client import Client
+    from colonies.session import Session
 
 T = TypeVar("T")
 
 PART_BYTES = 600_000
+LOOKED_AT = 10  # nodes
 MAX_NODE_BYTES = 500_000
 MAX_LAST_BYTES = 300_000  # beside the nodes, in the event that ends it
 
@@ -99,14 +101,11 @@ class WorkflowHandle:
         now = await self.wait(timeout_s)
         if now.state != "successful":
             raise WorkflowUnsuccessful(why_ended(now), workflow=self.id)
-        spec = now.workflow.spec
         if node is not None:
-            if node.name not in spec.by_name:
+            if node.name not in now.workflow.spec.by_name:
                 raise Invalid(f"workflow {self.id} has no node {node.name}")
             return node.typed(await self._output(now, node.name))
-        if spec.output is not None:
-            return self._typed(spec.output, await self._output(now, spec.output))
-        return {name: self._typed(name, await self._output(now, name)) for name in spec.sinks}
+        return await output_of(self, now)
 
     def _typed(self, name: str, output: Any) -> Any:
         return self._built.typed(name, output) if self._built is not None else output
@@ -123,14 +122,15 @@ class WorkflowHandle:
         return outputs if mapped or not found else outputs[0]
 
     async def cancel(self, reason: str = "") -> None:
-        """Cancel it: what runs is stopped. Raises Conflict if it is cancelled, Refused if it is another's."""
+        """Cancel it: what runs is stopped. Raises Conflict if it has ended, Refused if it is another's."""
         event = WorkflowCancelled(checked_reason(reason))
-        await self._client.session.record_workflow(self.id, event, at=await self._story())
+        await self._client.session.record_workflow(self.id, event, at=await self._open())
 
     async def signal(self, name: str, data: Any = None) -> None:
-        """Send it a signal; nodes may wait for it. Raises NotFound, Invalid, Refused."""
+        """Send it a signal; nodes may wait for it. Raises NotFound, Invalid, Refused; Conflict: it has
+        ended."""
         event = WorkflowSignalled(checked_name(name, "signal"), signal_data(data))
-        await self._client.session.record_workflow(self.id, event, at=await self._story())
+        await self._client.session.record_workflow(self.id, event, at=await self._open())
 
     async def rerun(
         self, from_node: str | None = None, parameters: Mapping[str, Any] | None = None
@@ -156,6 +156,41 @@ class WorkflowHandle:
         if story.workflow is None:
             raise NotFound(f"there is no workflow {self.id} in the colony {self._client.colony}")
         return story
+
+    async def _open(self) -> WorkflowStory:
+        """As `story`. Raises Conflict if it has ended."""
+        story = await self._story()
+        workflow = story.workflow
+        assert workflow is not None
+        spec, ledger = workflow.spec, self._client.session.ledger
+        for name in [node.name for node in spec.nodes if node.last or node.name in spec.sinks][:LOOKED_AT]:
+            guard = subjects.guard_of("process", workflow.process_of(name))
+            if spec.by_name[name].map is None and not await ledger.read(guard):
+                return story  # a node has not begun: there is no need to read all of them
+        now = await self.get()
+        if now.final:
+            raise Conflict(f"workflow {self.id}: the workflow is {now.state} already")
+        return story
+
+
+async def output_of(handle: WorkflowHandle, now: WorkflowNow) -> Any:
+    """The output of a workflow as it was seen, as `WorkflowHandle.result`; None unless it was successful."""
+    spec = now.workflow.spec
+    if now.state != "successful":
+        return None
+    if spec.output is not None:
+        return handle._typed(spec.output, await handle._output(now, spec.output))
+    return {name: handle._typed(name, await handle._output(now, name)) for name in spec.sinks}
+
+
+async def _dated(session: Session, id: str, story: WorkflowStory) -> WorkflowStory:
+    """The story with the broker's time of its last event: what it releases is judged by that, not by ours."""
+    last = (await session.ledger.read(subjects.guard_of("workflow", id)))[-1]
+    workflow = story.workflow
+    if workflow is None or last.sequence != story.guard:
+        return await session.knowledge.story(id)
+    workflow = replace(workflow, submitted_at=last.time, time=last.time)
+    return WorkflowStory(workflow, story.judged, story.guard, workflow)
 
 
 def signal_data(data: Any) -> Any:
@@ -201,7 +236,8 @@ async def submit_workflow(
             rest, digests or None, key, rerun_of=rerun_of, reuses=reuses if reuses else None
         )
         story = await session.record_workflow(id, submitted, at=story)
-        session.knowledge.keep(id, story)
+        with contextlib.suppress(Unavailable):  # it is submitted; whoever looks reads it then
+            session.knowledge.keep(id, await _dated(session, id, story))
     except Conflict:
         before = (await session.knowledge.story(id)).workflow
         if key is None or before is None:

@@ -142,6 +142,7 @@ async def _add(
         )
     spec = spec_of(work, name)
     _check_references(spec, trigger)
+    spec.without("previous", "only runs of a cron have one before them; a generator's have none")
     await declare_queues(client, spec)
     event = GeneratorAdded(spec, trigger, float(timeout_s) if timeout_s is not None else None)
     await client.session.knowledge.generators.record(name, lambda _: event)

@@ -12,7 +12,7 @@ from typing import Any
 
 from colonies import values
 from colonies.core.dag import Dag, Input
-from colonies.core.node import Node, seen_from, split
+from colonies.core.node import Node, label_of, seen_from, split
 from colonies.core.process import Process, Successful
 from colonies.core.references import Reference, followed, resolved
 from colonies.core.workflow import Workflow, dag_of
@@ -37,6 +37,7 @@ class Inputs:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._lists: OrderedDict[tuple[str, str], list[Any] | None] = OrderedDict()
 
     async def of(self, process: Process, args: list[Any], kwargs: dict[str, Any]) -> Given:
         """What this node gets, whose release was judged here.
@@ -108,8 +109,25 @@ class Inputs:
         before = (await self._session.knowledge.workflow_now(previous)).workflow
         if before is None:  # by its id it is the cron's, but nobody said it
             return None
+        node = before.spec.by_name.get(reference.name)
+        if node is not None and node.map is not None:
+            return await self._parts(before, node)
         story = await self._session.story(before.process_of(reference.name))
         return await self._output(story.process)
+
+    async def _parts(self, workflow: Workflow, node: Node) -> list[Any] | None:
+        """What a node that maps gave in a workflow that has ended; None if it ended without parts."""
+        key = (workflow.id, node.name)
+        if key not in self._lists:
+            knowledge = self._session.knowledge
+            found = await knowledge.nodes(workflow)
+            number = dag_of(workflow, knowledge).mapped(node)
+            labels = [label_of(node.name, part) for part in range(number or 0)]
+            outputs = [await self._output(found.get(label)) for label in labels]
+            self._lists[key] = outputs if number is not None else None
+            if len(self._lists) > MAX_VALUES_KEPT:
+                self._lists.popitem(last=False)
+        return self._lists[key]
 
     async def _value(self, given: Input) -> Any:
         found = [await self._output(self._session.knowledge.process(end.process)) for end in given.ends]

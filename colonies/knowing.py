@@ -129,15 +129,16 @@ class Knowledge:
         messages = await self._ledger.read(subjects.guard_of("workflow", id))
         for stored in messages:
             await self.learn_sources(self._colony, stored)
-            await self.schedules.learn(stored)
+        return await self._judged(messages)
+
+    async def _judged(self, messages: Sequence[Stored], *, fresh: bool = False) -> WorkflowStory:
+        """A workflow's events, with what was said of the cron or generator that it comes from, if it does."""
+        for stored in messages:
+            await self.schedules.learn(stored, fresh=fresh)
             await self.generators.learn(stored)
         story = await self._fold(messages)
-        if any(not seen.verdict.valid for seen in story.judged):
-            for stored in messages:
-                await self.schedules.learn(stored, fresh=True)
-                await self.generators.learn(stored)
-            story = await self._fold(messages)
-        return story
+        again = not fresh and any(not seen.verdict.valid for seen in story.judged)
+        return await self._judged(messages, fresh=True) if again else story
 
     async def _fold(self, messages: Sequence[Stored]) -> WorkflowStory:
         story = fold_workflow(self._colony, messages, self)
@@ -161,7 +162,7 @@ class Knowledge:
         for id in reversed(chain):
             messages = await self._read(id)
             await self._learn_reused(_citing(colony, messages))
-            self.keep(id, await self._fold(messages))
+            self.keep(id, await self._judged(messages))
         await self._learn_reused(first)
 
     async def _read(self, id: str) -> list[Stored]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from colonies_cli import output, pausing
+from colonies_cli import options, output, pausing
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -53,7 +53,7 @@ def _told(found: dict[str, Any]) -> str:
 
 
 @command(app, "pause")
-async def pause(here: Here, reason: pausing.Reason = "") -> None:
+async def pause(here: Here, reason: options.Reason = "") -> None:
     """Hand out nothing of the colony, until it is resumed.
 
     What runs goes on, and what waits keeps its place; its maxwaittime goes on counting. Needs an owner.

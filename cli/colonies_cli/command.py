@@ -86,8 +86,12 @@ class Here:
             Unavailable: no projector answers.
         """
         async with self.session() as session:
-            ledger: Any = session.ledger
-            return await _ask(ledger, subject, filters, await ledger.last_sequence())
+            return await ask(session.ledger, subject, filters)
+
+
+async def ask(ledger: Any, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
+    """As `Here.query`, over a connection that there is."""
+    return await _ask(ledger, subject, filters, await ledger.last_sequence())
 
 
 async def _ask(ledger: Any, subject: str, filters: dict[str, Any], now: int) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import exits, output
+from colonies_cli import exits, listing, output
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -90,14 +90,11 @@ def ls(here: Here) -> None:
             found.append(_object(contexts.load(name)))
         except ColoniesError as error:
             exits.say(str(error))
-    if here.output == Output.table:
-        output.table(
-            ("NAME", "IN USE", "URL", "CREDS"),
-            ((c["name"], "yes" if c["in_use"] else "", c["url"], c["creds"]) for c in found),
-        )
-        return
-    for context in found:
-        output.line(context["name"]) if here.output == Output.name else output.json_line(context)
+    listing.show(here, found, ("NAME", "IN USE", "URL", "CREDS"), _row, id="name")
+
+
+def _row(context: dict[str, Any]) -> tuple[Any, ...]:
+    return context["name"], "yes" if context["in_use"] else "", context["url"], context["creds"]
 
 
 @command(app, "get")

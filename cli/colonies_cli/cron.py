@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import output
+from colonies_cli import exits, listing, options, output, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
+    from colonies.client import Client
     from colonies.core.crons import Cron
     from colonies.core.events import CronAdded
     from colonies.crons import CronNow
@@ -33,7 +34,6 @@ class CatchUp(StrEnum):
 
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The cron's name.", show_default=False)]
-_Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is on the ledger.")]
 
 
 @command(app, "add")
@@ -41,7 +41,8 @@ def add(
     here: Here,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Its name in the colony.")],
     spec: Annotated[
-        str, typer.Option("--spec", metavar="FILE", help="A workflow or a process in JSON; - reads stdin.")
+        str,
+        typer.Option("--spec", metavar="FILE", help="A workflow or a process, JSON or YAML; -: stdin."),
     ],
     cron: Annotated[
         str | None,
@@ -69,12 +70,12 @@ def add(
 
     Example: colonies cron add --name tick --spec examples/cron.json --interval 60
     """
+    from colonies import crons
     from colonies.core.names import name as checked_name
-    from colonies.crons import added
 
     checked_name(name, "--name")
-    event = added(
-        _read(spec),
+    event = crons.added(
+        specs.read_work(spec, crons.NODE),
         cron=cron,
         interval_s=interval,
         zone=timezone,
@@ -105,23 +106,14 @@ async def ls(here: Here) -> None:
     """
     async with here.client() as client:
         found = await client.crons()
-    if here.output == Output.table:
-        output.table(
-            ("NAME", "STATE", "WHEN", "NEXT", "MEMBER"),
-            (
-                (
-                    now.name,
-                    now.state,
-                    _when(now.cron),
-                    _local(now.cron, now.due[0]) if now.due else None,
-                    now.cron.author,
-                )
-                for now in found
-            ),
-        )
-        return
-    for now in found:
-        _show(here, now)
+    listing.show(
+        here, found, ("NAME", "STATE", "WHEN", "NEXT", "MEMBER"), _row, id="name", as_object=cron_object
+    )
+
+
+def _row(now: CronNow) -> tuple[Any, ...]:
+    due = _local(now.cron, now.due[0]) if now.due else None
+    return now.name, now.state, _when(now.cron), due, now.cron.author
 
 
 @command(app, "get")
@@ -133,7 +125,7 @@ async def get(here: Here, name: _Name) -> None:
     async with here.client() as client:
         handle = client.cron(name)
         now = await handle.get()
-        runs = await handle.runs()
+        runs = await _last_runs(client, now.cron)
     if here.output != Output.table:
         _show(here, now, runs)
         return
@@ -153,7 +145,33 @@ async def get(here: Here, name: _Name) -> None:
         output.line(line)
     if runs:
         output.line()
-        output.table(("DUE", "STATE", "WORKFLOW"), (_run(cron, run) for run in runs))
+        header = ("DUE", "SUBMITTED", "STATE", "WORKFLOW")
+        output.table(header, (_run(cron, run) for run in runs))
+
+
+async def _last_runs(client: Client, cron: Cron) -> list[WorkflowNow]:
+    """Its last runs, those included that members asked for, the latest first.
+
+    What was due is found by its id. The others have ids of their own, which the projector knows; what it
+    says is read again from the ledger.
+    """
+    from colonies.crons import LAST_RUNS
+    from colonies.errors import Unavailable
+    from colonies_cli.command import ask
+
+    found = {run.workflow.id: run for run in await client.cron(cron.name).runs()}
+    asked = {"source": f"cron {cron.name}", "limit": LAST_RUNS}
+    try:
+        items = await ask(client.ledger, "query.workflows", asked)
+    except Unavailable as error:
+        exits.say(f"runs by `colonies cron run` are not shown: {error}")
+        items = []
+    for id in {item["id"] for item in items} - set(found):
+        run = await client.workflow(id).get()
+        source = run.workflow.source
+        if source is not None and (source.kind, source.name, source.added) == ("cron", cron.name, cron.added):
+            found[id] = run
+    return sorted(found.values(), key=lambda run: run.workflow.sequence, reverse=True)[:LAST_RUNS]
 
 
 @command(app, "run")
@@ -173,7 +191,7 @@ async def run(here: Here, name: _Name) -> None:
 
 
 @command(app, "pause")
-async def pause(here: Here, name: _Name, reason: _Reason = "") -> None:
+async def pause(here: Here, name: _Name, reason: options.Reason = "") -> None:
     """Let a cron not run until it is resumed; what is due meanwhile is left out.
 
     Example: colonies cron pause nightly
@@ -195,7 +213,7 @@ async def resume(here: Here, name: _Name) -> None:
 
 
 @command(app, "rm")
-async def rm(here: Here, name: _Name, reason: _Reason = "") -> None:
+async def rm(here: Here, name: _Name, reason: options.Reason = "") -> None:
     """Remove a cron: its name may be used again, and what it started goes on.
 
     Example: colonies cron rm nightly
@@ -217,14 +235,12 @@ def _done(here: Here, name: str, state: str) -> None:
         output.json_line({"name": name, "state": state})
 
 
-def _show(here: Here, now: CronNow, runs: list[WorkflowNow] | None = None) -> None:
-    if here.output == Output.name:
-        output.line(now.name)
-        return
+def cron_object(now: CronNow) -> dict[str, Any]:
+    """A cron without its runs."""
     from colonies.show import rfc3339
 
     cron, schedule = now.cron, now.cron.schedule
-    shown: dict[str, Any] = {
+    return {
         "name": cron.name,
         "state": now.state,
         "cron": schedule.cron,
@@ -238,22 +254,45 @@ def _show(here: Here, now: CronNow, runs: list[WorkflowNow] | None = None) -> No
         "added_at": rfc3339(cron.added_at),
         "due": [rfc3339(due) for due in now.due],
     }
+
+
+def _show(here: Here, now: CronNow, runs: list[WorkflowNow] | None = None) -> None:
+    if here.output == Output.name:
+        output.line(now.name)
+        return
+    shown = cron_object(now)
     if runs is not None:
-        shown["runs"] = [
-            {"id": run.workflow.id, "due": rfc3339(_due_of(run)), "state": run.state} for run in runs
-        ]
+        shown["runs"] = [_run_object(run) for run in runs]
     output.json_line(shown)
 
 
-def _run(cron: Cron, run: WorkflowNow) -> tuple[str, str, str]:
-    return _local(cron, _due_of(run)), run.state, run.workflow.id
+def _run_object(run: WorkflowNow) -> dict[str, Any]:
+    from colonies.show import rfc3339
+
+    due = _due_of(run)
+    return {
+        "id": run.workflow.id,
+        "due": rfc3339(due) if due is not None else None,
+        "submitted_at": rfc3339(run.workflow.submitted_at),
+        "member": run.workflow.submitter,
+        "state": run.state,
+    }
 
 
-def _due_of(run: WorkflowNow) -> int:
-    source = run.workflow.source
-    assert source is not None
-    assert source.due is not None
-    return source.due
+def _run(cron: Cron, run: WorkflowNow) -> tuple[str, str, str, str]:
+    due = _due_of(run)
+    return (
+        _local(cron, due) if due is not None else f"now, by {run.workflow.submitter}",
+        _local(cron, run.workflow.submitted_at),
+        run.state,
+        run.workflow.id,
+    )
+
+
+def _due_of(run: WorkflowNow) -> int | None:
+    """When a run was due (ns); None: a member asked for it."""
+    assert run.workflow.source is not None
+    return run.workflow.source.due
 
 
 def _when(cron: Cron) -> str:
@@ -268,30 +307,3 @@ def _local(cron: Cron, time: int) -> str:
     from colonies.core.zones import zone_of
 
     return datetime.fromtimestamp(time // 1_000_000_000, zone_of(cron.schedule.zone)).isoformat(" ")
-
-
-def _read(place: str) -> Any:
-    """What a file describes, not yet looked at. Raises Invalid."""
-    import sys
-
-    from colonies.core.names import shown
-    from colonies.core.parsing import MAX_SPEC_BYTES, json_value
-    from colonies.core.spec import Spec
-    from colonies.errors import Invalid
-    from colonies.files import expanded, read_small
-
-    if place == "-":
-        if sys.stdin is None:
-            raise Invalid("standard input: it is closed; give a file, or pipe the spec in")
-        text, where = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1), "standard input"
-        if len(text) > MAX_SPEC_BYTES:
-            raise Invalid(f"standard input: more than {MAX_SPEC_BYTES} bytes; allowed: at most as many")
-    else:
-        where = shown(place)
-        try:
-            text = read_small(expanded(place), MAX_SPEC_BYTES)
-        except FileNotFoundError:
-            raise Invalid(f"{where}: there is no such file; allowed: the path of a JSON file") from None
-        except Invalid as error:
-            raise Invalid(f"{where}: {error}") from None
-    return json_value(text, where, Spec.EXAMPLE)

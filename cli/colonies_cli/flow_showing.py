@@ -65,6 +65,8 @@ def _going_on(id: str) -> Iterator[None]:
     """Whatever ends the waiting in here does not end the workflow, and it is said."""
     try:
         yield
+    except NotFound:
+        raise
     except BaseException:
         exits.say(f"workflow {id} goes on; stop it with `colonies workflow cancel {id}`")
         raise
@@ -82,7 +84,7 @@ async def show_submitted(
     elif here.output == Output.name:
         output.line(handle.id)
     elif here.output == Output.json:
-        show(here, await handle.get())
+        await show(here, handle, await handle.get())
 
 
 async def _wait(handle: WorkflowHandle, timeout_s: float | None) -> WorkflowNow:
@@ -113,9 +115,11 @@ async def _last(handle: WorkflowHandle, progress: Progress) -> WorkflowNow:
 async def _show_end(here: Here, handle: WorkflowHandle, now: WorkflowNow) -> None:
     """Show a final workflow as `--wait` does; ends the command with 3 if it is no success."""
     if here.output != Output.table:
-        show(here, now)
-    if now.state == "successful" and here.output == Output.table:
-        show_value(await handle.result())
+        await show(here, handle, now)
+    elif now.state == "successful":
+        from colonies.flows import output_of
+
+        show_value(await output_of(handle, now))
     end_of(now)
 
 
@@ -126,12 +130,14 @@ def end_of(now: WorkflowNow) -> None:
         raise exits.Ended(exits.UNSUCCESSFUL)
 
 
-def show(here: Here, now: WorkflowNow, *, everything: bool = False) -> None:
+async def show(here: Here, handle: WorkflowHandle, now: WorkflowNow, *, everything: bool = False) -> None:
     """Print a workflow as the options say."""
     if here.output == Output.name:
         output.line(now.workflow.id)
     elif here.output == Output.json:
-        output.json_line(workflow_object(now))
+        from colonies.flows import output_of
+
+        output.json_line({**workflow_object(now), "output": await output_of(handle, now)})
     else:
         for text in _card(now):
             output.line(text)
@@ -171,10 +177,10 @@ async def watch(here: Here, handle: WorkflowHandle, *, everything: bool) -> None
         async with aclosing(handle.changes()) as changes:
             async for now in changes:
                 if here.output == Output.json:
-                    output.json_line(workflow_object(now))
+                    await show(here, handle, now)
                 elif here.output == Output.table and output.on_terminal():
                     output.raw(_HOME_AND_CLEAR)
-                    show(here, now, everything=everything)
+                    await show(here, handle, now, everything=everything)
                 elif here.output == Output.table:
                     _show_changes(now, states)
     assert now is not None

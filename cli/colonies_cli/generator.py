@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import output
+from colonies_cli import listing, options, output, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -38,8 +37,8 @@ def add(
         str,
         typer.Option(
             "--spec",
-            metavar="F",
-            help="What runs: a workflow or one spec; - reads stdin.",
+            metavar="FILE",
+            help="A workflow or a process, JSON or YAML; -: stdin.",
             show_default=False,
         ),
     ],
@@ -55,7 +54,10 @@ def add(
 
     Example: colonies generator add --name resize --spec resize.json --trigger 10 --timeout 60
     """
-    return _add(here, name, _read(spec, name), trigger, timeout)
+    from colonies.core.names import name as checked_name
+
+    checked_name(name, "--name")
+    return _add(here, name, specs.read_work(spec, name), trigger, timeout)
 
 
 async def _add(here: Here, name: str, spec: WorkflowSpec, trigger: int, timeout: float | None) -> None:
@@ -104,14 +106,12 @@ async def ls(here: Here) -> None:
     """
     async with here.client() as client:
         found = await client.generators()
-    if here.output == Output.table:
-        output.table(
-            ("NAME", "TRIGGER", "TIMEOUT", "WAITING", "RUNS", "ADDED BY"),
-            ((g.name, g.trigger, _timeout(g), g.waiting, g.runs, g.added_by) for g in found),
-        )
-        return
-    for generator in found:
-        _show(here, generator, "")
+    header = ("NAME", "TRIGGER", "TIMEOUT", "WAITING", "RUNS", "ADDED BY")
+    listing.show(here, found, header, _row, id="name", as_object=generator_object)
+
+
+def _row(now: GeneratorNow) -> tuple[Any, ...]:
+    return now.name, now.trigger, _timeout(now), now.waiting, now.runs, now.added_by
 
 
 @command(app, "get")
@@ -162,7 +162,7 @@ async def _get(here: Here, client: Client, name: str, limit: int) -> None:
 async def rm(
     here: Here,
     name: _Name,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on the ledger.")] = "",
+    reason: options.Reason = "",
 ) -> None:
     """Remove a generator. What it started goes on; the arguments that wait for more never run.
 
@@ -217,27 +217,6 @@ def _timeout(now: GeneratorNow) -> str | None:
 # --- what is given -----------------------------------------------------------------------------------
 
 
-def _read(place: str, name: str) -> WorkflowSpec:
-    """The workflow in a file, or the one spec as a workflow. Raises Invalid."""
-    from colonies import files
-    from colonies.core.flow import WorkflowSpec
-    from colonies.core.groups import EXAMPLE
-    from colonies.core.parsing import MAX_SPEC_BYTES, json_value
-    from colonies.errors import Invalid
-
-    if place == "-":
-        where, text = "standard input", _stdin(MAX_SPEC_BYTES)
-    else:
-        where = place if place.isprintable() else ascii(place)
-        try:
-            text = files.read_small(place, MAX_SPEC_BYTES)
-        except FileNotFoundError:
-            raise Invalid(f"{where}: there is no such file; allowed: the path of a JSON file") from None
-        except Invalid as error:
-            raise Invalid(f"{where}: {error}") from None
-    return WorkflowSpec.of(json_value(text, where, EXAMPLE), name, where=where)
-
-
 def _argument(text: str) -> Any:
     """JSON, or else text. Raises Invalid for what only looks like JSON, such as a key given twice."""
     import json
@@ -261,7 +240,7 @@ def _lines() -> list[Any]:
     from colonies.core.parsing import json_value
     from colonies.errors import Invalid
 
-    lines = _stdin(MAX_STDIN_BYTES).split(b"\n")
+    lines = specs.standard_input(MAX_STDIN_BYTES, "pack the rest by another call").split(b"\n")
     found = [
         json_value(line, f"standard input, line {number}", '{"path": "a.png"}')
         for number, line in enumerate(lines, start=1)
@@ -272,14 +251,3 @@ def _lines() -> list[Any]:
             'standard input: it is empty; allowed: JSON, one value a line, such as {"path": "a.png"}'
         )
     return found
-
-
-def _stdin(most_bytes: int) -> bytes:
-    from colonies.errors import Invalid
-
-    if sys.stdin is None:
-        raise Invalid("standard input: it is closed; pipe something in")
-    text = sys.stdin.buffer.read(most_bytes + 1)
-    if len(text) > most_bytes:
-        raise Invalid(f"standard input: more than {most_bytes} bytes; at most as many are allowed at once")
-    return text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import exits, output
+from colonies_cli import exits, listing, options, output
 from colonies_cli.command import Here, command, confirm, group
 from colonies_cli.output import Output
 
@@ -138,31 +138,25 @@ async def ls(here: Here) -> None:
         members = sorted(session.colony.members.values(), key=lambda member: member.since)
         now = await session.ledger.now()
     objects = [member_object(member, now) for member in members]
-    if here.output == Output.table:
-        output.table(
-            ("NAME", "ROLE", "STATE", "SINCE", "UNTIL", "KEY"),
-            (
-                (
-                    member["name"],
-                    member["role"],
-                    member["state"],
-                    output.seconds(member["approved_at"]),
-                    output.seconds(member["revoked_at"] or member["expires_at"]),
-                    member["key"],
-                )
-                for member in objects
-            ),
-        )
-        return
-    for member in objects:
-        output.line(member["name"]) if here.output == Output.name else output.json_line(member)
+    listing.show(here, objects, ("NAME", "ROLE", "STATE", "SINCE", "UNTIL", "KEY"), _row, id="name")
+
+
+def _row(member: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        member["name"],
+        member["role"],
+        member["state"],
+        output.seconds(member["approved_at"]),
+        output.seconds(member["revoked_at"] or member["expires_at"]),
+        member["key"],
+    )
 
 
 @command(app, "revoke")
 def revoke(
     here: Here,
     name: _Name,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on the ledger.")] = "",
+    reason: options.Reason = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> Coroutine[Any, Any, None]:
     """End a membership, for ever.

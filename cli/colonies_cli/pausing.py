@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from colonies_cli import output
 from colonies_cli.command import Here
 
 if TYPE_CHECKING:
     from colonies.client import Client
-
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on the ledger.")]
 
 
 def checked(reason: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import events, exits, output, specs
+from colonies_cli import events, exits, listing, options, output, signalling, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -34,9 +34,7 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; exit 3 if it failed or was cancelled.")
     ] = False,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="S", min=0, help="With --wait: at most S seconds.")
-    ] = None,
+    timeout: options.Timeout = None,
 ) -> Coroutine[Any, Any, None]:
     """Submit a process described in a file.
 
@@ -44,14 +42,7 @@ def submit(
 
     Example: colonies process submit --spec sayhello.json --wait
     """
-    from colonies.errors import Invalid
-
-    if timeout is not None and not wait:
-        raise Invalid("--timeout: it limits how long --wait waits; give both")
-    if timeout is not None:
-        from colonies.client import checked_wait
-
-        checked_wait(timeout)
+    options.check_timeout(wait, timeout)
     return _submit(here, specs.read_spec(spec), key, wait, timeout)
 
 
@@ -145,10 +136,7 @@ async def run(
 @command(app, "ls")
 async def ls(
     here: Here,
-    state: Annotated[
-        str | None,
-        typer.Option("--state", metavar="STATE", help=f"Only those in this state: {', '.join(STATES)}."),
-    ] = None,
+    state: Annotated[str | None, options.state(STATES)] = None,
     func: Annotated[
         str | None, typer.Option("--func", metavar="FUNC", help="Only those of this function.")
     ] = None,
@@ -158,52 +146,42 @@ async def ls(
     workflow: Annotated[
         str | None, typer.Option("--workflow", metavar="ID", help="Only the nodes of this workflow.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="At most N.")] = 50,
+    limit: options.Limit = 50,
 ) -> None:
     """List processes, newest first, as the projector has them.
 
     Example: colonies process ls --state running
     """
-    from colonies.errors import Invalid
-
-    if state is not None and state not in STATES:
-        raise Invalid(f"--state: {state!r} is no state; allowed: {', '.join(STATES)}")
-    filters = {
-        "state": state,
-        "func": func,
-        "runtimetype": runtimetype,
-        "workflow": workflow,
-        "limit": limit,
-    }
-    items = await here.query(
-        "query.processes", {key: value for key, value in filters.items() if value is not None}
+    listing.check_state(state, STATES)
+    items = await listing.asked(
+        here,
+        "query.processes",
+        state=state,
+        func=func,
+        runtimetype=runtimetype,
+        workflow=workflow,
+        limit=limit,
     )
-    if here.output == Output.table:
-        output.table(
-            ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", "FUNC"),
-            (
-                (
-                    p["id"],
-                    p["state"],
-                    p["runtimetype"],
-                    p["worker"],
-                    output.seconds(p["submitted_at"]),
-                    p["func"],
-                )
-                for p in items
-            ),
-            elastic=5,
-        )
-        return
-    for item in items:
-        output.line(item["id"]) if here.output == Output.name else output.json_line(item)
+    header = ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", "FUNC")
+    listing.show(here, items, header, _row, elastic=5)
+
+
+def _row(item: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        item["id"],
+        item["state"],
+        item["runtimetype"],
+        item["worker"],
+        output.seconds(item["submitted_at"]),
+        item["func"],
+    )
 
 
 @command(app, "get")
 async def get(
     here: Here,
     id: _Id,
-    watch: Annotated[bool, typer.Option("--watch", help="Again at every change, until it is final.")] = False,
+    watch: options.Watch = False,
 ) -> None:
     """Show one process, as the ledger has it.
 
@@ -239,7 +217,7 @@ async def watch(here: Here, id: _Id) -> None:
 async def cancel(
     here: Here,
     id: _Id,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on the ledger.")] = "",
+    reason: options.Reason = "",
 ) -> None:
     """Cancel a process. It is final when this returns; a running one is stopped by its worker.
 
@@ -260,28 +238,14 @@ async def cancel(
 def signal(
     here: Here,
     id: _Id,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.", show_default=False)],
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="JSON", help="What goes with it; a JSON value.")
-    ] = None,
+    name: signalling.Name,
+    data: signalling.Data = None,
 ) -> Coroutine[Any, Any, None]:
     """Send a process a signal, signed by you. Its function may wait for it.
 
     Example: colonies process signal 01JZY8 approve --data '{"budget": 500}'
     """
-    specs.check_id(id)
-    return _signal(here, id, name, specs.json_given(data, "--data"))
-
-
-async def _signal(here: Here, id: str, name: str, data: Any) -> None:
-    from colonies_cli.showing import show
-
-    async with here.client() as client:
-        process = await client.signal(id, name, data)
-        if here.output == Output.table:
-            output.line(f"process {id} was sent {output.cell(name)}")
-        else:
-            await show(here, client, process)
+    return signalling.send(here, "process", id, name, data)
 
 
 @command(app, "logs")

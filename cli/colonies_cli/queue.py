@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import output, pausing
+from colonies_cli import listing, options, output, pausing
 from colonies_cli.command import Here, command, group
-from colonies_cli.output import Output
 
 app = group(
     "See the queues, pause them: processes that need the same thing wait in one."
@@ -29,40 +28,32 @@ async def ls(
     unserved: Annotated[
         bool, typer.Option("--unserved", help="Only queues that no living worker can serve.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="At most N.")] = 50,
+    limit: options.Limit = 50,
 ) -> None:
     """List the queues, as the projector has them: first those where something waits that nobody can take.
 
     Example: colonies queue ls --unserved
     """
-    asked = {"runtimetype": runtimetype, "served": "no" if unserved else None, "limit": limit}
-    items = await here.query(
-        "query.queues", {key: value for key, value in asked.items() if value is not None}
+    served = "no" if unserved else None
+    items = await listing.asked(here, "query.queues", runtimetype=runtimetype, served=served, limit=limit)
+    header = ("QUEUE", "PRIORITY", "WAITING", "RUNNING", "OLDEST", "WORKERS", "CONDITIONS")
+    listing.show(here, items, header, _row, elastic=6)
+
+
+def _row(item: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        item["id"],
+        item["priority"],
+        item["waiting"],
+        item["running"],
+        output.seconds(item["oldest"]),
+        _paused(item) or _workers(item),
+        _conditions(item["conditions"]),
     )
-    if here.output == Output.table:
-        output.table(
-            ("QUEUE", "PRIORITY", "WAITING", "RUNNING", "OLDEST", "WORKERS", "CONDITIONS"),
-            (
-                (
-                    item["id"],
-                    item["priority"],
-                    item["waiting"],
-                    item["running"],
-                    output.seconds(item["oldest"]),
-                    _paused(item) or _workers(item),
-                    _conditions(item["conditions"]),
-                )
-                for item in items
-            ),
-            elastic=6,
-        )
-        return
-    for item in items:
-        output.line(item["id"]) if here.output == Output.name else output.json_line(item)
 
 
 @command(app, "pause")
-async def pause(here: Here, queue: _Queue, reason: pausing.Reason = "") -> None:
+async def pause(here: Here, queue: _Queue, reason: options.Reason = "") -> None:
     """Hand out nothing of a queue, until it is resumed.
 
     What runs goes on, and what waits keeps its place; its maxwaittime goes on counting. Needs an owner.

@@ -19,7 +19,7 @@ def read_spec(place: str) -> Spec:
     from colonies.core.parsing import MAX_SPEC_BYTES
 
     if place == "-":
-        return files.spec_of(_standard_input(MAX_SPEC_BYTES), files.STANDARD_INPUT)
+        return files.spec_of(standard_input(MAX_SPEC_BYTES), files.STANDARD_INPUT)
     return files.read_spec(place)
 
 
@@ -28,21 +28,28 @@ def read_workflow(place: str) -> WorkflowSpec:
     from colonies import files
 
     if place == "-":
-        return files.workflow_of(_standard_input(files.MAX_WORKFLOW_BYTES), files.STANDARD_INPUT)
+        return files.workflow_of(standard_input(files.MAX_WORKFLOW_BYTES), files.STANDARD_INPUT)
     return files.read_workflow(place)
 
 
-def _standard_input(most_bytes: int) -> bytes:
+def read_work(place: str, name: str) -> WorkflowSpec:
+    """A workflow, or one process as the workflow of one node, by default of that name. Raises Invalid."""
+    from colonies import files
+
+    if place == "-":
+        return files.work_of(standard_input(files.MAX_WORKFLOW_BYTES), files.STANDARD_INPUT, name)
+    return files.read_work(place, name)
+
+
+def standard_input(most_bytes: int, hint: str = "put large values into files of their own") -> bytes:
+    """What comes by standard input, at most so many bytes; `hint`: what to do with more. Raises Invalid."""
     from colonies.errors import Invalid
 
     if sys.stdin is None:
-        raise Invalid("standard input: it is closed; give a file, or pipe the spec in")
+        raise Invalid("standard input: it is closed; pipe something in")
     text = sys.stdin.buffer.read(most_bytes + 1)
     if len(text) > most_bytes:
-        raise Invalid(
-            f"standard input: more than {most_bytes} bytes; allowed: at most {most_bytes} "
-            "(put large values into files of their own)"
-        )
+        raise Invalid(f"standard input: more than {most_bytes} bytes; allowed: at most {most_bytes} ({hint})")
     return text
 
 

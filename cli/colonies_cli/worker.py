@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import exits, having, output, pausing
+from colonies_cli import exits, having, listing, options, output, pausing
 from colonies_cli.command import Here, command, group
-from colonies_cli.output import Output
 
 if TYPE_CHECKING:
     from colonies.worker import Worker
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 app = group("Start workers, see them.\n\nExample: colonies worker start --name testworker --runtimetype cli")
 
 DEFAULT_RUNTIMETYPE = "cli"
+STATES = ("alive", "lost", "stopped")
 
 
 @command(app, "start", log="info")
@@ -89,50 +89,36 @@ async def ls(
     runtimetype: Annotated[
         str | None, typer.Option("--runtimetype", metavar="T", help="Only workers of this kind.")
     ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option("--state", metavar="STATE", help="Only those in this state: alive, lost, stopped."),
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="At most N.")] = 50,
+    state: Annotated[str | None, options.state(STATES)] = None,
+    limit: options.Limit = 50,
 ) -> None:
     """List the instances of workers, as the projector has them.
 
     Example: colonies worker ls --state alive
     """
-    from colonies.errors import Invalid
+    listing.check_state(state, STATES, "state of a worker")
+    items = await listing.asked(here, "query.workers", state=state, runtimetype=runtimetype, limit=limit)
+    header = ("NAME", "INSTANCE", "RUNTIMETYPE", "STATE", "RUNNING", "LAST SEEN")
+    listing.show(here, items, header, _row, id="name")
 
-    if state is not None and state not in ("alive", "lost", "stopped"):
-        raise Invalid(f"--state: {state!r} is no state of a worker; allowed: alive, lost, stopped")
-    filters = {"state": state, "runtimetype": runtimetype, "limit": limit}
-    items = await here.query(
-        "query.workers", {key: value for key, value in filters.items() if value is not None}
+
+def _row(item: dict[str, Any]) -> tuple[Any, ...]:
+    drained = f", DRAINED {pausing.by(item['drained'])}" if item.get("drained") else ""
+    return (
+        item["name"],
+        item["instance"],
+        item["runtimetype"],
+        item["state"] + drained,
+        f"{len(item['running'])} of {item['concurrency']}",
+        output.seconds(item["last_seen"]),
     )
-    if here.output == Output.table:
-        output.table(
-            ("NAME", "INSTANCE", "RUNTIMETYPE", "STATE", "RUNNING", "LAST SEEN"),
-            (
-                (
-                    item["name"],
-                    item["instance"],
-                    item["runtimetype"],
-                    item["state"]
-                    + (f", DRAINED {pausing.by(item['drained'])}" if item.get("drained") else ""),
-                    f"{len(item['running'])} of {item['concurrency']}",
-                    output.seconds(item["last_seen"]),
-                )
-                for item in items
-            ),
-        )
-        return
-    for item in items:
-        output.line(item["name"]) if here.output == Output.name else output.json_line(item)
 
 
 _Worker = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.", show_default=False)]
 
 
 @command(app, "drain")
-async def drain(here: Here, name: _Worker, reason: pausing.Reason = "") -> None:
+async def drain(here: Here, name: _Worker, reason: options.Reason = "") -> None:
     """Let all instances of a worker take nothing more, until it is resumed.
 
     They finish what they run, stay up, and take nothing after a restart either. Needs an owner.

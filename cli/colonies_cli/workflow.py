@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import output, specs
+from colonies_cli import listing, options, output, signalling, specs
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = group(
     "Submit workflows, see them, wait for them, cancel them, run them again.\n\n"
-    "Example: colonies workflow submit --spec examples/workflow.json --wait"
+    "Example: colonies workflow submit --spec examples/workflow.yaml --wait"
 )
 
 STATES = ("running", "successful", "failed", "cancelled")
@@ -27,9 +27,6 @@ _Parameters = Annotated[
     typer.Option("--parameter", metavar="NAME=JSON", help="A parameter's value; repeatable."),
 ]
 _Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 3 unless it is successful.")]
-_Timeout = Annotated[
-    float | None, typer.Option("--timeout", metavar="S", min=0, help="With --wait: at most S seconds.")
-]
 
 
 @command(app, "submit")
@@ -43,7 +40,7 @@ def submit(
     ] = None,
     parameter: _Parameters = None,
     wait: _Wait = False,
-    timeout: _Timeout = None,
+    timeout: options.Timeout = None,
 ) -> Coroutine[Any, Any, None]:
     """Submit a workflow described in a file: a list of specs, or an object with nodes.
 
@@ -54,7 +51,7 @@ def submit(
     """
     from colonies.core.rerun import changed_spec
 
-    _check_timeout(wait, timeout)
+    options.check_timeout(wait, timeout)
     given = specs.parameters(parameter or [])
     found, _ = changed_spec(specs.read_workflow(spec), given)
     return _submit(here, found, key, wait, timeout)
@@ -77,7 +74,7 @@ def rerun(
     ] = None,
     parameter: _Parameters = None,
     wait: _Wait = False,
-    timeout: _Timeout = None,
+    timeout: options.Timeout = None,
 ) -> Coroutine[Any, Any, None]:
     """Run a workflow again, as a new one that takes over the results of what was successful.
 
@@ -86,7 +83,7 @@ def rerun(
     Example: colonies workflow rerun 01JZY8 --from train --parameter rate=0.2 --wait
     """
     specs.check_id(id)
-    _check_timeout(wait, timeout)
+    options.check_timeout(wait, timeout)
     return _rerun(here, id, from_node, specs.parameters(parameter or []), wait, timeout)
 
 
@@ -103,10 +100,7 @@ async def _rerun(
 @command(app, "ls")
 async def ls(
     here: Here,
-    state: Annotated[
-        str | None,
-        typer.Option("--state", metavar="STATE", help=f"Only those in this state: {', '.join(STATES)}."),
-    ] = None,
+    state: Annotated[str | None, options.state(STATES)] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Only those of this name.")
     ] = None,
@@ -116,26 +110,18 @@ async def ls(
     submitter: Annotated[
         str | None, typer.Option("--submitter", metavar="MEMBER", help="Only those of this member.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="At most N.")] = 50,
+    limit: options.Limit = 50,
 ) -> None:
     """List workflows, newest first, as the projector has them.
 
     Example: colonies workflow ls --state running
     """
-    from colonies.errors import Invalid
-
-    if state is not None and state not in STATES:
-        raise Invalid(f"--state: {state!r} is no state; allowed: {', '.join(STATES)}")
-    filters = {"state": state, "name": name, "label": label, "submitter": submitter, "limit": limit}
-    items = await here.query(
-        "query.workflows", {key: value for key, value in filters.items() if value is not None}
+    listing.check_state(state, STATES)
+    items = await listing.asked(
+        here, "query.workflows", state=state, name=name, label=label, submitter=submitter, limit=limit
     )
-    if here.output == Output.table:
-        header = ("ID", "STATE", "DONE", "SUBMITTER", "SUBMITTED", "NAME")
-        output.table(header, map(_row, items), elastic=5)
-        return
-    for item in items:
-        output.line(item["id"]) if here.output == Output.name else output.json_line(item)
+    header = ("ID", "STATE", "DONE", "SUBMITTER", "SUBMITTED", "NAME")
+    listing.show(here, items, header, _row, elastic=5)
 
 
 def _row(item: dict[str, Any]) -> tuple[Any, ...]:
@@ -154,7 +140,7 @@ def _row(item: dict[str, Any]) -> tuple[Any, ...]:
 async def get(
     here: Here,
     id: _Id,
-    watch: Annotated[bool, typer.Option("--watch", help="Again at every change, until it is final.")] = False,
+    watch: options.Watch = False,
     everything: Annotated[
         bool, typer.Option("--all", help="Each node and part on a line of its own.")
     ] = False,
@@ -174,7 +160,7 @@ async def get(
         if watch:
             await flow_showing.watch(here, handle, everything=everything)
         else:
-            flow_showing.show(here, await handle.get(), everything=everything)
+            await flow_showing.show(here, handle, await handle.get(), everything=everything)
 
 
 @command(app, "history")
@@ -194,7 +180,7 @@ async def history(here: Here, id: _Id) -> None:
 async def cancel(
     here: Here,
     id: _Id,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on the ledger.")] = "",
+    reason: options.Reason = "",
 ) -> None:
     """Cancel a workflow. What runs is stopped by its workers; nodes that run last (finally) still run.
 
@@ -209,45 +195,18 @@ async def cancel(
         if here.output == Output.table:
             output.line(f"workflow {id} cancelled")
         else:
-            flow_showing.show(here, await handle.get())
+            await flow_showing.show(here, handle, await handle.get())
 
 
 @command(app, "signal")
 def signal(
     here: Here,
     id: _Id,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.", show_default=False)],
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="JSON", help="What goes with it; a JSON value.")
-    ] = None,
+    name: signalling.Name,
+    data: signalling.Data = None,
 ) -> Coroutine[Any, Any, None]:
     """Send a workflow a signal, signed by you. Nodes may wait for it.
 
     Example: colonies workflow signal 01JZY8 approve --data '{"budget": 500}'
     """
-    specs.check_id(id)
-    return _signal(here, id, name, specs.json_given(data, "--data"))
-
-
-async def _signal(here: Here, id: str, name: str, data: Any) -> None:
-    from colonies_cli import flow_showing
-
-    async with here.client() as client:
-        handle = client.workflow(id)
-        await handle.signal(name, data)
-        if here.output == Output.table:
-            output.line(f"workflow {id} was sent {output.cell(name)}")
-        else:
-            flow_showing.show(here, await handle.get())
-
-
-def _check_timeout(wait: bool, timeout: float | None) -> None:
-    from colonies.errors import Invalid
-
-    if timeout is None:
-        return
-    if not wait:
-        raise Invalid("--timeout: it limits how long --wait waits; give both")
-    from colonies.client import checked_wait
-
-    checked_wait(timeout)
+    return signalling.send(here, "workflow", id, name, data)

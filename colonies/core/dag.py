@@ -340,7 +340,8 @@ class Dag:
             parts = self.parts(node)
             if isinstance(parts, int):
                 return Map(parts, until, cites)
-            return Stop(cites[-1], f"map: {parts}"[:MAX_REASON_CHARS])
+            why = parts or f"{shown(str(node.map))}: there is no such part"
+            return Stop(cites[-1], f"map: {why}"[:MAX_REASON_CHARS])
         return Await(until, cites) if node.wait_signal is not None else Run(until, cites)
 
     def _until(self, node: Node, ends: Sequence[End]) -> int:

@@ -8,7 +8,7 @@ Both refuse what is no DAG, naming the node. The graph never changes; what proce
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -19,12 +19,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from colonies.core import when
 from colonies.core.groups import EXAMPLE, flat
 from colonies.core.names import shown
-from colonies.core.node import Node
+from colonies.core.node import Node, seen_from, split
 from colonies.core.parsing import json_value, parsed
 from colonies.core.plain import MAX_PROBLEMS
-from colonies.core.spec import AT_ALLOWED, MAX_SECONDS, At, Kwargs, Seconds, Text
+from colonies.core.references import Kind
+from colonies.core.spec import AT_ALLOWED, MAX_SECONDS, At, Kwargs, Seconds, Spec, Text
 from colonies.core.spec import Name as SpecName
 from colonies.core.words import Words
 from colonies.errors import Invalid
@@ -82,18 +84,24 @@ class WorkflowSpec:
             )
         nodes, parameters = flat(said.get("nodes"), where, inner=cls.read, parameters=said.get("parameters"))
         rest = {**said, "nodes": nodes}
-        return cls.read(rest if parameters is None else {**rest, "parameters": parameters}, where=where)
+        found = cls.read(rest if parameters is None else {**rest, "parameters": parameters}, where=where)
+        return found.sensible(where)
 
     @classmethod
     def of(cls, data: object, name: str, *, where: str = "spec") -> WorkflowSpec:
         """As `parse`; and one spec of a process is the workflow with this one node, by default of that
         name."""
-        if isinstance(data, dict) and "nodes" not in data:
-            said = {key: value for key, value in data.items() if value is not None}
-            return cls.parse(
-                [said if {"name", "nodename"} & set(said) else {**said, "name": name}], where=where
+        if not isinstance(data, dict) or "nodes" in data:
+            return cls.parse(data, where=where)
+        said = {key: value for key, value in data.items() if value is not None}
+        if not said.keys() & {"func", "funcname", "wait_signal"}:
+            raise Invalid(
+                f"{where}: an object without func is no process, and one without nodes no workflow; allowed: "
+                f"one object such as {Spec.EXAMPLE}, or a list of nodes such as {EXAMPLE}"
             )
-        return cls.parse(data, where=where)
+        if not said.keys() & {"name", "nodename"}:
+            said["name"] = name
+        return cls((Node.read(said, where=where),)).checked(where).sensible(where)
 
     @classmethod
     def parse_text(cls, text: str | bytes, where: str = "workflow") -> WorkflowSpec:
@@ -113,7 +121,7 @@ class WorkflowSpec:
             raise Invalid(f"{where}: nodes: {shown(given)} is no list; allowed: a list such as {EXAMPLE}")
         if len(given) > MAX_NODES:
             raise Invalid(f"{where}: nodes: {len(given)} nodes; at most {MAX_NODES} are allowed")
-        rules = parsed(_Rules, rest, where)
+        rules = parsed(_Rules, rest, where, beside=("nodes",))
         nodes: list[Node] = []
         problems: list[str] = []
         for number, item in enumerate(given):
@@ -144,6 +152,27 @@ class WorkflowSpec:
         if len(problems) > MAX_PROBLEMS:
             problems[MAX_PROBLEMS - 1 :] = ["and more problems"]
         return problems
+
+    def sensible(self, where: str = "workflow") -> WorkflowSpec:
+        """Itself, if conditions look at parents of their nodes only, and `$previous` at nodes that there are:
+        what else they name is null for ever.
+
+        It is asked of what people give, and not in `checked`, by which readers judge what is recorded: there
+        such a condition is one that does not hold, and all must go on to say the same of old events. Raises
+        Invalid.
+        """
+        if problems := list(islice(_senseless(self), MAX_PROBLEMS)):
+            raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
+        return self
+
+    def without(self, kind: Kind, why: str) -> WorkflowSpec:
+        """Itself, if no node has a reference of this kind, for which there is never a value; `why`. Raises
+        Invalid."""
+        for node in self.nodes:
+            for reference in (*node.references, *([node.map] if node.map else [])):
+                if reference.kind == kind:
+                    raise Invalid(f"node {node.name}: {shown(str(reference))}: {why}")
+        return self
 
     def wire(self) -> dict[str, Any]:
         """The plain form for the ledger."""
@@ -211,6 +240,11 @@ def _of_one(spec: WorkflowSpec, node: Node, names: dict[str, int]) -> Iterator[s
             yield f"node {node.name}: it depends on itself: {node.name} -> {node.name}"
         elif spec.nodes[names[parent]].last:
             yield f"node {node.name}: it depends on {parent}, which runs last (finally): nobody does"
+    outer = node.name
+    while (outer := outer.rpartition("/")[0]) and outer not in names:
+        pass
+    if outer:
+        yield f"node {node.name}: there is a node {outer}, and what it may add has such names; take another"
     used = [*node.references, *([node.map] if node.map else [])]
     for reference in used:
         if reference.kind == "parameter" and reference.name not in spec.parameters:
@@ -218,7 +252,37 @@ def _of_one(spec: WorkflowSpec, node: Node, names: dict[str, int]) -> Iterator[s
             yield f"node {node.name}: {shown(str(reference))}: there is no such parameter; declared: {there}"
 
 
-def _near(name: str, names: dict[str, int]) -> str:
+def _senseless(spec: WorkflowSpec) -> Iterator[str]:
+    """What can be recorded, and never means anything."""
+    every = [node.name for node in spec.nodes if not node.last]
+    for node in spec.nodes:
+        yield from misread(node, every if node.last else node.parents, spec.by_name)
+        for reference in node.references:
+            if reference.kind == "previous" and not _adder_or_node(reference.name, spec):
+                near = _near(reference.name, spec.by_name)
+                yield f"node {node.name}: {shown(str(reference))}: there is no such node{near}"
+
+
+def _adder_or_node(label: str, spec: WorkflowSpec) -> bool:
+    """Is it a node, a part of one, or perhaps added by one? The names of what is added are not known."""
+    steps = label.split("/")
+    return any(split("/".join(steps[:end]))[0] in spec.by_name for end in range(1, len(steps) + 1))
+
+
+def misread(node: Node, parents: Sequence[str], others: Collection[str] = ()) -> Iterator[str]:
+    """What is wrong with the names in a node's condition. `others`: nodes that might be made its parents."""
+    if node.when is None:
+        return
+    seen = list(dict.fromkeys(seen_from(node, parent) for parent in parents))
+    for name in when.unknown(node.when, seen):
+        more = ", ..." if len(seen) > 5 else ""
+        there = f"its parents: {', '.join(seen[:5])}{more}" if seen else "it has none"
+        hint = f"; to look at it, let {node.name} depend on {name}" if name in others else ""
+        wrong = f"{shown(name)} is no parent, and a condition sees parents"
+        yield f"node {node.name}: when: {wrong}; {there}{hint}"
+
+
+def _near(name: str, names: Collection[str]) -> str:
     near = get_close_matches(name[:64], list(islice(names, 1_000)), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -151,9 +151,9 @@ class _Renaming:
         if not isinstance(item, dict) or _LITERAL in item:
             return item
         match list(item.items()):
-            case [("$output", str(text))]:
+            case [(("$output" | "$previous") as word, str(text))]:
                 name, dot, path = text.partition(".")
-                return {_OUTPUT: self._outer(name) + dot + path}
+                return {word: self._outer(name) + dot + path}
             case [("$parameter", str(text))] if text.partition(".")[0] in self.parameters:
                 found = self._parameter(text)
                 self.groups.take(_size(found))

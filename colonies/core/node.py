@@ -191,7 +191,7 @@ def _dependencies_of(said: dict[str, Any], where: str) -> tuple[dict[str, Any], 
 
 def _spec_of(said: dict[str, Any], given: NodeRules, where: str) -> Spec | None:
     if given.wait_signal is None:
-        return Spec.parse({**said, "name": None}, where=where)
+        return parsed(Spec, {**said, "name": None}, where, beside=(*RULES, "nodes"))
     said = {key: value for key, value in said.items() if value is not None}
     if said.get("conditions") == {}:
         del said["conditions"]

@@ -48,7 +48,9 @@ Model = TypeVar("Model", bound=Words)
 _Loc = tuple[int | str, ...]
 
 
-def parsed(model: type[Model], data: object, where: str) -> Model:
+def parsed(model: type[Model], data: object, where: str, *, beside: Iterable[str] = ()) -> Model:
+    """`beside` are words that may stand there too and are read elsewhere: unknown words are held against
+    these as well."""
     if not isinstance(data, dict):
         wanted = "one object is wanted here" if isinstance(data, list) else "an object is wanted"
         raise Invalid(f"{where}: {shown(data)} is {kind(data)}; {wanted}, such as {model.EXAMPLE}")
@@ -61,7 +63,7 @@ def parsed(model: type[Model], data: object, where: str) -> Model:
     except ValidationError as error:
         details = error.errors(include_url=False)
         for detail in details[: MAX_PROBLEMS + 1]:
-            problems += _problems(model, detail, words.given)
+            problems += _problems(model, detail, words.given, beside)
         problems += [""] * len(details[MAX_PROBLEMS + 1 :])
     if found is None or problems:
         if len(problems) > MAX_PROBLEMS:
@@ -109,7 +111,9 @@ class _Renaming:
             self.given[loc] = given
 
 
-def _problems(model: type[Words], error: ErrorDetails, given: dict[_Loc, str]) -> list[str]:
+def _problems(
+    model: type[Words], error: ErrorDetails, given: dict[_Loc, str], beside: Iterable[str]
+) -> list[str]:
     """What one of pydantic's errors says, in our words. Mostly one line."""
     loc, value, type_ = error["loc"], error["input"], error["type"]
     path = _path(loc, given)
@@ -123,7 +127,7 @@ def _problems(model: type[Words], error: ErrorDetails, given: dict[_Loc, str]) -
     if type_ == "missing":
         return [f"{at}{_MISSING.get(str(loc[-1]), 'missing')}"]
     if type_ == "extra_forbidden":
-        return [f"{at}unknown field; {_hint(model, loc)}"]
+        return [f"{at}unknown field; {_hint(model, loc, beside if len(loc) == 1 else ())}"]
     if loc[:1] == (_SECRET,):
         return [f"{at}not allowed; allowed: {_allowed(model, loc)}"]
     wrong = f", {kind(value)}," if type_.endswith("_type") else ""
@@ -162,11 +166,11 @@ def _allowed(model: type[Words], loc: _Loc) -> str:
     return _described(model, loc)[1]
 
 
-def _hint(model: type[Words], loc: _Loc) -> str:
+def _hint(model: type[Words], loc: _Loc, beside: Iterable[str]) -> str:
     holder, _ = _described(model, loc)
     unknown = str(loc[-1])[:MAX_WORD_CHARS].lower()
     word = ALIASES.get(unknown, unknown)
-    allowed = sorted(holder.model_fields)
+    allowed = sorted({*holder.model_fields, *beside})
     within = [field for field, part in inner(holder).items() if word in part.model_fields]
     if within:
         hint = f"it belongs in {within[0]}, as {within[0]}.{word}; "

@@ -17,7 +17,7 @@ from typing import Any
 from colonies.core.dag import FINE, Dag
 from colonies.core.flow import WorkflowSpec
 from colonies.core.names import shown
-from colonies.core.node import MAX_NODE_LEVELS, Node, label_of, split
+from colonies.core.node import MAX_NODE_LEVELS, Node, adder_of, label_of, split
 from colonies.core.references import Reference
 from colonies.core.workflow_events import MAX_REUSED
 from colonies.errors import Invalid
@@ -88,6 +88,23 @@ def without_previous(dag: Dag, taken: Iterable[str]) -> str | None:
     for node in dag.spec.nodes:
         if node.name not in there and any(r.kind == "previous" for r in _used(node)):
             return node.name
+    return None
+
+
+def another(name: str, spec: WorkflowSpec, before: WorkflowSpec, taken: Mapping[str, str]) -> str | None:
+    """Why a node of `spec` cannot take its result from that of this name in `before` (see `unpacked`); None:
+    it can. What a process added comes with that process."""
+    node, old = spec.by_name.get(name), before.by_name.get(name)
+    if node is None:
+        return None if adder_of(name) in taken else "there is no such node"
+    if old is None or _told_apart(node.wire()) != _told_apart(old.wire()):
+        return "it is another node there"
+    for reference in _used(node):
+        given, was = spec.parameters, before.parameters
+        if reference.kind == "parameter" and _told_apart(given[reference.name]) != _told_apart(
+            was.get(reference.name)
+        ):
+            return f"its parameter {reference.name} had another value there"
     return None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -95,10 +96,18 @@ def names(expression: object) -> set[str]:
         item = left.pop()
         if item["type"] == "field":
             found.add(item["value"])
-        # What stands behind a dot or in brackets is looked for in what stands before it.
+        # What stands behind a dot or in brackets is looked for in what stands before it; @ is all inputs.
         within = item["type"] in ("subexpression", "index_expression")
-        left += item["children"][:1] if within else item["children"]
+        whole = within and item["children"][0]["type"] == "current"
+        left += item["children"][:1] if within and not whole else item["children"]
     return found
+
+
+def unknown(expression: str, parents: Sequence[str]) -> list[str]:
+    """The names in a condition, sorted, for which there is never an input: those of no parent, nor of what a
+    parent may add."""
+    added = tuple(f"{parent}{mark}" for parent in parents for mark in "/[")
+    return sorted(name for name in names(expression) - set(parents) if not name.startswith(added))
 
 
 def holds(expression: str, inputs: dict[str, Any]) -> bool | str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from colonies.core import rerun
 from colonies.core.colony import Colony
 from colonies.core.dag import Dag
 from colonies.core.ends import End
@@ -32,7 +33,7 @@ from colonies.core.events import (
     quarantined,
 )
 from colonies.core.flow import MAX_NODES, WorkflowSpec
-from colonies.core.node import Node
+from colonies.core.node import Node, split
 from colonies.core.states import (
     ULID,
     Process,
@@ -288,6 +289,11 @@ def _reusing(record: Record, event: WorkflowSubmitted, spec: WorkflowSpec, known
         found = known.process(process)
         if found is None or found.sequence >= record.sequence or found.state not in ("successful", "skipped"):
             return quarantined(f"node {label}: process {process} was not successful")
+    # Else somebody would show what was never run as the work of whoever ran something else.
+    old = rerun.unpacked(before.spec, before.packed)
+    for name in dict.fromkeys(split(label)[0] for label in event.reuses):
+        if (why := rerun.another(name, spec, old, event.reuses)) is not None:
+            return quarantined(f"node {name}: {why}")
     return VALID
 
 

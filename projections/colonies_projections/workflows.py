@@ -70,6 +70,7 @@ class Workflows:
         "name": None,
         "label": None,
         "submitter": None,
+        "source": None,
     }
 
     def fold(self, batch: Batch) -> Iterable[Write]:

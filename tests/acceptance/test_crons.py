@@ -340,6 +340,48 @@ async def test_the_outputs_of_a_run_are_inputs_of_the_next(colony: RunningColony
     assert await now.result(timeout_s=LIMIT_S) == {"count": len(runs) + 1}
 
 
+async def test_of_a_node_that_maps_the_next_run_gets_the_list(colony: RunningColony) -> None:
+    worker = colonies.Worker("python")
+
+    @worker.function
+    def add(before: list[int | None] | None, item: int) -> int | None:
+        return sum(n or 0 for n in before or []) + item if item != 9 else None
+
+    @worker.function
+    def see(whole: object, first: object) -> list[object]:
+        return [whole, first]
+
+    await colony.work(worker)
+    client = await colony.client()
+    each = spec("add", {"$previous": "each"}, {"$item": ""}, name="each", map={"$parameter": "items"})
+    last = spec("see", {"$previous": "each"}, {"$previous": "each.1"}, name="see")
+    empty = {**spec("add", None, {"$item": ""}, name="empty", map={"$parameter": "none"})}
+    none = spec("see", {"$previous": "empty"}, {"$previous": "skipped"}, name="none")
+    skipped = {
+        **spec("add", 1, {"$item": ""}, name="skipped", map={"$parameter": "items"}),
+        "when": "`false`",
+    }
+    work = {"parameters": {"items": [1, 9, 2], "none": []}, "nodes": [each, last, empty, none, skipped]}
+    cron = await client.add_cron("sums", work, interval_s=1, wait_previous=True)
+    await has_runs(colony, "sums", 2)
+    await cron.pause()
+    first, second = (await cron_runs(colony, "sums"))[:2]
+    assert await WorkflowHandle(client, first.workflow.id).result(timeout_s=LIMIT_S) == {
+        "each": [1, None, 2],
+        "see": [None, None],
+        "empty": [],
+        "none": [None, None],
+        "skipped": None,
+    }
+    assert await WorkflowHandle(client, second.workflow.id).result(timeout_s=LIMIT_S) == {
+        "each": [4, None, 5],
+        "see": [[1, None, 2], None],
+        "empty": [],
+        "none": [[], None],
+        "skipped": None,
+    }
+
+
 async def test_the_example_counts_its_runs(colony: RunningColony) -> None:
     await colony.work(UnixWorker())
     client = await colony.client()

@@ -72,6 +72,29 @@ def test_ls_shows_the_crons_of_the_colony(cli: Cli, tick: str) -> None:
     assert row.split()[:3] == ["tick", "active", "0"]
 
 
+def test_get_shows_the_runs_that_members_asked_for(cli: Cli, tick: str) -> None:
+    mine = cli.ok("cron", "run", tick, "-o", "name").out.strip()
+    bob = Cli(cli.folder, {"COLONIES_CONTEXT": "bob"})
+    his = bob.ok("cron", "run", tick, "-o", "name").out.strip()
+
+    def ended() -> Any:
+        runs = cli.ok("cron", "get", tick, "-o", "json").one["runs"]
+        return runs if [run["state"] for run in runs] == ["successful"] * 2 else None
+
+    runs = cli.until(ended, "both runs have ended")
+    assert [(run["id"], run["due"], run["member"]) for run in runs] == [
+        (his, None, "bob"),
+        (mine, None, "ann"),
+    ]
+    lines = cli.ok("cron", "get", tick).out.splitlines()
+    assert lines[-3].split() == ["DUE", "SUBMITTED", "STATE", "WORKFLOW"]
+    assert lines[-2].startswith("now, by bob  ")
+    assert lines[-2].split()[-2:] == ["successful", his]
+    cli.ok("cron", "rm", tick)
+    add(cli, tick, "--cron", "0 0 1 1 *")
+    assert cli.ok("cron", "get", tick, "-o", "json").one["runs"] == []
+
+
 def test_run_pause_resume_and_rm(cli: Cli, tick: str) -> None:
     id = cli.ok("cron", "run", tick, "-o", "name").out.strip()
     assert cli.ok("cron", "run", tick).out.startswith("workflow ")

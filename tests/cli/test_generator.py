@@ -83,7 +83,11 @@ def test_arguments_come_in_by_lines(cli: Cli, name: str) -> None:
         (("pack", "g", '{"a": 1, "a": 2}'), "", "the key 'a' is given twice"),
         (("pack", "g.x", "1"), "", "'g.x' is not allowed as a name"),
         (("pack", "g", "[" * 100_000), "", "nested too deeply"),
-        (("add", "--name", "g", "--spec", "-", "--trigger", "2"), "{}", "func: missing"),
+        (
+            ("add", "--name", "g", "--spec", "-", "--trigger", "2"),
+            "{}",
+            "an object without func is no process",
+        ),
         (("add", "--name", "g", "--spec", "none.json", "--trigger", "2"), "", "there is no such file"),
         (("add", "--name", "g", "--spec", "-", "--trigger", "0"), json.dumps(SPEC), "trigger: 0"),
         (("add", "--name", "g", "--spec", "-", "--trigger", "1"), json.dumps(SPEC), "at most 1 argument"),

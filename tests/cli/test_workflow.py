@@ -19,6 +19,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "workflow.yaml"
 FIELDS = {
     *("id", "name", "state", "nodes", "done", "failed", "submitter", "submitted_at", "ended_at", "label"),
     *("parameters", "on_failure", "rerun_of", "cancelled_by", "reason", "signals", "processes"),
+    "output",
 }
 NODE_FIELDS = {
     *("node", "process", "state", "func", "runtimetype", "parents", "wait_signal", "finally", "attempts"),
@@ -231,7 +232,7 @@ def test_get_shows_a_tree_with_states_and_attempts(cli: Cli) -> None:
         node("left", "true", "root"),
         node("right", "exit 4", "root", allow_failure=True),
         node("join", "true", "left", "right"),
-        node("never", "true", "join", when="left == `1`"),
+        node("never", "true", "join", when="join == `1`"),
         node("last", "true", **{"finally": True}),
     ]
     id = wait(cli, nodes)["id"]
@@ -361,6 +362,7 @@ def test_what_is_not_there_is_not_found(cli: Cli) -> None:
         done = cli("workflow", verb[0], id, *verb[1:])
         assert done.code == 5, (verb, done.err)
         assert f"there is no workflow {id}" in done.err
+        assert "goes on" not in done.err
     assert cli("workflow", "get", "a.*").code == 2
     assert cli("workflow", "ls", "--state", "skipped").code == 2
 
@@ -388,6 +390,17 @@ def test_cancel_reaches_running_nodes_and_lets_the_last_ones_run(cli: Cli, tmp_p
     assert (shown["cancelled_by"], shown["reason"]) == ("ann", "enough")
     again = cli("workflow", "cancel", id)
     assert (again.code, "cancelled already" in again.err) == (1, True)
+
+
+def test_what_has_ended_is_neither_cancelled_nor_sent_signals(cli: Cli) -> None:
+    shown = wait(cli, [node("a", "echo 5 > $COLONIES_OUTPUT"), node("z", "true", **{"finally": True})])
+    assert shown["output"] == {"a": 5}
+    for verb in (("cancel",), ("signal", "go")):
+        done = cli("workflow", verb[0], shown["id"], *verb[1:])
+        assert (done.code, done.out) == (1, "")
+        assert "the workflow is successful already" in done.err
+    after = get(cli, shown["id"])
+    assert (after["output"], after["cancelled_by"], after["signals"]) == ({"a": 5}, None, [])
 
 
 def test_another_user_may_not_cancel(cli: Cli) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 import colonies
 from colonies.core.events import Assigned, Completed
+from colonies.core.generators import run_id
 from colonies.core.node import Node
 from colonies.core.process import Waiting
 from colonies.core.workflow import node_id
@@ -168,6 +170,31 @@ async def test_who_comes_late_sees_what_was_seen_before() -> None:
         late = [await one.get() for one in (handle, mapped)]
         assert [(now.state, states(now)) for now in late] == [(now.state, states(now)) for now in seen]
         assert states(late[1])["join"] == "cancelled"
+
+
+async def test_a_rerun_of_a_generators_or_a_crons_run_is_true_for_who_comes_late() -> None:
+    async with colonies.memory() as colony:
+        await colony.work(worker([]))
+        spec = {"nodes": [node("each", "work", map={"$packed": ""}, args=[{"$item": ""}]), node("x", "work")]}
+        await colony.add_generator("g", spec, trigger=2)
+        await colony.pack("g", 3, 4)
+        cron = await colony.add_cron("c", [node("x", "work")], interval_s=3_600)
+        first = (await colony.generator("g")).added
+        runs = [await cron.run(), colony.workflow(run_id("g", first, 0))]
+        for run in runs:
+            async with asyncio.timeout(LIMIT_S):
+                while (await colony.session.knowledge.story(run.id)).workflow is None:
+                    await asyncio.sleep(0.01)
+            await run.wait(LIMIT_S)
+            colony.session.knowledge = Knowledge(colony.session)
+            again = await run.rerun("x")
+            await again.wait(LIMIT_S)
+            colony.session.knowledge = Knowledge(colony.session)
+            now = await again.get()
+            assert (now.state, taken(now)) == (
+                "successful",
+                {"each[0]", "each[1]"} if run is runs[1] else set(),
+            )
 
 
 async def test_a_long_line_of_reruns_is_read_by_who_comes_late() -> None:

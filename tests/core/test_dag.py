@@ -25,6 +25,23 @@ def played(seed: int, order: int, on_failure: str, cancels: bool) -> Player:
     return Player(seed, spec, Random(order), cancels).play()
 
 
+def test_a_node_that_maps_over_a_part_that_is_not_there_says_so() -> None:
+    conditions = {"runtimetype": "python"}
+    spec = WorkflowSpec.parse(
+        {
+            "nodes": [
+                {"name": "m", "map": {"$parameter": "p"}, "func": "f", "conditions": conditions},
+                {"name": "n", "map": {"$output": "m.9"}, "func": "f", "conditions": conditions},
+            ],
+            "parameters": {"p": [1]},
+        }
+    )
+    ends = {"m[0]": End("id", 5, 7, "successful", "w", [1])}
+    say = Dag(spec, 1, 0, ends.get).decide("n")
+    assert isinstance(say, Stop)
+    assert say.reason == "map: '$output m.9': there is no such part"
+
+
 def parts_of(name: str, ends: dict[str, End]) -> list[str]:
     """All labels of a node that have ended: itself, or its parts."""
     return [label for label in ends if split(label)[0] == name]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from colonies.core import adding
 from colonies.core.flow import MAX_NODES, WorkflowSpec
 from colonies.core.node import Node
 from colonies.errors import Invalid
@@ -72,6 +73,16 @@ def test_a_reference_is_a_dependency() -> None:
     assert spec.by_name["b"].dependencies == ()
 
 
+def test_the_run_before_may_have_had_nodes_that_were_added_and_workflows_within() -> None:
+    previous = [{"$previous": name} for name in ("a.x", "each[3]", "a/more.x", "each[3]/more", "g/x", "b")]
+    parse(
+        node("a"),
+        node("each", map={"$output": "a"}),
+        node("b", args=previous),
+        {"name": "g", "nodes": [node("x", args=previous)]},
+    )
+
+
 # --- what is no DAG -----------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[list[object], dict[str, Any], str]] = {
@@ -89,6 +100,21 @@ BAD: dict[str, tuple[list[object], dict[str, Any], str]] = {
         "node b: it depends on 'trian', and there is no such node; did you mean train?",
     ),
     "unknown reference": ([node("b", args=[{"$output": "x.y"}])], {}, "node b: it depends on 'x'"),
+    "unknown node of the run before": (
+        [node("train", args=[{"$previous": "trian.path"}])],
+        {},
+        "node train: '$previous trian.path': there is no such node; did you mean train?",
+    ),
+    "the name of what another may add": (
+        [node("a"), node("b"), node("a/x/y")],
+        {},
+        "node a/x/y: there is a node a, and what it may add has such names",
+    ),
+    "a workflow with the name of a node": (
+        [node("g"), {"name": "g", "nodes": [node("x")]}],
+        {},
+        "node g/x: there is a node g, and what it may add has such names",
+    ),
     "itself": ([node("a", "a")], {}, "node a: it depends on itself: a -> a"),
     "behind the last": (
         [node("z", **{"finally": True}), node("b", "z")],
@@ -104,6 +130,11 @@ BAD: dict[str, tuple[list[object], dict[str, Any], str]] = {
     "unknown field": ([node("a")], {"colour": 1}, "colour: unknown field"),
     "on_failure": ([node("a")], {"on_failure": "explode"}, "on_failure"),
     "unknown field of a node": ([node("a", colour=1)], {}, "nodes[0] (a): colour: unknown field"),
+    "a word that is almost a node's": (
+        [node("a", allow_failures=True)],
+        {},
+        "nodes[0] (a): allow_failures: unknown field; did you mean allow_failure? allowed: allow_failure, ",
+    ),
     "no node": (["a"], {}, "nodes[0]: 'a' is no node"),
     "both dependencies": (
         [node("a"), {**node("b", "a"), "conditions": {**CLI, "dependencies": ["a"]}}],
@@ -313,6 +344,106 @@ def test_a_condition_does_not_see_a_group() -> None:
     same = {**prepare(), "name": "left"}
     same["nodes"] = [*same["nodes"], node("e", "left", when="left")]
     assert "left/e" in parse(same).by_name
+
+
+UNSEEN: dict[str, tuple[list[Any], str]] = {
+    "a typing error": (
+        [node("train"), node("c", "train", when="trian.ok")],
+        "node c: when: 'trian' is no parent, and a condition sees parents; its parents: train",
+    ),
+    "a node that is none of its parents": (
+        [node("a"), node("b"), node("c", "a", when="a && b")],
+        "'b' is no parent, and a condition sees parents; its parents: a; to look at it, let c depend on b",
+    ),
+    "no parents": (
+        [node("c", when="a")],
+        "node c: when: 'a' is no parent, and a condition sees parents; it has none",
+    ),
+    "itself": ([node("a"), node("c", "a", when="c")], "'c' is no parent"),
+    "within a function": ([node("a"), node("c", "a", when="contains(a, b[0].x)")], "'b' is no parent"),
+    "behind a not": ([node("a"), node("c", "a", when="!(a.x < b)")], "'b' is no parent"),
+    "behind @": ([node("a"), node("c", "a", when="@.b.a")], "'b' is no parent"),
+    "beside itself in a group": (
+        [{"name": "g", "nodes": [node("a"), node("b"), node("c", "a", when='b || "g/a"')]}],
+        "node g/c: when: 'b' is no parent, and a condition sees parents; its parents: a",
+    ),
+    "the last of nodes that run last": (
+        [node("a"), node("z", when="y", **{"finally": True}), node("y", **{"finally": True})],
+        "node z: when: 'y' is no parent, and a condition sees parents; its parents: a",
+    ),
+    "a node added by what is no parent": ([node("a"), node("c", "a", when='"b/x"')], "'b/x' is no parent"),
+    "a waiting node": ([{"name": "w", "wait_signal": "go", "when": "a"}], "node w: when: 'a' is no parent"),
+}
+
+
+@pytest.mark.parametrize("case", UNSEEN)
+def test_a_condition_that_names_no_parent_is_refused(case: str) -> None:
+    nodes, says = UNSEEN[case]
+    assert says in said(*nodes)
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["a.b.c", "@.a", "a[0].b", "!a", "'b' == a.x", "`1`", "length(@) > `1`", '"a/b" && "a[1]/c".d', "@"],
+)
+def test_a_condition_that_names_parents_or_what_they_add_is_none_of_these(when: str) -> None:
+    spec = parse(node("a"), node("c", "a", when=when), node("z", when="a || c", **{"finally": True}))
+    assert spec.by_name["c"].when == when
+
+
+def test_what_is_recorded_with_such_a_condition_is_read_as_ever() -> None:
+    """A check for people that came later than events does not part those who judge them."""
+    wire = {"nodes": [node("a"), node("c", "a", when="b")]}
+    spec = WorkflowSpec.read(wire)
+    assert spec.checked() == spec
+    with pytest.raises(Invalid, match="'b' is no parent"):
+        WorkflowSpec.parse(spec.wire())
+
+
+def test_what_previous_names_is_a_node_of_the_workflow() -> None:
+    wrong = [node("count"), node("c", args=[{"$previous": "cuont.x"}])]
+    assert "node c: '$previous cuont.x': there is no such node; did you mean count?" in said(*wrong)
+    names = ["count", "c.x", "count[3].y", "count/added"]
+    assert len(parse(*[node("count"), node("c", args=[{"$previous": name} for name in names])]).nodes) == 2
+    group = {"name": "g", "nodes": [node("a", args=[{"$previous": "a.x"}])]}
+    assert parse(group).by_name["g/a"].references[0].name == "g/a"
+
+
+ADDED: dict[str, tuple[list[Any], str]] = {
+    "the full name of the adder": (
+        [node("a", "outer/inner")],
+        "node a: it depends on 'outer/inner', and there is no such node among these; here it is called inner",
+    ),
+    "its full name in a reference": (
+        [node("a", args=[{"$output": "outer/inner.x"}])],
+        "here it is called inner",
+    ),
+    "its label": ([node("a", args=[{"$output": "outer/inner[2]"}])], "here it is called inner"),
+    "the full name of another": ([node("a"), node("b", "outer/inner/a")], "here it is called a"),
+    "a node of the workflow": (
+        [node("a", "other"), node("b")],
+        "node a: it depends on 'other', and there is no such node among these; allowed: inner, b",
+    ),
+    "a condition on a stranger": (
+        [node("a", when="other > `1`")],
+        "node outer/inner[2]/a: when: 'other' is no parent, and a condition sees parents; its parents: inner",
+    ),
+    "a condition on the full name": ([node("a", when='"outer/inner"')], "its parents: inner"),
+}
+
+
+@pytest.mark.parametrize("case", ADDED)
+def test_nodes_that_are_added_say_short_names(case: str) -> None:
+    nodes, says = ADDED[case]
+    with pytest.raises(Invalid) as refused:
+        adding.read(nodes, "outer/inner[2]", "file")
+    assert says in str(refused.value)
+
+
+def test_nodes_that_are_added_may_look_at_what_adds_them_and_at_each_other() -> None:
+    nodes = [node("a", when="inner.x"), node("b", "a", when="a && inner", args=[{"$output": "inner.y"}])]
+    found, between = adding.read({"nodes": nodes, "between": True}, "outer/inner", "file")
+    assert ([each.name for each in found], between) == (["a", "b"], True)
 
 
 GROUPS: dict[str, tuple[dict[str, Any], str]] = {

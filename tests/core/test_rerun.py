@@ -55,6 +55,22 @@ def diamond(**states: str) -> Ended:
     return found
 
 
+def test_a_result_is_that_of_the_same_node_with_the_same_parameters() -> None:
+    asked = {"x": 1, "y": 2}
+    spec = ended(node("a", args=[{"$parameter": "x"}]), node("b", args=[1]), parameters=asked).spec
+
+    def why(name: str, **other: Any) -> str | None:
+        return rerun.another(name, replace(spec, **other), spec, {"a": "", "b[2]": ""})
+
+    changed = (Node.read(node("b", args=[True])), Node.read(node("c")))
+    assert why("a") is why("b") is None
+    assert why("a", parameters={"x": True, "y": 2}) == "its parameter x had another value there"
+    assert why("b", parameters={"x": True, "y": 2}) is None
+    assert why("b", nodes=changed) == why("c", nodes=changed) == "it is another node there"
+    assert why("a/x") is why("b[2]/x") is None
+    assert why("b/x") == why("d") == "there is no such node"
+
+
 def test_everything_that_was_successful_or_skipped_is_taken_over() -> None:
     assert diamond().taken() == ["a", "b", "c", "d"]
     assert diamond(b="skipped").taken() == ["a", "b", "c", "d"]

@@ -373,6 +373,13 @@ OFFERS = (
         DAMAGED,
     ),
     Row(
+        "flooded-node",
+        "A flood where a node of another's workflow will be, again and again as it is to be released",
+        "user, worker",
+        "work",
+        "nothing, or the node is released a few seconds after the flood",
+    ),
+    Row(
         "ugly-values",
         "Results and arguments at every limit of what is an event, and beyond",
         "worker, user",

@@ -9,10 +9,13 @@ import pytest
 
 from colonies.core.process import keyed_id
 from colonies.core.workflow import node_id, workflow_key
+from colonies.errors import Conflict
+from colonies.ledger import Draft
 from tests.hostile.attacker import Attacker, digest, ulid
 from tests.hostile.field import PYTHON, Field
 from tests.hostile.flow import Flow, node, unconducted
 from tests.hostile.rows import row
+from tests.hostile.test_forged import of_nobody
 from tests.hostile.test_said import submission
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -346,6 +349,7 @@ async def test_a_workflow_takes_only_true_results_from_another(field: Field) -> 
 
     await take({"bad": flow["bad"].id}, "was not successful")
     await take({"blocked": flow["blocked"].id}, "was not successful")
+    await take({"good": flow["good"].id}, "node good: it is another node there")  # in another queue
     await take({"bad": flow["good"].id}, "is not that node of workflow")
     await take({"good": other["good"].id}, "is not that node of workflow")
     await take({"good": flow["good"].id}, "takes results from a workflow that is not there", None)
@@ -356,6 +360,38 @@ async def test_a_workflow_takes_only_true_results_from_another(field: Field) -> 
         await take({"good": node_id(cited, "good")}, "takes results from a workflow", cited, id)
     await field.agree(blamed)
     await flow.finish(worker, "failed")
+
+
+@row("flooded-node")
+async def test_a_flood_where_a_node_will_be_holds_it_up_only_while_it_lasts(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, worker = await field.attacker("user"), await field.attacker("worker")
+    flow = await Flow.of(field, node("a"), node("b", "a"))
+    subject, last = flow["b"].subject("cancelled", user.name), await field.reader.ledger.last_sequence()
+    session = field.orchestrator._conductor._session
+    record, append, beaten = session.record, session.ledger.append, 0
+
+    async def recorded(process: str, *args: Any, **rest: Any) -> Any:
+        nonlocal beaten
+        try:
+            return await record(process, *args, **rest)
+        except Conflict:
+            beaten += process == flow["b"].id
+            raise
+
+    async def overtaken(draft: Draft) -> int:  # each time, as by a flood; but readers read all of it
+        if flow["b"].id in draft.subject and beaten < 3:
+            await user.store(subject, b"junk")
+        return await append(draft)
+
+    monkeypatch.setattr(session, "record", recorded)
+    monkeypatch.setattr(session.ledger, "append", overtaken)
+    await flow["a"].done(worker)
+    await field.until(lambda: beaten >= 3, "the orchestrator was beaten again and again")
+    await flow.finish(worker)
+    junk = [s async for b in field.reader.ledger.scan(last, f"ledger.process.{flow['b'].id}.>") for s in b]
+    await of_nobody(field, [s.sequence for s in junk if s.data == b"junk"])
 
 
 # --- signals, nodes, pauses ---------------------------------------------------------------------------

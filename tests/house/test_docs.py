@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 import subprocess
@@ -76,6 +77,43 @@ def test_the_readmes_worker_and_client_work_as_they_stand(tmp_path: Path) -> Non
             check=False,
         )
         assert answer.stdout == "Hello, Ada!\n", answer.stderr + (tmp_path / "worker.log").read_text()
+    finally:
+        running.terminate()
+        running.wait(LIMIT_S)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("dev")
+def test_the_readmes_workflow_runs_and_so_do_the_lines_below_it(tmp_path: Path) -> None:
+    section = README.partition("## A workflow\n")[2].partition("\n## ")[0]
+    (spec,) = blocks(section, "yaml")
+    (tmp_path / "words.yaml").write_text(spec)
+    packed = {"func": "echo", "args": [{"$packed": ""}], "conditions": {"runtimetype": "cli"}}
+    (tmp_path / "ten.json").write_text(json.dumps(packed))
+    (submit,) = blocks(section, "sh")
+    shown = re.findall(r"`(colonies [a-z][^`]*)`", section)
+
+    def run(line: str, id: str = "") -> str:
+        words = [id if word == "ID" else word for word in shlex.split(line)]
+        done = subprocess.run(
+            [COLONIES, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        return done.stdout
+
+    with (tmp_path / "worker.log").open("w") as log:
+        start = "worker start --name lab --runtimetype cli"
+        running = subprocess.Popen([COLONIES, *start.split()], cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        (said,) = re.findall(r"prints `(words [^`]*)`", section)
+        assert said in run(submit).splitlines()
+        (tmp_path / "ok.json").write_text("[" + re.findall(r'`(\{"name": "ok"[^`]*)`', section)[0] + "]")
+        id = run("colonies workflow submit --spec ok.json -o name").strip()
+        told = {line.split()[2]: run(line, id) for line in shown}
+        assert set(told) == {"get", "add", "signal"}
+        assert run("colonies cron ls -o name") == "nightly\n"
+        assert run("colonies generator ls -o name") == "tens\n"
+        run("colonies workflow get ID --watch", id)
     finally:
         running.terminate()
         running.wait(LIMIT_S)

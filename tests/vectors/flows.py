@@ -269,14 +269,18 @@ def _cancelled(t: Teller) -> None:
 
 def _reruns(t: Teller, flow: str) -> None:
     def take(reuses: dict[str, str], rule: str = "", before: str | None = flow) -> None:
-        event = facts.WorkflowSubmitted(nodes, rerun_of=before, reuses=reuses)
-        t.say("ann", event, id, rule)
+        t.say("ann", facts.WorkflowSubmitted(nodes, rerun_of=before, reuses=reuses), id, rule)
 
     id, of = t.new_id(), Labels(t, flow)
     nodes = asked(node("a"), node("bad")).spec
     take({"a": of.id("a")}, "it takes results from a workflow that is not there", t.new_id())
     take({"a": of.id("b")}, f"node a: {of.id('b')} is not that node of workflow {flow}")
     take({"bad": of.id("bad")}, f"node bad: process {of.id('bad')} was not successful")
+    nodes = asked(node("a", args=[1]), node("bad")).spec
+    take({"a": of.id("a")}, "node a: it is another node there")
+    nodes = asked(node("bad"), node("late")).spec
+    take({"a": of.id("a")}, "node a: there is no such node")
+    nodes = asked(node("a"), node("bad")).spec
     take({"a": of.id("a")})
     again = Labels(t, id)
     again.release("a", rule="the node has its result from another workflow")

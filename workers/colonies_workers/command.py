@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,9 @@ OUTPUT_BYTES_MAX = 1024 * 1024
 STDERR_TAIL_BYTES = 4096
 TERM_GRACE_S = 2.0
 LINGER_S = 0.5
-RESERVED = ("COLONIES_PROCESS", "COLONIES_ATTEMPT", "COLONIES_INPUTS", "COLONIES_OUTPUT")
+RESERVED = ("COLONIES_PROCESS", "COLONIES_ATTEMPT", "COLONIES_INPUTS", "COLONIES_OUTPUT", "COLONIES_ADDS")
+
+OnAdds = Callable[[bytes, str], None]  # takes what is in the file, and what to call it in refusals
 
 _LAST_WORDS_S = 0.5
 
@@ -76,11 +78,15 @@ async def run_unix(
     on_output: OnOutput,
     max_output_bytes: int = OUTPUT_BYTES_MAX,
     term_grace_s: float = TERM_GRACE_S,
+    on_adds: OnAdds | None = None,
 ) -> object:
     """Run one attempt of a process in a folder of its own under `base`, and return its output.
 
     The output is the JSON in COLONIES_OUTPUT if the command wrote it, else stdout without its last newline.
-    Raises `CommandFailed` for another exit code than 0, a signal or a broken output file; `Invalid` for a
+    What it wrote to COLONIES_ADDS, the nodes that it adds to its workflow, goes to `on_adds`, in a thread,
+    if it ended with exit code 0.
+    Raises `CommandFailed` for another exit code than 0, a signal, a broken output file, or nodes
+    that `on_adds` refuses by `Invalid`; `Invalid` for a
     spec that can never run (trying again is useless); `Unavailable` if this worker cannot run it now. The
     folder is removed after success and kept after anything else: the newest 20 under `base`.
     """
@@ -94,7 +100,7 @@ async def run_unix(
     folder = ProcessFolder(base, process, attempt)
     folder.make(inputs)
     try:
-        own = (process, str(attempt), str(folder.inputs), str(folder.output))
+        own = (process, str(attempt), str(folder.inputs), str(folder.output), str(folder.adds))
         completed = await run_command(
             func,
             args,
@@ -105,7 +111,7 @@ async def run_unix(
             max_output_bytes=max_output_bytes,
             term_grace_s=term_grace_s,
         )
-        output = await asyncio.to_thread(_output, completed, folder)
+        output = await asyncio.to_thread(_output, completed, folder, on_adds)
     except BaseException:
         folder.keep()
         raise
@@ -172,7 +178,7 @@ def _completed(status: int | None, stdout: Output, stderr: Output) -> Completed:
     )
 
 
-def _output(completed: Completed, folder: ProcessFolder) -> object:
+def _output(completed: Completed, folder: ProcessFolder, on_adds: OnAdds | None) -> object:
     """The output of the attempt, or the reason why it failed."""
     if completed.exit_code != 0:
         tail = completed.stderr_tail.rstrip()
@@ -180,6 +186,9 @@ def _output(completed: Completed, folder: ProcessFolder) -> object:
         raise _failed(f"the command {completed.ending}{told}", completed)
     try:
         written = folder.read_output()
+        adds = folder.read_adds() if on_adds is not None else None
+        if on_adds is not None and adds is not None:
+            on_adds(adds, "COLONIES_ADDS")
     except Invalid as error:
         raise _failed(str(error), completed) from error
     return written[0] if written else completed.stdout.removesuffix("\n")

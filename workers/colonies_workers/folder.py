@@ -1,7 +1,8 @@
-"""The working folder of one attempt of a process, with its inputs and output as JSON files.
+"""The working folder of one attempt of a process, with its inputs and output, and the nodes it adds, as JSON.
 
     BASE/<process>-<attempt>/inputs.json     what the process was given
     BASE/<process>-<attempt>/output.json     JSON that the command writes here is its output
+    BASE/<process>-<attempt>/adds.json       JSON that it writes here are nodes that it adds to its workflow
     BASE/<process>-<attempt>.lock            locked as long as the attempt's worker lives
 
 The folder of a successful attempt is removed; the others are kept for whoever wants to know why, the newest
@@ -25,6 +26,7 @@ from colonies.errors import Invalid, Unavailable
 
 KEPT_FOLDERS = 20
 OUTPUT_FILE_BYTES_MAX = 64 * 1024 * 1024
+ADDS_FILE_BYTES_MAX = 4 * 1024 * 1024
 
 _PROCESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
@@ -38,6 +40,7 @@ class ProcessFolder:
         self.path = base.absolute() / f"{process}-{attempt:d}"
         self.inputs = self.path / "inputs.json"
         self.output = self.path / "output.json"
+        self.adds = self.path / "adds.json"
         self._lock = _lock_of(self.path)
         self._lock_fd = -1
 
@@ -69,20 +72,13 @@ class ProcessFolder:
         Raises `Invalid`, naming the file and what is wrong with it: where the JSON is broken (line and
         column), too long, not a regular file.
         """
-        try:
-            fd = os.open(self.output, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Invalid(f"cannot read the output file {self.output}: {error.strerror}") from error
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise Invalid(f"the output file {self.output} is not a regular file")
-        with os.fdopen(fd, "rb") as file:
-            data = file.read(limit_bytes + 1)
-        if len(data) > limit_bytes:
-            raise Invalid(f"the output file {self.output} is longer than the limit of {limit_bytes} bytes")
-        return (self._parse(data),)
+        data = _read(self.output, "output file", limit_bytes)
+        return (self._parse(data),) if data is not None else None
+
+    def read_adds(self, limit_bytes: int = ADDS_FILE_BYTES_MAX) -> bytes | None:
+        """What the command wrote to adds.json, or None if there is no such file. `Invalid` if it is too long
+        or not a regular file; nor may it be a link to one."""
+        return _read(self.adds, "file COLONIES_ADDS", limit_bytes, os.O_NOFOLLOW)
 
     def remove(self) -> None:
         """Delete the folder and let go of it."""
@@ -141,6 +137,26 @@ def prune(base: Path, keep: int = KEPT_FOLDERS) -> None:
     finally:
         for _, _, fd in ended:
             os.close(fd)
+
+
+def _read(path: Path, what: str, limit_bytes: int, flags: int = 0) -> bytes | None:
+    """All of a regular file; None if there is none. Raises Invalid."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if path.is_symlink() and flags & os.O_NOFOLLOW:
+            raise Invalid(f"the {what} {path} is a link; allowed: a regular file") from None
+        raise Invalid(f"cannot read the {what} {path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Invalid(f"the {what} {path} is not a regular file")
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise Invalid(f"the {what} {path} is longer than the limit of {limit_bytes} bytes")
+    return data
 
 
 def _lock_of(folder: Path) -> Path:

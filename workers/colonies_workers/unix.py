@@ -77,6 +77,7 @@ class UnixWorker(Worker):
                 reaper=self._reaper,
                 on_output=on_output,
                 max_output_bytes=self.max_output_bytes,
+                on_adds=attempt.add_text,
             )
         except Unavailable as error:
             raise NotHere(str(error)) from error
