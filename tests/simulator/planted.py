@@ -16,7 +16,7 @@ from colonies_projections import projector
 from colonies_projections.projector import Projector
 from colonies_projections.store import Position, Store
 
-from colonies import instance, session
+from colonies import instance, recording
 from colonies.client import Client
 from colonies.core import process as processes
 from colonies.core import rules
@@ -83,7 +83,7 @@ def no_guard_on_complete() -> list[Patch]:
     def draft(subject: str, data: bytes, after: int) -> Draft:
         return Draft(subject, data, None if ".completed." in subject else after)  # type: ignore[arg-type]
 
-    return [(session, "Draft", draft)]
+    return [(recording, "Draft", draft)]
 
 
 class _Ledger:
