@@ -298,7 +298,7 @@ def test_an_orchestrator_leaves_to_a_worker_only_what_surely_waits_for_nothing_e
             node("b", "a"),
             node("c", "join", "leaf"),
             node("d", "join"),
-            node("e", "when", when="true"),
+            node("e", "when", when="when"),
             node("f", "map", map={"$output": "map"}),
             {"name": "g", "dependencies": ["signal"], "wait_signal": "go"},
             node("h", "limits", limits={"key": "k", "running": 1}),
