@@ -13,7 +13,8 @@ help:
 	@echo 'make demo    run the main job end to end, show it, clean up'
 	@echo 'make test    run every test                (make test ARGS="-k ledger" for some)'
 	@echo 'make bench   measure: one JSON line per figure'
-	@echo 'make long    the proofs that take long: 100 random kills over 300 processes, slow waits'
+	@echo 'make long    the proofs that take long, a quarter of an hour: 100 random kills over 300 processes,'
+	@echo '             200 over 400 workflows, slow waits'
 	@echo 'make fuzz    look for bytes that break a reader (make fuzz SECONDS=600; Linux only)'
 	@echo 'make simulate a million simulated lifetimes   (make simulate SEEDS=5000 FROM=0 for some)'
 	@echo 'make lint    format, then lint, types and import direction'
@@ -38,6 +39,8 @@ fuzz: setup
 long: setup
 	@CHAOS_KILLS=100 CHAOS_PROCESSES=300 $(PYTHON) -m pytest -m 'long or not long' \
 	    tests/acceptance/test_chaos.py tests/acceptance/test_orchestrator.py $(ARGS)
+	@CHAOS_KILLS=200 CHAOS_WORKFLOWS=400 CHAOS_WAIT_S=600 $(PYTHON) -m pytest -s \
+	    tests/acceptance/test_workflow_chaos.py $(ARGS)
 
 SEEDS := 1000000
 FROM  := 0

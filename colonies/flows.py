@@ -28,10 +28,11 @@ from colonies.core.names import name as checked_name
 from colonies.core.node import Node
 from colonies.core.plain import checked_value
 from colonies.core.workflow import Gathering, Workflow, workflow_key
-from colonies.errors import Conflict, Invalid, NotFound, Unavailable, WorkflowUnsuccessful
+from colonies.errors import Conflict, Invalid, NotFound, Unavailable, Unknown, WorkflowUnsuccessful
 from colonies.history import WorkflowStory
 from colonies.ids import new_id
 from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
+from colonies.recording import WorkflowTail, record
 
 if TYPE_CHECKING:
     from colonies import building
@@ -229,21 +230,58 @@ async def submit_workflow(
     try:
         digests = []
         for nodes in parts:
-            story = await session.record_workflow(id, Part(list(nodes), key), at=story)
-            assert isinstance(story.held, Gathering)
-            digests.append(story.held.parts[-1][0].hex())
+            story, digest = await _put_part(session, id, Part(list(nodes), key), story)
+            digests.append(digest.hex())
         submitted = WorkflowSubmitted(
             rest, digests or None, key, rerun_of=rerun_of, reuses=reuses if reuses else None
         )
         story = await session.record_workflow(id, submitted, at=story)
         with contextlib.suppress(Unavailable):  # it is submitted; whoever looks reads it then
             session.knowledge.keep(id, await _dated(session, id, story))
-    except Conflict:
+    except Conflict as error:
         before = (await session.knowledge.story(id)).workflow
-        if key is None or before is None:
+        if key is None:
             raise
+        if before is None:  # parts of others are in the way
+            raise Invalid(
+                f"the key {key!r} cannot be used for this workflow ({error}); take a new key"
+            ) from None
         return _same(before, spec, key)
     return id
+
+
+class _PartTail(WorkflowTail):
+    """As that of its workflow; a part is there whoever put it: an earlier try that did not come to its end,
+    or another client with the same key."""
+
+    __slots__ = ()
+
+    def digest(self) -> bytes | None:
+        """That of the part, if it is there."""
+        held, said = self.story.held, self.said
+        assert isinstance(said, Part)
+        there = held.parts if isinstance(held, Gathering) else ()
+        return next((digest for digest, nodes in there if nodes == tuple(said.nodes)), None)
+
+    def found(self, id: str) -> WorkflowStory | None:
+        return self.story if self.digest() is not None else None
+
+
+async def _put_part(
+    session: Session, id: str, part: Part, story: WorkflowStory
+) -> tuple[WorkflowStory, bytes]:
+    """Record a part, unless it is there; with its digest. Raises as `submit_workflow`."""
+    tail = _PartTail(session, id, part, story, session.knowledge)
+    try:
+        if tail.digest() is None:
+            tail.story = await record(session, tail)
+    except Unknown as error:  # without the event that lists it, a part means nothing
+        raise Unavailable(
+            f"workflow {id} is not submitted: the broker stopped answering before all was sent; try again"
+        ) from error
+    digest = tail.digest()
+    assert digest is not None
+    return tail.story, digest
 
 
 def _same(before: Workflow, spec: WorkflowSpec, key: str) -> str:

@@ -37,6 +37,7 @@ LEFT_S = 0.02  # for what workers do themselves: their steps are looked at toget
 SOON_S = 1.0
 WITNESS_S = 1.0
 AGAIN_S = 1.0
+BEHIND_S = 0.05
 UNEXPECTED_S = 1.0
 AT_ONCE = 64  # processes offered at a time
 MAX_LATER_S = 86_400.0  # then it is looked at again
@@ -289,8 +290,8 @@ class Orchestrator:
             now = await self.ledger.now()
             if self._conductor.has_work:
                 await self._conductor.act(now)
-            if self._scheduler.has_work:
-                await self._scheduler.act(now)
+            if self._scheduler.has_work and (known := await self._known_until()) is not None:
+                await self._scheduler.act(known)
                 if self._scheduler.has_work:
                     self._wake.set()
             if self._runs.has_work:
@@ -301,6 +302,17 @@ class Orchestrator:
                 await self._limiter.act(now)
             if not (self._touched or self._conductor.has_work):  # nobody was granted a place just now
                 return
+
+    async def _known_until(self) -> int | None:
+        """A ledger time (ns) up to which all is folded, by the leader's word: a cron may be paused or removed
+        before it is due, and what we follow be behind. None: it is, and we look again soon."""
+        now, last = await self.ledger.now(), await self.ledger.last_sequence()
+        if self._history.position < last:
+            await self._catch_up()
+        if self._history.position >= last:
+            return now
+        self._later(BEHIND_S, lambda: None)
+        return None
 
     async def _look_at_touched(self, now: int) -> None:
         blocked: list[Process] = []

@@ -99,6 +99,9 @@ class Runs:
         id = run_id(generator.name, generator.added, group.run)
         event = WorkflowSubmitted(source=source_of(generator, group))
         try:
+            if group.count < generator.trigger and not await self._is_all(generator, group):
+                _log.debug("read on first", generator=generator.name, run=group.run)
+                return False
             at = WorkflowStory(None, [], 0)
             await self._session.record_workflow(id, event, at=at, known=self._history)
         except Conflict as error:  # another was faster, and we shall read of it
@@ -112,3 +115,11 @@ class Runs:
             return False
         _log.info("run submitted", generator=generator.name, run=group.run, workflow=id)
         return True
+
+    async def _is_all(self, generator: Generator, group: Group) -> bool:
+        """Has this group, whose time is over, all that was packed for it? What we follow may be behind the
+        clock; the leader's word is not, and nothing joins the group any more."""
+        chain = (await self._session.knowledge.generators.read(generator.name)).chain
+        found = chain.find(generator.added)
+        there = found.group(group.run) if found is not None else None
+        return there is not None and there.count == group.count

@@ -16,7 +16,7 @@ from colonies.core import workflow as workflows_
 from colonies.core.colony import MAX_MEMBERS, Colony
 from colonies.core.events import MAX_COUNT, Approved, Event, ProcessEvent, Record, WorkflowEvent
 from colonies.core.workflow import Known, Workflow
-from colonies.errors import Conflict, Invalid, Unknown
+from colonies.errors import Conflict, Invalid, Unavailable, Unknown
 from colonies.history import Judged, Story, WorkflowStory, examine
 from colonies.ids import new_id
 from colonies.ledger import Draft, Stored
@@ -110,7 +110,7 @@ async def record(
         except (Conflict, Unknown) as error:
             if once and isinstance(error, Conflict):
                 raise Conflict(f"{what}: another event came first") from None
-            await tail.read()
+            await _settle(tail, error, what)
             if (found := tail.found(id)) is not None:
                 return found
             if once:
@@ -118,6 +118,19 @@ async def record(
             continue
         return await tail.after(replace(wish, sequence=sequence, digest=sealed.digest))
     raise Conflict(f"{what}: {tries} other events came first, each time")
+
+
+async def _settle(tail: Tail[T], sent: Conflict | Unknown, what: str) -> None:
+    """Read what became of the event that was sent and ended so. Raises Unknown if that cannot be read
+    either."""
+    try:
+        await tail.read()
+    except Unavailable as error:
+        if not isinstance(sent, Unknown):
+            raise
+        raise Unknown(
+            f"{what}: whether what was sent is stored is not known; look before you repeat it ({error})"
+        ) from None
 
 
 def is_there(judged: list[Judged], id: str) -> bool:

@@ -110,9 +110,10 @@ class RunningColony:
         return instance
 
     async def kill_broker(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, and wait until it is gone. Does no harm if it is dead."""
         self.port = int(self.url.rsplit(":", 1)[1])
-        os.kill(self.server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(self.server.pid, signal.SIGKILL)
         await self.server.wait()
 
     async def restart_broker(self) -> None:

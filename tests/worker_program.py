@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -69,24 +70,67 @@ def later(times: int) -> int:
     return colonies.current().n
 
 
-@worker.function
-def names(folder: str, name: str, count: int) -> list[str]:
-    """As `mark`, and gives that many names."""
-    mark(folder, name)
-    return [f"{name}.{number}" for number in range(count)]
+def _noted(folder: str) -> str:
+    """Leave the attempt's id in its process's file, before anything else is done; returns it."""
+    now = colonies.current()
+    with (Path(folder) / now.process).open("a") as file:
+        file.write(f"{now.id}\n")
+    return now.id
 
 
 @worker.function
-def join(folder: str, name: str, values: list[str]) -> int:
-    """As `mark`, and counts what it was given."""
-    mark(folder, name)
-    return len(values)
+def note(folder: str, pause_s: float = 0.0, given: Any = None) -> dict[str, Any]:
+    """Note the attempt and take its time; gives the attempt, and what it was given itself."""
+    attempt = _noted(folder)
+    time.sleep(pause_s)
+    return {"attempt": attempt, "inputs": colonies.current().inputs, "given": given}
 
 
 @worker.function
-def refuse(folder: str, name: str) -> None:
-    """As `mark`, and fails for good."""
-    mark(folder, name)
+async def note_long(folder: str, seconds: float) -> str:
+    """As `note`, on the loop, where a cancel stops it."""
+    attempt = _noted(folder)
+    await asyncio.sleep(seconds)
+    return attempt
+
+
+@worker.function
+def note_again(folder: str) -> dict[str, Any]:
+    """As `note`, and fails in its first attempt."""
+    attempt = _noted(folder)
+    if colonies.current().n < 2:
+        raise ValueError("attempt 1 is too early")
+    return {"attempt": attempt}
+
+
+@worker.function
+def numbers(folder: str, count: int) -> list[int]:
+    """As `note`, and gives that many numbers."""
+    _noted(folder)
+    return list(range(count))
+
+
+@worker.function
+def grow(folder: str, count: int) -> dict[str, Any]:
+    """As `note`, and puts that many nodes between itself and those behind it."""
+    here = colonies.current()
+    for number in range(count):
+        here.add(note.call(folder, 0.05), name=f"more{number}", between=True)
+    return {"attempt": _noted(folder)}
+
+
+@worker.function
+async def hear(folder: str, name: str) -> dict[str, Any]:
+    """As `note`, and waits for a signal; gives what came."""
+    attempt = _noted(folder)
+    word = await colonies.signal(name)
+    return {"attempt": attempt, "by": word.by, "data": word.data}
+
+
+@worker.function
+def refuse(folder: str) -> None:
+    """As `note`, and fails for good."""
+    _noted(folder)
     raise colonies.Fail("not this one")
 
 

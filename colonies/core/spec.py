@@ -114,7 +114,7 @@ def _limit(value: object) -> object:
 
 
 def _at(value: object) -> object:
-    """A moment: seconds since 1970, or text with its zone, as in RFC 3339."""
+    """A moment: seconds since 1970, or text with its zone, as in RFC 3339, which a refusal shows as it is."""
     if not isinstance(value, str):
         return value
     try:
@@ -122,7 +122,7 @@ def _at(value: object) -> object:
         moment = datetime.fromisoformat(value) if _MOMENT.match(value) else None
     except ValueError:
         moment = None
-    if moment is None:
+    if moment is None or not 0 < moment.timestamp() <= MAX_UNIX_S:
         raise PydanticCustomError("not_allowed", "not allowed")
     return moment.timestamp()
 

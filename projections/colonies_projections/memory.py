@@ -135,7 +135,7 @@ class Memory:
 
     async def _bring(self, keys: Iterable[Key]) -> None:
         wanted: dict[str, list[str]] = {}
-        for kind, id in keys:
+        for kind, id in sorted(keys):
             wanted.setdefault(kind, []).append(id)
         for kind, ids in wanted.items():
             self.absent.update((kind, id) for id in ids)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from colonies_workers.unix import UnixWorker
@@ -24,6 +25,7 @@ from colonies.history import History
 from colonies.ids import new_id
 from colonies.jetstream import JetStreamLedger
 from colonies.ledger import Draft
+from colonies.orchestrator import Orchestrator
 from colonies.session import Session
 from colonies.verify import verify_ledger
 from tests.harness import RunningColony, WorkerProcess, running_colony
@@ -258,6 +260,29 @@ async def test_a_removed_cron_runs_no_more_and_its_name_is_free(colony: RunningC
     added_at = (await again.get()).cron.added_at
     due = await has_runs(colony, "tick", count + 1)
     assert due[count] == added_at + 2 * SECOND
+
+
+async def test_an_orchestrator_that_is_behind_the_clock_runs_no_cron_that_was_removed(
+    quiet: RunningColony,
+) -> None:
+    """What it follows may be older than the clock: other work came first, or a replica is behind."""
+    client = await quiet.client()
+    cron = await client.add_cron("tick", spec("tick"), interval_s=1)
+    session = await quiet.session("late", "service")
+    assert isinstance(session.ledger, JetStreamLedger)
+    late = Orchestrator(session, session.ledger.machinery())
+    await late._catch_up()
+    await late._act_on_touched()
+    await cron.remove()
+    await has_passed(quiet, late._history.crons["tick"].added_at + 2 * SECOND)
+    late._scheduler._ready.add("tick")  # as its timer does
+
+    await late._act_on_touched()
+
+    assert await history_of(quiet) == (ANY, {})
+    assert late._history.crons["tick"].removed is not None
+    for timer in late._soon:
+        timer.cancel()
 
 
 # --- one after the other ----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from colonies.instance import Instance
 from colonies.ledger import Draft, Machinery
 from colonies.memory_ledger import MemoryLedger
 from colonies.orchestrator import Orchestrator
+from colonies.packing import Runs
 from colonies.session import Session
 from tests.harness import running_colony, until
 
@@ -179,6 +180,35 @@ async def test_when_the_time_is_over_a_run_has_what_is_there(ground: Ground) -> 
     assert [run.packed for run in (first, second)] == [("a", "b"), ("c",)]
     assert ends is not None
     assert 0 <= first.submitted_at - ends < 20 * SECOND
+    assert (await ground.history())[1] == []
+
+
+async def test_who_is_behind_the_clock_does_not_run_a_part_of_what_is_there(ground: Ground) -> None:
+    """An orchestrator may have read up to the first argument when the group's time is over."""
+    session = await ground.session_of("orchestrator", "service")
+    client, history = ground.client, History(Colony(ground.client.ledger.colony))
+    runs = Runs(session, history, lambda delay_s, do: None)
+    await client.add_generator("g", ALL, trigger=100, timeout_s=1)
+    await client.pack("g", "a")
+    async for batch in client.ledger.scan():
+        for stored in batch:
+            history.add(stored)
+    await client.pack("g", "b")
+    ends = (await client.generator("g")).ends
+    assert ends is not None
+    while (now := await session.ledger.now()) < ends:
+        await asyncio.sleep(0.05)
+
+    runs.on_generator("g")
+    await runs.act(now)
+    assert [run.state for run in await client.generator_runs("g")] == ["due"]
+    async for batch in client.ledger.scan(history.position):
+        for stored in batch:
+            history.add(stored)
+    runs.on_generator("g")
+    await runs.act(now)
+    [run] = await ground.runs("g", 1)
+    assert run.packed == ("a", "b")
     assert (await ground.history())[1] == []
 
 

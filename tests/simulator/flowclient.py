@@ -97,6 +97,9 @@ class FlowClient:
             except Unavailable:
                 await asyncio.sleep(AGAIN_S)
                 continue
+            except Conflict:
+                self._witness.refused(handle.id)
+                return
             self._witness.signal_acknowledged(self._seen, handle.id, number)
             return
 
@@ -129,8 +132,9 @@ class FlowClient:
             except Unavailable:
                 await asyncio.sleep(AGAIN_S)
                 continue
-            except Conflict:  # by itself, before it crashed, say
-                pass
+            except Conflict:  # by itself, before it crashed, say; or it has ended
+                self._witness.refused(handle.id)
+                return
             self._witness.cancel_acknowledged(self._seen, handle.id)
             return
 

@@ -105,8 +105,8 @@ class Drawing:
 
     def _condition(self, name: str, parent: str) -> str:
         """Of its output: which attempt it is of, or that there is none. A group's name is left out."""
-        if name.startswith("g/"):
-            parent = parent.removeprefix("g/")
+        if name.startswith("q/"):
+            parent = parent.removeprefix("q/")
         quoted = f'"{parent}"' if "/" in parent else parent
         return self.random.choice([f"{quoted}.n == `1`", f"{quoted}.n == `1`", f"!{quoted}"])
 
@@ -161,7 +161,7 @@ def draw_flow(random: Random, number: int, items: dict[int, Item]) -> Flow:
     drawing = Drawing(random, items, mapped)
     nested = random.random() < 0.1
     count = random.choice(SIZES)
-    names = [("g/" if nested and n % 2 else "") + "abcdefgh"[n] for n in range(count)]
+    names = [("q/" if nested and n % 2 else "") + "abcdefgh"[n] for n in range(count)]
     for n, name in enumerate(names):
         before = names[:n]
         parents = random.sample(before, min(n, random.choice([0, 1, 1, 1, 1, 2, 2, 3])))

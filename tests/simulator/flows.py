@@ -46,6 +46,9 @@ class Tale:
     cancelled_at: int | None = None
     stopped: str | None = None  # why it was
     signals: list[tuple[int, str, str, Any]] = field(default_factory=list)
+    source: str | None = None  # the cron or generator that it comes from
+    packed: list[Any] | None = None  # what the generator gives to it
+    previous: Tale | None = None  # the run of the cron whose outputs it may use
 
     # --- its nodes -----------------------------------------------------------------------------------
 
@@ -90,7 +93,7 @@ class Tale:
     def items(self, name: str) -> list[Any] | None:
         """What a node maps over; None: it is no list, or not there yet."""
         [(kind, text)] = self.nodes[name]["map"].items()
-        found: Any = self.spec.get("parameters", {}).get(text)
+        found: Any = self.packed if kind == "$packed" else self.spec.get("parameters", {}).get(text)
         if kind == "$output":
             source, _, path = text.partition(".")
             life = self.lives.get(self.outer(self.nodes[name], source))
@@ -144,6 +147,11 @@ class Tale:
     @property
     def ended(self) -> bool:
         return all(label in self.lives and self.lives[label].final for label in self.all_labels())
+
+    @property
+    def ended_at(self) -> int:
+        """Of one that has ended: when it did (ns)."""
+        return max(self.lives[label].time for label in self.all_labels())
 
     @property
     def state(self) -> str:
@@ -293,12 +301,18 @@ class Tale:
         said = node.get("kwargs")
         if said is None:
             return None
-        found = {}
-        for key, reference in said["given"].items():
-            name, _, path = reference["$output"].partition(".")
+        return {key: self._given(node, reference) for key, reference in said["given"].items()}
+
+    def _given(self, node: Node, reference: dict[str, str]) -> Any:
+        [(kind, text)] = reference.items()
+        if kind == "$packed":
+            return (self.packed or [])[int(text)] if text else self.packed
+        name, _, path = text.partition(".")
+        if kind == "$output":
             value = self.value(self.outer(node, name))
-            found[key] = value[path] if path and value is not None else value
-        return found
+        else:
+            value = self.previous.value(name) if self.previous is not None else None
+        return value[path] if path and value is not None else value
 
     def item(self, label: str) -> Any:
         """The item of the list that a part is for; None of what is no part."""

@@ -82,6 +82,11 @@ class FlowWitness:
         if self._tales[id].cancelled_at is None:
             self._broken("a cancel was acknowledged and the workflow is not cancelled", id)
 
+    def refused(self, id: str) -> None:
+        """A cancel or a signal was refused, for the workflow has ended or is cancelled."""
+        if not self._tales[id].ended and self._tales[id].cancelled_at is None:
+            self._broken("a cancel or signal was refused, and the workflow goes on", id)
+
     def signal_acknowledged(self, seen: SeenFlow, id: str, number: int) -> None:
         seen.sent.add(number)
         if (seen.flow.signals[number][0], number) not in [(s[2], s[3]) for s in self._tales[id].signals]:

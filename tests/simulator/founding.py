@@ -49,6 +49,8 @@ class Founded:
             members=dict(found.members),
             queues=dict(found.queues),
             heads=dict(found.heads),
+            paused_queues=dict(found.paused_queues),
+            drained=dict(found.drained),
         )
 
 

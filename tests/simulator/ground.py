@@ -20,7 +20,20 @@ from typing import Any
 import structlog
 from colonies_projections import projector, store
 
-from colonies import codec, ids, instance, nkeys, orchestrator, outcome, pulling, subjects, witness
+from colonies import (
+    codec,
+    ids,
+    instance,
+    limiting,
+    nkeys,
+    orchestrator,
+    outcome,
+    packing,
+    pulling,
+    scheduling,
+    subjects,
+    witness,
+)
 from colonies.core.events import Completed
 from colonies.core.process import Process
 from colonies.witness import HighWater
@@ -160,7 +173,8 @@ def lay() -> Ground:
 
     store.aiosqlite = disk  # type: ignore[assignment]
     projector.discard = _discard
-    orchestrator.set = ShuffledSet  # type: ignore[attr-defined]
+    for module in (limiting, orchestrator, packing, scheduling):
+        module.set = ShuffledSet  # type: ignore[attr-defined]
     # What is pure and asked again for the same bytes by every reader is worked out once.
     subjects.parse = functools.lru_cache(MEMO)(subjects.parse)
     store.version = functools.lru_cache(store.version)

@@ -16,7 +16,9 @@ import msgpack
 from colonies.ledger import Stored
 from tests.simulator.broker import SECOND
 from tests.simulator.flows import VOID, Tale, spec_of
+from tests.simulator.holds import Holds
 from tests.simulator.item import Item
+from tests.simulator.times import Times
 
 POISON = 5  # attempts in a row that lost their worker
 REOFFER_S = 10
@@ -57,6 +59,7 @@ class Life:
     lost: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     output: Any = None
+    queue: str = ""
     tale: Tale | None = None  # of a node: its workflow
     node: str = ""  # its label there
 
@@ -96,7 +99,7 @@ class Ledger:
     attempts among it are in `void_attempts`: their ids.
     """
 
-    def __init__(self, colony: str, roles: dict[str, str], broken: Any) -> None:
+    def __init__(self, colony: str, roles: dict[str, str], broken: Any, slack_s: float = 0.0) -> None:
         self.lives: dict[str, Life] = {}
         self.tales: dict[str, Tale] = {}
         self.void: set[int] = set()
@@ -106,12 +109,21 @@ class Ledger:
         self._context = f"colonies/1:{colony}:".encode()
         self._roles = roles
         self._broken = broken
+        self.holds = Holds(broken, self.lives)
+        self.times = Times(broken, self.void.add, int(slack_s * SECOND))
 
     def read(self, stored: Stored) -> tuple[Life, Told] | None:
         """Fold one event. None: it is not of a process, or not to be believed."""
         tokens = stored.subject.split(".")
         if tokens[1] == "workflow":
             self._of_workflow(tokens[2], self._told(stored, tokens))
+        elif tokens[1] in ("cron", "generator"):
+            self.times.read(tokens[1], tokens[2], self._told(stored, tokens), self._roles[tokens[-1]])
+        elif tokens[1] in ("colony", "queue", "member"):
+            entity = tokens[2] if tokens[1] != "colony" else ""
+            self.holds.read(tokens[1], entity, self._told(stored, tokens), self._roles[tokens[-1]])
+        elif tokens[1] == "limit":
+            self.holds.granted(tokens[2], self._told(stored, tokens), self._roles[tokens[-1]])
         return self._of_process(tokens[2], self._told(stored, tokens)) if tokens[1] == "process" else None
 
     def _told(self, stored: Stored, tokens: list[str]) -> Told:
@@ -135,11 +147,12 @@ class Ledger:
         if told.prev is not None and told.prev in self._voids:
             self._is_void(process, told)
             return None
-        if told.event == "queued":
+        if told.event in ("queued", "submitted"):
             if life is not None:
                 self._broken("a process was submitted twice", process)
                 return None
             life = self._born(process, told)
+            self.holds.moved(life)
             return life, told
         if told.event in BEGINNINGS or (told.event == "cancelled" and "workflow" in told.data):
             return self._born_as_node(process, told)
@@ -152,6 +165,8 @@ class Ledger:
             return None
         self._fold(life, told)
         life.head, life.sequence, life.time = told.digest, told.sequence, told.time
+        life.queue = told.queue or life.queue
+        self.holds.moved(life)
         self._perhaps_ended(life, told)
         return life, told
 
@@ -167,15 +182,14 @@ class Ledger:
         tale, data, role = self.tales.get(id), told.data, self._roles[told.author]
         if told.prev != (tale.head if tale is not None else None):
             self._broken(f"{told.event} does not follow the workflow's last event", id)
-        if role != "user":
+        if role != "user" and not data.get("source"):
             self._broken(f"{told.event} of a workflow by a {role}", id)
         if told.event == "submitted":
-            if tale is not None:
-                self._broken("a workflow was submitted twice", id)
+            tale = self._submitted(id, told) if tale is None else self._twice(id)
+            if tale is None:
                 return
-            tale = Tale(id, told.author, data["spec"], told.sequence, told.time, told.digest)
             self.tales[id] = tale
-            tale.learn(data["spec"]["nodes"])
+            tale.learn(tale.spec["nodes"])
         if tale is None:
             self._broken(f"{told.event} of a workflow that nobody submitted", id)
             return
@@ -187,6 +201,14 @@ class Ledger:
                 self._broken("a workflow was cancelled twice, or by another", id)
             tale.cancelled_at, tale.stopped = told.sequence, "it was cancelled"
             self.on_stopped(tale)
+
+    def _submitted(self, id: str, told: Told) -> Tale | None:
+        if told.data.get("source"):
+            return self.times.submitted(id, told, self._roles[told.author])
+        return Tale(id, told.author, told.data["spec"], told.sequence, told.time, told.digest)
+
+    def _twice(self, id: str) -> None:
+        self._broken("a workflow was submitted twice", id)
 
     def _born_as_node(self, process: str, told: Told) -> tuple[Life, Told] | None:
         tale = self.tales.get(told.data["workflow"])
@@ -204,7 +226,7 @@ class Ledger:
         offer = told.id if told.event == "released" else ""
         at, spec = told.time, spec_of(tale, label)
         life = Life(process, tale.submitter, spec, told.digest, told.sequence, at, offer, at, at)
-        life.tale, life.node = tale, label
+        life.tale, life.node, life.queue = tale, label, told.queue or ""
         life.state = told.event if told.event in FINAL else "waiting"
         self.lives[process] = tale.lives[label] = life
         self._perhaps_ended(life, told)
@@ -241,6 +263,11 @@ class Ledger:
             told.time,
             told.time,
         )
+        life.queue = told.queue or ""
+        if told.event == "submitted":
+            life.state, life.offer, life.until = "blocked", "", told.time
+        if (told.event == "submitted") != bool(life.spec.get("limits")):
+            self._broken(f"{told.event}, with the limits {life.spec.get('limits')}", process)
         self.lives[process] = life
         return life
 
@@ -288,6 +315,8 @@ class Ledger:
             return "it cites another event"
         if life.state == "blocked" and told.time < life.until:
             return "the delay is not over"
+        if life.state == "blocked" and (wrong := self.holds.offer_wrong(life)) is not None:
+            return wrong
         if life.state == "waiting" and told.time < max(life.offered_at, life.since) + REOFFER_S * SECOND:
             return "it has not waited long enough"
         if life.state == "running" and told.time < life.silent_at:
@@ -359,9 +388,11 @@ class Ledger:
             life.until = told.time + int(told.data["delay_s"] * SECOND)
 
 
-def expected(item: Item, n: int) -> dict[str, Any]:
-    """The output of attempt `n` of an item, if it has one."""
+def expected(item: Item, n: int, given: Any = None) -> dict[str, Any]:
+    """The output of attempt `n` of an item, if it has one. `given`: what it got; of a cron's run, `p`."""
     found: dict[str, Any] = {"item": item.number, "n": n}
+    if given is not None and "p" in given:
+        found["count"] = (given["p"] or 0) + 1
     if item.parts is not None:
         found["list"] = [10 * n + part for part in range(item.parts + n % 2)]
     return found

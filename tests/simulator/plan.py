@@ -6,14 +6,23 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
+from colonies.core.spec import Conditions, queue_of
 from tests.simulator.flowplan import Flow, draw_flow
+from tests.simulator.holdplan import draw_pauses, limit_all
 from tests.simulator.item import Action, Item
+from tests.simulator.timeplan import Script, draw_times
 
 INSTANCES = (*[["w1"]] * 5, *[["w1", "w1"]] * 2, *[["w1", "w2"]] * 2, ["w1", "w1", "w2"])  # of each member
 LEASES_S = (2.0, 3.0)
 PROJECTED = 1 / 12  # of all lifetimes
 FLOWING = 1 / 16  # have a workflow, and mostly nothing else
+HELD = 1 / 40  # of those that are left have pauses or limits
+TIMED = 1 / 40  # of the others have crons or generators
 FLOW_EVENTS = ("queued", "submitted", "skipped", "awaited", "received", "signalled")
+TIME_EVENTS = {
+    "cron": ("submitted", "submitted", "submitted", "added", "paused"),
+    "generator": ("submitted", "submitted", "packed", "packed", "added"),
+}
 NOBODY = "w9"  # a worker that is named and never there
 
 
@@ -35,7 +44,9 @@ class Mishap:
     """At `at` (s) something happens to a machine or queue, for `lasts` seconds."""
 
     at: float
-    what: Literal["crash", "pause", "disconnect", "stop", "delete queue", "reset queue", "skip queue", "junk"]
+    what: Literal[
+        "crash", "pause", "disconnect", "stop", "delete queue", "reset queue", "skip queue", "junk", "broker"
+    ]
     target: int
     lasts: float
 
@@ -59,17 +70,27 @@ class Plan:
     calm_at: float = 0.0
     flows: list[Flow] = field(default_factory=list)
     works: dict[int, Item] = field(default_factory=dict)  # what the nodes of workflows run, by number
+    scripts: list[Script] = field(default_factory=list)  # of crons and generators
+    pauses: list[Script] = field(default_factory=list)
+    limited: bool = False
 
     def item(self, number: int) -> Item:
         """What the function does whose first argument this is."""
         return self.works.get(number) or self.items[number]
+
+    def slack_s(self) -> float:
+        """For how long at most (s) what is stored may be unknown to an orchestrator that says something."""
+        faults = self.faults
+        return 10.0 if self.orchestrators > 1 or faults.trouble or faults.focus else 1.0
 
     def bound_s(self) -> float | None:
         """When all must be done (s), if nothing befalls the lifetime but crashes and the like: redelivery,
         not the orchestrator's longer memory, must bring back what they took. None: it may take long.
         """
         faults = self.faults
-        if self.flows or faults.trouble or faults.focus or faults.lose_word or faults.lose_feed:
+        if self.flows or self.scripts or self.pauses or self.limited:
+            return None
+        if faults.trouble or faults.focus or faults.lose_word or faults.lose_feed:
             return None
         if any(mishap.what not in ("crash", "stop", "junk") for mishap in self.mishaps):
             return None
@@ -114,6 +135,10 @@ def draw(seed: int) -> Plan:
         plan.projector = [(1 + int(80 * random.random() ** 1.5), random.random() < 0.5) for _ in crashes]
     if random.random() < FLOWING:
         _flow(plan, random)
+    elif random.random() < TIMED:
+        _times(plan, random)
+    elif random.random() < HELD:
+        _holds(plan, random)
     return plan
 
 
@@ -123,6 +148,47 @@ def _flow(plan: Plan, random: Random) -> None:
     plan.flows = [draw_flow(random, number, plan.works) for number in range(1 + (random.random() < 0.1))]
     if plan.faults.focus and random.random() < 0.5:
         plan.faults.focus = random.choice(FLOW_EVENTS)
+
+
+def _holds(plan: Plan, random: Random) -> None:
+    """Pauses, or limits, or both."""
+    kind = random.random()
+    if kind < 0.6:
+        plan.pauses = draw_pauses(random, sorted(set(plan.instances)))
+        for script in plan.pauses:
+            if script.kind == "queue":
+                script.name = queue_of(Conditions(runtimetype="python"), 0)
+                plan.declared = True
+        for item in plan.items:
+            item.submit_at *= 2.0
+    if kind > 0.45:
+        plan.limited = True
+        plan.items = _items(random, random.choice([3, 4, 5, 6]))
+        limit_all(random, plan.items)
+        if plan.faults.focus and random.random() < 0.7:
+            plan.faults.focus = random.choice(["granted", "queued", "completed"])
+    if random.random() < 0.3:
+        plan.orchestrators = 2
+
+
+def _times(plan: Plan, random: Random) -> None:
+    """Crons and generators in place of other work, and what befalls those who run them."""
+    plan.items = []
+    plan.projector = None if random.random() < 0.5 else plan.projector
+    plan.clients = 1 + (random.random() < 0.5)
+    plan.scripts = draw_times(random, plan.clients, plan.works)
+    events = TIME_EVENTS[plan.scripts[-1].kind]
+    plan.faults.focus = random.choice(events) if random.random() < 0.4 else ""
+    first = len(plan.instances)
+    for _ in range(random.choice([0, 1, 1, 2, 2, 3])):
+        what = random.choice(["crash", "crash", "crash", "pause", "disconnect", "broker"])
+        at, lasts = 0.8 + 4.2 * random.random(), 0.05 + 5.0 * random.random()
+        hit = range(plan.orchestrators)  # mostly all, so that nobody is left
+        if random.random() < 0.3:
+            hit = range(random.randrange(plan.orchestrators), plan.orchestrators)
+        plan.mishaps += [Mishap(at + 0.1 * n, what, first + n, lasts) for n in hit]  # type: ignore[arg-type]
+    plan.mishaps.sort(key=lambda mishap: mishap.at)
+    plan.calm_at = 6.0
 
 
 def _items(random: Random, count: int) -> list[Item]:

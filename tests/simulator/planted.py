@@ -33,26 +33,27 @@ from colonies.sweeping import Sweeper
 from colonies.watching import Watcher
 from tests.simulator.plan import draw
 from tests.simulator.planted_flows import FLOW_BUGS
-
-Patch = tuple[Any, str, Any]
+from tests.simulator.planted_holds import HOLD_BUGS
+from tests.simulator.planted_times import TIME_BUGS
+from tests.simulator.planting import Patch, with_append
 
 
 @dataclass(frozen=True, slots=True)
 class Bug:
     """`patches` makes (where, name, what instead); it is found within so many seeds from `first` on.
 
-    `flows`: of those seeds alone that have workflows.
+    `among`: of those seeds alone whose plan has this.
     """
 
     name: str
     patches: Callable[[], list[Patch]]
     within: int
     first: int = 0
-    flows: bool = False
+    among: str = ""
 
     def seeds(self) -> Iterator[int]:
         """Those in which it is to be found."""
-        seeds = (seed for seed in itertools.count(self.first) if not self.flows or draw(seed).flows)
+        seeds = (s for s in itertools.count(self.first) if not self.among or getattr(draw(s), self.among))
         return itertools.islice(seeds, self.within)
 
 
@@ -86,23 +87,6 @@ def no_guard_on_complete() -> list[Patch]:
     return [(recording, "Draft", draft)]
 
 
-class _Ledger:
-    """A ledger with another `append`."""
-
-    def __init__(self, ledger: Any, append: Callable[[Draft], Any]) -> None:
-        self._ledger = ledger
-        self.append = append
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._ledger, name)
-
-
-def _with_append(before: Session, append: Callable[[Draft], Any]) -> Session:
-    after = copy.copy(before)
-    after.ledger = _Ledger(before.ledger, append)  # type: ignore[assignment]
-    return after
-
-
 def unknown_taken_for_done() -> list[Patch]:
     """No answer came: it will have been stored."""
     real = Session.record
@@ -114,7 +98,7 @@ def unknown_taken_for_done() -> list[Patch]:
             except Unknown:
                 return draft.after + 1
 
-        return await real(_with_append(self, hopeful), *arguments, **options)
+        return await real(with_append(self, hopeful), *arguments, **options)
 
     return [(Session, "record", record)]
 
@@ -134,7 +118,7 @@ def unknown_sent_again_as_new() -> list[Patch]:
                 raise Refused("no answer") from None
 
         hasty = copy.copy(self)
-        hasty.session = _with_append(before, noting)
+        hasty.session = with_append(before, noting)
         try:
             return await real(hasty, work, key=key)
         except Refused:
@@ -384,5 +368,7 @@ BUGS = [
     Bug("view saved before position", view_before_position, 1_000),
     Bug("the fold is not saved with its rows", folded_in_memory_only, 500),
     Bug("the projector trusts the feed to lose nothing", feed_wakes_alone, 2_000),
-    *(Bug(name, patches, within, flows=True) for name, patches, within in FLOW_BUGS),
+    *(Bug(*bug, among="flows") for bug in FLOW_BUGS),
+    *(Bug(*bug, among="scripts") for bug in TIME_BUGS),
+    *(Bug(*bug) for bug in HOLD_BUGS),
 ]

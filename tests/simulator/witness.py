@@ -14,8 +14,10 @@ from tests.simulator.link import Host
 from tests.simulator.loop import VirtualLoop
 from tests.simulator.oracle import FINAL, Attempt, Ledger, Life, Told, expected
 from tests.simulator.plan import Plan
+from tests.simulator.timewitness import TimeWitness
 
 KIND_OF = {"error": ("error",), "fail": ("final",), "later": ("later",), "hang": ("timeout",)}
+HEARD_S = 1.0  # from a pause until all who are well have heard of it, and assigned nothing any more
 STOP_S = 0.5  # from hearing of a cancel to having stopped, on a machine that nothing happens to
 
 
@@ -51,14 +53,16 @@ class Witness:
         self.plan = plan
         self.loop = loop
         self.failures: list[str] = []
-        self.ledger = Ledger(colony, roles, self.broken)
+        self.ledger = Ledger(colony, roles, self.broken, plan.slack_s())
         self.lives = self.ledger.lives
         self.runs: dict[str, Run] = {}
         self.seen = [Seen(item) for item in plan.items]
         self.flows = FlowWitness(plan.flows, loop, self.ledger, self.broken)
+        self.times = TimeWitness([*plan.scripts, *plan.pauses], loop, self.ledger, self.broken)
         self.on_done: Callable[[], None] = lambda: None
         self.on_broken: Callable[[], None] = lambda: None
         self.plan_check: Callable[..., Any] = lambda when, check, *args: None
+        self.hosts: Callable[[], list[Host]] = list
         self._running: dict[str, Run] = {}
         self.junk: set[int] = set()  # sequences of what nobody should believe
 
@@ -75,6 +79,8 @@ class Witness:
         life, told = found
         if told.event in ("completed", "failed"):
             self._check_result(life, told)
+        if told.event == "assigned":
+            self._check_pause(life, told)
         if told.event in ("assigned", "requeued", "poisoned") and len(life.attempts) > 1:
             lost = life.attempts[-2 if told.event == "assigned" else -1]
             if lost.ended == "lost":
@@ -83,6 +89,16 @@ class Witness:
             self._soon_stopped(life, f"its process was {told.event}")
         if life.final:
             self._perhaps_done()
+
+    def _check_pause(self, life: Life, told: Told) -> None:
+        """Who has heard of a pause, or had the time to, takes nothing more."""
+        since = self.ledger.holds.since(life.queue, told.author)
+        if since is None or self.plan.faults.lose_feed:
+            return
+        for host in self.hosts():
+            troubled = max((since - START) / SECOND, host.troubled_at)
+            if host.instance == told.data["instance"] and self.loop.now > troubled + HEARD_S:
+                self.broken(f"{host.name} was assigned what is paused", life.id)
 
     def item_of(self, life: Life) -> Item:
         return self.plan.item(life.spec["args"][0])
@@ -96,7 +112,8 @@ class Witness:
             return
         n = len(life.attempts)
         if told.event == "completed":
-            if run.what != "ok" or told.data.get("output") != expected(self.item_of(life), n):
+            given = life.tale.given(life.node) if life.tale is not None else None
+            if run.what != "ok" or told.data.get("output") != expected(self.item_of(life), n, given):
                 self.broken(f"completed as {told.data.get('output')}; it ended with {run.what}", life.id)
         elif told.data["kind"] not in KIND_OF.get(run.what, ("timeout",)):
             self.broken(f"failed, kind {told.data['kind']}; it ended with {run.what}", life.id)
@@ -215,18 +232,20 @@ class Witness:
             and all(seen.settled for seen in self.seen)
             and all(life.state in FINAL for life in self.lives.values())
             and self.flows.done()
+            and self.times.done()
         )
 
     def unfinished(self) -> list[str]:
         found = [f"process {life.id} is {life.state}" for life in self.lives.values() if not life.final]
         found += [f"{run.process} still runs on {run.host.name}" for run in self._running.values()]
         found += [f"a client still waits for item {s.item.number}" for s in self.seen if not s.settled]
-        return found + self.flows.unfinished()
+        return found + self.flows.unfinished() + self.times.unfinished()
 
     def at_the_end(self) -> None:
         for message in self.unfinished():
             self.broken(f"all is quiet, and {message}")
         self.flows.at_the_end()
+        self.times.at_the_end()
         for seen in self.seen:
             if seen.id is not None and seen.cancelled and self.lives[seen.id].state != "cancelled":
                 self.broken("a process that was cancelled is not", seen.id)

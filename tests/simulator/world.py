@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -34,6 +35,8 @@ from tests.simulator.link import Host, Network, SimLedger, SimSubscription
 from tests.simulator.loop import VirtualLoop
 from tests.simulator.oracle import Life, expected
 from tests.simulator.plan import Mishap, Plan, draw
+from tests.simulator.timeclient import TimeClient
+from tests.simulator.timewitness import Acts
 from tests.simulator.views import ALL, Views
 from tests.simulator.witness import Seen, Witness
 
@@ -91,7 +94,7 @@ async def _work(number: int, part: Any = None, given: Any = None, *, node: bool 
             raise Fail("never")
         case "later":
             raise Later(delay_s)
-    return expected(item, attempt.n)
+    return expected(item, attempt.n, given)
 
 
 @dataclass(slots=True)
@@ -127,13 +130,18 @@ class World(VirtualLoop):
         self.witness.on_done = self._stop
         self.witness.on_broken = self._stop
         self.witness.plan_check = self.witness.flows.plan_check = self.broker.plan
-        self.witness.flows.orchestrators = lambda: [h for h, _ in self._programs if h.member == "orch"]
+        self.witness.times.plan_check = self.broker.plan
+        self.witness.hosts = lambda: [host for host, _ in self._programs]
+        self.witness.flows.orchestrators = self.witness.times.orchestrators = self._orchestrators
         self._over = False
         self._programs: list[tuple[Host, Callable[[Host], Coroutine[Any, Any, None]]]] = []
         self._instances: dict[str, Instance] = {}
         self._crashes = {machine: [(call, after)] for machine, call, after, _ in plan.crashes}
         if tracing:
             self.network.trace = self._note
+
+    def _orchestrators(self) -> list[Host]:
+        return [host for host, _ in self._programs if host.member == "orch"]
 
     def _adds(self, process: Process) -> dict[str, Any]:
         """What a process adds to its workflow as it completes."""
@@ -177,10 +185,11 @@ class World(VirtualLoop):
             mine = [s for s in self.witness.seen if _at_client(s, plan.clients) == number]
             flows = [s for s in self.witness.flows.seen if s.flow.number % plan.clients == number]
 
-            async def be_client(host: Host, mine: list[Seen] = mine, flows: list[SeenFlow] = flows) -> None:
-                await self._be_client(host, mine, flows)
-
-            self._add(f"u1.{number}", "u1", be_client)
+            acts = [acts for acts in self.witness.times.seen if acts.script.client == number]
+            self._add(f"u1.{number}", "u1", partial(self._be_client, mine=mine, flows=flows, acts=acts))
+        if plan.pauses:
+            acts = [acts for acts in self.witness.times.seen if acts.script in plan.pauses]
+            self._add("olga.0", "olga", partial(self._be_client, mine=[], flows=[], acts=acts))
         if plan.projector is not None:
             self._crashes[len(self._programs)] = list(plan.projector)
             self._add("obs.0", "obs", self._be_projector)
@@ -206,6 +215,8 @@ class World(VirtualLoop):
     def _boot(self, index: int, host: Host) -> None:
         if not host.dead:
             self.note(host.name, "starts")
+            if host.member == "orch":
+                self.witness.times.boots(host)
             self.create_task(self._supervised(index, host))
 
     async def _supervised(self, index: int, host: Host) -> None:
@@ -237,6 +248,7 @@ class World(VirtualLoop):
         for close in host.on_crash:
             close()
         self.witness.crashed(host)
+        self.witness.times.is_gone(host)
         index = next(i for i, (found, _) in enumerate(self._programs) if found is host)
         if host.paused:
             self.resume(host)
@@ -262,6 +274,8 @@ class World(VirtualLoop):
                 self._befall_queue(mishap.what, queues[mishap.target % len(queues)])
         elif mishap.what == "junk":
             self._junk(mishap.target + int(mishap.lasts * 1_000))
+        elif mishap.what == "broker":
+            self._stop_broker(mishap.lasts)
         elif host.dead or host.paused or not host.up:
             return
         elif mishap.what == "crash":
@@ -281,6 +295,14 @@ class World(VirtualLoop):
             self.note(host.name, "is disconnected")
             self.network.disconnect(host, noticed=noticed)
             self.broker.plan(self.now + mishap.lasts, self.network.reconnect, host)
+
+    def _stop_broker(self, lasts: float) -> None:
+        """Nobody has a connection, and all see so."""
+        self.note("world", "the broker stops")
+        for host, _ in self._programs:
+            if host.up and not host.dead:
+                self.network.disconnect(host, noticed=True)
+                self.broker.plan(self.now + lasts, self.network.reconnect, host)
 
     def _wake_up(self, host: Host) -> None:
         if host.paused:
@@ -403,7 +425,7 @@ class World(VirtualLoop):
             await session.close()
             await ledger.close()
 
-    async def _be_client(self, host: Host, mine: list[Seen], flows: list[SeenFlow]) -> None:
+    async def _be_client(self, host: Host, mine: list[Seen], flows: list[SeenFlow], acts: list[Acts]) -> None:
         session, _ = await self.session(host)
         client = Client(session)
         async with asyncio.TaskGroup() as group:
@@ -416,6 +438,9 @@ class World(VirtualLoop):
             for of in flows:
                 if not of.settled:
                     group.create_task(FlowClient(self, host, client, of).run())
+            for act in acts:
+                if not act.settled:
+                    group.create_task(TimeClient(self, host, client, act).run())
         await client.close()
 
     async def until(self, at: float) -> None:
