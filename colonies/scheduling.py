@@ -148,13 +148,14 @@ class Scheduler:
             self._began = True
             for place in self._places.values():
                 place.catch_up(now)
-        contested: set[str] = set()
+        contested: list[str] = []
         while self._ready:
             some = [self._ready.pop() for _ in range(min(AT_ONCE, len(self._ready)))]
             places = [self._places[name] for name in some if name in self._places]
             done = await asyncio.gather(*(self._step(place, now) for place in places))
-            contested |= {place.cron.name for place, is_done in zip(places, done, strict=True) if not is_done}
-        self._ready |= contested
+            contested += [place.cron.name for place, is_done in zip(places, done, strict=True) if not is_done]
+        for name in contested:
+            self._ready.add(name)
 
     async def _step(self, place: Place, now: int) -> bool:
         """One run of a cron behind the other, so that none is left out if this ends in between. False: what
