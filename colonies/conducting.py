@@ -26,7 +26,7 @@ from colonies.errors import ColoniesError, Conflict
 from colonies.history import History, Story
 from colonies.limiting import Limiter
 from colonies.opened import Open
-from colonies.releasing import MAX_RELEASED
+from colonies.releasing import MAX_RELEASED, left_to_workers, may_release
 from colonies.session import Session
 
 AT_ONCE = 64  # events under way
@@ -61,6 +61,7 @@ class Conductor:
         self._busy: dict[str, None] = {}  # workflows that have something ready
         self._awaiting: dict[str, dict[str, None]] = {}  # by workflow: who waits for a signal
         self._looks: set[tuple[str, str]] = set()
+        self._left_to_workers: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -68,6 +69,10 @@ class Conductor:
     def conducts(self, process: Process) -> bool:
         """Is it a node of an open workflow? Then nothing but the ledger, in order, says what it is."""
         return process.workflow in self._open
+
+    def leaves(self, process: str) -> bool:
+        """Is a success of this process left to its worker for the moment?"""
+        return process in self._left_to_workers
 
     # --- what happened -------------------------------------------------------------------------------
 
@@ -108,6 +113,7 @@ class Conductor:
         self._open[workflow.id] = opened
         for node in workflow.spec.nodes:
             opened.add(node)
+        self._left_to_workers.update(left_to_workers(workflow))
         if workflow.cancelled_at is not None:
             self._stop(opened, workflow.cancelled_at, "its workflow was cancelled", None)
         # Adders come before what they added: the label of an added node has one slash more.
@@ -169,6 +175,7 @@ class Conductor:
         id = opened.workflow.id
         self._open.pop(id, None)
         self._awaiting.pop(id, None)
+        self._left_to_workers.difference_update(left_to_workers(opened.workflow))
         if opened.workflow.source is not None:
             ends = ((node, opened.dag.ends(label)) for label, node in opened.dag.labels())
             self.on_ended(opened.workflow, state_of(opened.workflow, ends))
@@ -192,6 +199,8 @@ class Conductor:
             return self._stopping(opened, node, label)
         if process is not None:
             return self._signal(opened, node, process)
+        if self._is_workers(opened, node, label):
+            return []
         say = opened.dag.decide(label)
         match say:
             case None:
@@ -205,8 +214,6 @@ class Conductor:
             case Run() if node.spec is not None and node.spec.limits:
                 if not self._is_admitted(opened, node.spec, label):
                     return []
-            case Run() if self._is_workers(opened, node, label):
-                return []
         return [self._saying(opened, node, label, say)]
 
     def _mapping(self, opened: Open, name: str, parts: int) -> None:
@@ -227,10 +234,10 @@ class Conductor:
 
     def _is_workers(self, opened: Open, node: Node, label: str) -> bool:
         """A child of one parent is released by the worker that finished it; only if it does not, by us."""
-        siblings = (
-            len(opened.workflow.spec.children.get(node.parents[0], ())) if len(node.parents) == 1 else 0
-        )
-        if not 0 < siblings <= MAX_RELEASED or node.map is not None:
+        if not may_release(node) or node.when is not None:
+            return False
+        siblings = len(opened.workflow.spec.children.get(node.parents[0], ()))
+        if not 0 < siblings <= MAX_RELEASED:
             return False
         end = opened.dag.ends(node.parents[0])
         if end is None or end.worker is None or end.state != "successful":

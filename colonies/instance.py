@@ -14,6 +14,7 @@ import contextlib
 import time
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -26,14 +27,14 @@ from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a
 from colonies.core.spec import Conditions
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.execution import NotHere
-from colonies.history import Story, judge_process
+from colonies.history import Judged, Story, judge_process
 from colonies.ids import new_id, new_token
 from colonies.inputs import Inputs
-from colonies.ledger import Delivery
+from colonies.ledger import Delivery, Stored
 from colonies.liveness import Held, Liveness, lease_left_s
 from colonies.outcome import outcome_of
 from colonies.pulling import CLOSED_S, Puller
-from colonies.releasing import release_children
+from colonies.releasing import Releases
 from colonies.session import Session
 from colonies.signals import Signals
 from colonies.tasks import first_error
@@ -63,6 +64,8 @@ class Instance:
         self._pool = Pool(self._candidate.has)
         self._inputs = Inputs(session)
         self._signals = Signals(session)
+        self._releases = Releases(session)
+        self._learning: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by workflow
         self._began = time.monotonic()
         self._puller: Puller | None = None
         self._stopping = asyncio.Event()
@@ -215,7 +218,7 @@ class Instance:
             if self._held.get(process) is held:
                 del self._held[process]
         if held.finished is not None and held.finished.workflow is not None:
-            await release_children(self.session, held.finished)
+            await self._releases.release_children(held.finished)
 
     async def _assign(self, delivery: Delivery, share: Share) -> Held | None:
         """Verify the offer and assign its process to us. None: not ours to take; the offer is dealt with."""
@@ -257,12 +260,27 @@ class Instance:
     async def _untouched(self, delivery: Delivery) -> Story | None:
         """The story of a process that nobody has touched, from its offer alone, which stood alone."""
         stored = delivery.stored
+        own = await self._releases.story_of(stored)
         if not stored.alone or delivery.deliveries > 1:
             return None
+        if own is not None:
+            return own
         seen = await self.session.examine(stored)
-        await self.session.knowledge.learn([stored], fresh=False)
+        await self._learn(stored, seen)
         process, seen = judge_process(self.session.colony, None, seen, self.session.knowledge)
         return Story(process, [seen], stored.sequence) if seen.verdict.valid else None
+
+    async def _learn(self, offer: Stored, seen: Judged) -> None:
+        """Learn what is needed to judge an offer. Of a workflow that is new here, many may come at once: the
+        first of them reads it for all."""
+        knowledge = self.session.knowledge
+        event = seen.record.event if seen.record is not None else None
+        if isinstance(event, facts.Released) and knowledge.workflow(event.workflow) is None:
+            async with self._learning.setdefault(event.workflow, asyncio.Lock()):
+                if knowledge.workflow(event.workflow) is None:
+                    await knowledge.learn([offer], fresh=False)
+                    return
+        await knowledge.learn([offer], fresh=False)
 
     async def _may_take(self, delivery: Delivery, story: Story) -> bool:
         """Redelivery by the book (DESIGN.md section 4): taken, put off, or acknowledged and left."""

@@ -285,7 +285,7 @@ class JetStreamLedger:
     # --- queues --------------------------------------------------------------------------------------
 
     async def offers(self) -> Offers:
-        offers = JetStreamOffers(self._link.nc, f"{self._link.inbox}.p.{new_token()}")
+        offers = JetStreamOffers(self._link.nc, f"{self._link.inbox}.p.{new_token()}", self._saw)
         await offers.open()
         self.on_gap(offers.on_gap)
         return offers
@@ -301,12 +301,17 @@ class JetStreamLedger:
     # --- time ----------------------------------------------------------------------------------------
 
     async def now(self) -> int:
-        """The broker's clock, from the age of its last answer and our own steady clock."""
+        """The broker's clock, from the age of its last answer or offer and our own steady clock."""
         if self._clock_offset is None or time.monotonic() - self._clock_checked > CLOCK_CHECK_S:
             info = await self._link.ask(f"$JS.API.STREAM.INFO.{subjects.LEDGER}", None)
             self._clock_offset = broker_time(info["ts"]) - time.monotonic_ns()
             self._clock_checked = time.monotonic()
         return time.monotonic_ns() + self._clock_offset
+
+    def _saw(self, time_ns: int) -> None:
+        """The broker's clock is past this. An answer that took long would leave ours behind for a minute."""
+        if self._clock_offset is not None:
+            self._clock_offset = max(self._clock_offset, time_ns - time.monotonic_ns())
 
     def _forget_clock(self) -> None:
         self._clock_offset = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,18 +56,21 @@ class WorkflowNow:
 
 
 async def workflow_now(
-    client: Client, id: str, heard: Mapping[str, list[Stored]] | None = None
+    client: Client, id: str, heard: Mapping[str, list[Stored]] | None = None, *, awaited: bool = False
 ) -> WorkflowNow:
-    """A workflow and its nodes, read from the leader. Raises NotFound."""
-    workflow = await client.session.workflow(id)
+    """A workflow and its nodes, read from the leader. `awaited`: all that was there may have ended. Raises
+    NotFound."""
+    known = client.session.knowledge.workflow(id) if awaited else None
+    workflow = known or await client.session.workflow(id)
     while True:
         found = await client.session.knowledge.nodes(workflow, heard)
         now = _now(client, workflow, found)
-        if not now.final:
+        if not now.final and known is None:
             return now
+        known = None
         workflow = await client.session.workflow(id)
-        if workflow.cancelled_at == now.workflow.cancelled_at:
-            return now  # else ends that were read after the cancel may be void
+        if workflow.head == now.workflow.head:
+            return now  # else ends that were read after a cancel may be void, for example
 
 
 def _now(client: Client, workflow: Workflow, found: dict[str, Process | None]) -> WorkflowNow:
@@ -82,9 +85,11 @@ def _now(client: Client, workflow: Workflow, found: dict[str, Process | None]) -
 
 
 class _Ear:
-    """What is heard of a workflow's processes. `left` are those that have not ended as far as was heard."""
+    """What is heard of a workflow's processes. `left` are those that have not ended as far as was heard.
+    `ended` is given what was heard of one that may have: there is time for it until the last has."""
 
-    def __init__(self, *, ends: bool) -> None:
+    def __init__(self, ended: Callable[[Sequence[Stored]], None], *, ends: bool) -> None:
+        self._ended = ended
         self.changed = asyncio.Event()
         self.heard: dict[str, list[Stored]] = {}
         self._only_ends = ends
@@ -113,9 +118,12 @@ class _Ear:
             self._recent.add(id)
         if self._all and id not in self._all:
             return
-        self.heard.setdefault(id, []).append(stored)
-        if _may_end(stored):
+        heard = self.heard.setdefault(id, [])
+        heard.append(stored)
+        if id in self._left and _may_end(stored):
             self._left.discard(id)
+            if not self._grows:  # else what it is may not be known yet
+                self._ended(heard)
         if not self._only_ends or not self._left or (self._grows and _may_end(stored)):
             self.changed.set()
 
@@ -133,7 +141,8 @@ async def follow(client: Client, id: str, *, ends: bool = False) -> AsyncGenerat
 
     `ends`: not at every change, but when all that was there may have ended.
     """
-    ear = _Ear(ends=ends)
+    ear = _Ear(client.session.knowledge.hear, ends=ends)
+    woken = False
     async with contextlib.AsyncExitStack() as stack:
         for feed, on_event in (
             (subjects.ALL_PROCESS_EVENTS, ear.on_process),
@@ -146,7 +155,7 @@ async def follow(client: Client, id: str, *, ends: bool = False) -> AsyncGenerat
         while True:
             ear.look()
             try:
-                now = await workflow_now(client, id, ear.heard)
+                now = await workflow_now(client, id, ear.heard, awaited=ends and woken)
             except Unavailable:
                 await asyncio.sleep(AGAIN_S)
                 continue
@@ -154,9 +163,10 @@ async def follow(client: Client, id: str, *, ends: bool = False) -> AsyncGenerat
             if now.final:
                 return
             ear.mind(now)
+            woken = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REREAD_S):
-                    await ear.changed.wait()
+                    woken = await ear.changed.wait()
 
 
 def why_ended(now: WorkflowNow) -> str:

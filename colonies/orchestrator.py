@@ -33,6 +33,7 @@ from colonies.witness import Witness
 
 SWEEP_S = 2.0
 LOOK_S = 0.25
+LEFT_S = 0.02  # for what workers do themselves: their steps are looked at together
 SOON_S = 1.0
 WITNESS_S = 1.0
 AGAIN_S = 1.0
@@ -89,6 +90,7 @@ class Orchestrator:
         self._doubted: set[str] = set()
         self._wake = asyncio.Event()
         self._reading = asyncio.Lock()
+        self._left: asyncio.TimerHandle | None = None
         self._soon: set[asyncio.TimerHandle] = set()
         self._keeper = QueueKeeper(session, machinery, self._history, retire_after_s)
         self._sweeper = Sweeper(
@@ -128,7 +130,7 @@ class Orchestrator:
                     group.create_task(self._repeat(self._retire, self._keeper.pause_s), name="retiring")
                     group.create_task(self.ledger.lost(), name="watch connection")
         finally:
-            for timer in self._soon:
+            for timer in (*self._soon, *filter(None, [self._left])):
                 timer.cancel()
             await self._witness.bear()
             for feed in feeds:
@@ -137,8 +139,13 @@ class Orchestrator:
     def _on_end(self, heard: Stored) -> None:
         """What waits for the end of a node, or for its place, cannot wait for the next look."""
         process = subjects.process_of_feed(heard.subject)
-        if ULID.match(process) is None or self._limiter.holds(process):
+        if self._limiter.holds(process):
             self._wake.set()
+        elif ULID.match(process) is None:
+            if not (self._conductor.leaves(process) and subjects.says(heard.subject, "completed")):
+                self._wake.set()
+            elif self._left is None:
+                self._left = asyncio.get_running_loop().call_later(LEFT_S, self._wake.set)
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
         await self.ready.wait()
@@ -158,6 +165,9 @@ class Orchestrator:
     async def _follow(self) -> None:
         while True:
             self._wake.clear()
+            if self._left is not None:
+                self._left.cancel()
+                self._left = None
             try:
                 await self._catch_up()
                 await self._keeper.make()
@@ -282,6 +292,8 @@ class Orchestrator:
                 await self._conductor.act(now)
             if self._scheduler.has_work and (known := await self._known_until()) is not None:
                 await self._scheduler.act(known)
+                if self._scheduler.has_work:
+                    self._wake.set()
             if self._runs.has_work:
                 await self._runs.act(now)
                 self._wake.set()

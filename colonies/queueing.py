@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -66,9 +67,11 @@ class _Delivery:
 class JetStreamOffers:
     """One inbox for all pulls. A pull's reply subject ends in queue and number, so its end names both."""
 
-    def __init__(self, nc: DirectClient, inbox: str) -> None:
+    def __init__(self, nc: DirectClient, inbox: str, saw: Callable[[int], None]) -> None:
+        """`saw` is told at which time (ns) the broker stored an offer that just came."""
         self._nc = nc
         self._inbox = inbox
+        self._saw = saw
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
         self._subscription: NatsSubscription | None = None
         self._pulled: dict[str, int] = {}  # the number of the last pull
@@ -85,6 +88,7 @@ class JetStreamOffers:
         meta = Msg(self._nc, reply=msg.reply).metadata
         subject = subjects.parse(msg.subject)
         stamp = (meta.timestamp - _EPOCH) // _MICROSECOND * 1_000
+        self._saw(stamp)
         stored = Stored(msg.subject, meta.sequence.stream, stamp, msg.data, _came_alone(msg))
         queue = subject.queue if subject is not None and subject.queue else meta.consumer
         self._arrivals.put_nowait(

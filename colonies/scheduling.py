@@ -37,7 +37,8 @@ class Place:
     """Where a cron is. Every due time (ns) up to `done` is dealt with, and so are those in `said`, by others.
 
     `open` are its runs that have not ended, `ended` and `successful` the last due times whose run has, and
-    was successful. `held`: a run waits, or waited, for the one before it. `wakes` is what a timer is set for.
+    was successful. `held`: a run waits, or waited, for the one before it. `wakes` is what a timer is set for,
+    `contested` the due time of a run before which another event came.
     """
 
     cron: Cron
@@ -48,6 +49,7 @@ class Place:
     successful: int | None = None
     held: bool = False
     wakes: int = 0
+    contested: int = 0
 
     def advance(self, done: int) -> None:
         self.done = max(self.done, done)
@@ -141,25 +143,31 @@ class Scheduler:
     # --- what is to be run ---------------------------------------------------------------------------
 
     async def act(self, now: int) -> None:
-        """Run what is due at this ledger time (ns)."""
+        """Run what is due at this ledger time (ns). What others said first is left until it was read."""
         if not self._began:
             self._began = True
             for place in self._places.values():
                 place.catch_up(now)
+        contested: list[str] = []
         while self._ready:
             some = [self._ready.pop() for _ in range(min(AT_ONCE, len(self._ready)))]
-            await asyncio.gather(
-                *(self._step(self._places[name], now) for name in some if name in self._places)
-            )
+            places = [self._places[name] for name in some if name in self._places]
+            done = await asyncio.gather(*(self._step(place, now) for place in places))
+            contested += [place.cron.name for place, is_done in zip(places, done, strict=True) if not is_done]
+        for name in contested:
+            self._ready.add(name)
 
-    async def _step(self, place: Place, now: int) -> None:
-        """One run of a cron behind the other, so that none is left out if this ends in between."""
+    async def _step(self, place: Place, now: int) -> bool:
+        """One run of a cron behind the other, so that none is left out if this ends in between. False: what
+        came before one of them is to be read."""
         try:
             for _ in range(MAX_IN_A_ROW):
                 due = self._due(place, now)
                 if due is None:
-                    return
-                await self._run(place, due)
+                    return True
+                if not await self._run(place, due):
+                    place.contested = due
+                    return False
                 place.advance(due)
             self._again(place, MARGIN_S)
         except ColoniesError as error:
@@ -170,6 +178,7 @@ class Scheduler:
         except Exception:
             _log.exception("failed, tried again", doing="a run of a cron", cron=place.cron.name)
             self._again(place, AGAIN_S)
+        return True
 
     def _due(self, place: Place, now: int) -> int | None:
         """The due time whose run is to be said now; if there is none, it is looked for again in time."""
@@ -207,9 +216,13 @@ class Scheduler:
     def _again(self, place: Place, delay_s: float) -> None:
         self._later(delay_s, lambda: self._ready.add(place.cron.name))
 
-    async def _run(self, place: Place, due: int) -> None:
-        """Say that the run is there; if another has said so, that is as well."""
+    async def _run(self, place: Place, due: int) -> bool:
+        """Say that the run is there; if another has said so, that is as well. False: something was said that
+        was not read yet."""
         cron, before = place.cron, place.successful
+        # Mostly another orchestrator said the same, and that comes. If it was no valid event, a second try
+        # reads it.
+        once = not cron.wait_previous and place.contested != due
         id = cron.run_id(due)
         source = Source("cron", cron.name, cron.added, due)
         if before is not None and before < due:
@@ -217,16 +230,18 @@ class Scheduler:
         event = WorkflowSubmitted(source=source)
         try:
             at = WorkflowStory(None, [], 0)
-            guard = (await self._session.record_workflow(id, event, at=at, known=self._history)).guard
+            recording = self._session.record_workflow(id, event, at=at, known=self._history, once=once)
+            guard = (await recording).guard
         except Conflict as error:
             _log.debug("not said", run=id, cron=cron.name, reason=str(error))
             if not cron.wait_previous:  # else it matters when that one ends
-                return
+                return not once
             story = await self._session.knowledge.story(id)
             if story.workflow is None:
-                return
+                return True
             guard = story.guard
         folded = self._history.position >= guard and self._history.workflow(id) is None
         if due > place.ended and not folded:  # what was folded and is not there was void, and never ends
             place.open.add(id)
         _log.info("cron is due", cron=cron.name, workflow=id, colony=self._session.colony.name)
+        return True

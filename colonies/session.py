@@ -279,10 +279,16 @@ class Session:
         return await record(self, tail, queue=queue, id=id, once=once)
 
     async def record_workflow(
-        self, id: str, event: WorkflowEvent, *, at: WorkflowStory, known: Known | None = None
+        self,
+        id: str,
+        event: WorkflowEvent,
+        *,
+        at: WorkflowStory,
+        known: Known | None = None,
+        once: bool = False,
     ) -> WorkflowStory:
         """Record an event of a workflow, starting from what is known of it. As `record`."""
-        return await record(self, WorkflowTail(self, id, event, at, known or self.knowledge))
+        return await record(self, WorkflowTail(self, id, event, at, known or self.knowledge), once=once)
 
     async def record_genesis(self, genesis: Genesis) -> int:
         """Record the colony's first event. This session's keypair must be the account's."""

@@ -140,13 +140,18 @@ class WorkflowSpec:
 
     def checked(self, where: str = "workflow") -> WorkflowSpec:
         """Itself, if its nodes make a DAG. Raises Invalid."""
+        if self._found:
+            raise Invalid("\n".join(f"{where}: {problem}" for problem in self._found))
+        return self
+
+    @cached_property
+    def _found(self) -> list[str]:
+        """What keeps the nodes from being a DAG."""
         # No more are looked for than are said: there may be one for each of a million dependencies.
         problems = list(islice(_problems(self), MAX_PROBLEMS + 1))
         if len(problems) > MAX_PROBLEMS:
             problems[MAX_PROBLEMS - 1 :] = ["and more problems"]
-        if problems:
-            raise Invalid("\n".join(f"{where}: {problem}" for problem in problems))
-        return self
+        return problems
 
     def sensible(self, where: str = "workflow") -> WorkflowSpec:
         """Itself, if conditions look at parents of their nodes only, and `$previous` at nodes that there are:

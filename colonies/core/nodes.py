@@ -58,7 +58,11 @@ def born(
     # Whoever said it could not know yet of a cancel that came just before; but all else must hold.
     uncancelled = dag if node.last else replace(dag, cancelled_at=None)
     verdict = _decided(record, event, workflow, uncancelled, node)
-    if verdict.valid and uncancelled.cancelled_at != dag.cancelled_at:
+    if dag.cancelled_at is None or node.last or verdict.denied:
+        return verdict
+    # An end that came after the cancel may be that of a node whose release was void: then its worker did not
+    # know of the cancel either when it released a child.
+    if verdict.valid or any(cited > dag.cancelled_at for cited in event.cites):
         return void("its workflow was cancelled before it")
     return verdict
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from colonies.core import rerun
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 WorkflowState = Literal["running", "successful", "failed", "cancelled"]
 
 MAX_SIGNALS = 1_000  # of one workflow, or of one process
+IDS_KEPT = 16_384  # of nodes: each is asked for some ten times in a moment; about 4 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Nothing:
 NOTHING = Nothing()
 
 
+@lru_cache(maxsize=IDS_KEPT)
 def node_id(workflow: str, label: str) -> str:
     """The id of the process that a node, or a part of one that maps, is."""
     return derived_id("node", workflow, label)
@@ -311,11 +314,13 @@ def _whole(held: Gathering | None, event: WorkflowSubmitted) -> WorkflowSpec:
     """The spec with the nodes of its parts. Raises Invalid."""
     if event.spec is None:
         raise Invalid("it has neither a spec nor a source")
+    if not event.parts:
+        return event.spec.checked()
     there = {digest.hex(): nodes for digest, nodes in (held.parts if held is not None else ())}
-    missing = [digest for digest in event.parts or () if digest not in there]
+    missing = [digest for digest in event.parts if digest not in there]
     if missing:
         raise Invalid(f"its part {missing[0]} is not before it")
-    before = tuple(node for digest in event.parts or () for node in there[digest])
+    before = tuple(node for digest in event.parts for node in there[digest])
     return replace(event.spec, nodes=(*before, *event.spec.nodes)).checked()
 
 

@@ -476,6 +476,24 @@ async def invent(session: Session, id: str, source: Source) -> None:
     await session.ledger.append(Draft(subject, sealed.data, 0))
 
 
+async def test_bytes_stored_where_a_run_will_be_do_not_keep_it_from_running(quiet: RunningColony) -> None:
+    client = await quiet.client()
+    handle = await client.add_cron("tick", spec("tick"), interval_s=1, catch_up="all")
+    cron = (await handle.get()).cron
+    mallory = await quiet.session("mallory", "user")
+    dues = [cron.added_at + number * SECOND for number in range(1, 6)]
+    for due in dues:
+        subject = f"ledger.workflow.{cron.run_id(due)}.submitted.mallory"
+        await mallory.ledger.append(Draft(subject, b"junk", 0))
+    for name in ("one", "two"):
+        await quiet.orchestrate(name)
+    await has_runs(quiet, "tick", len(dues) + 1)
+    await handle.pause()
+    found = await runs_of(quiet, "tick")
+    assert found[: len(dues)] == dues
+    assert len(set(found)) == len(found)
+
+
 async def test_an_invented_run_is_quarantined_by_all_who_read(quiet: RunningColony) -> None:
     client = await quiet.client()
     handle = await client.add_cron("tick", spec("tick"), interval_s=1)

@@ -28,6 +28,8 @@ class Effort:
     cold_bytes: int = 192 * 1024 * 1024
     ends: int = 600
     nodes: int = 10_000
+    crons: int = 1_000
+    orchestrators: tuple[int, ...] = (1, 2)
     profile: Path | None = None
 
 
@@ -46,6 +48,8 @@ QUICK = Effort(
     cold_bytes=16 * 1024 * 1024,
     ends=60,
     nodes=300,
+    crons=20,
+    orchestrators=(1,),
 )
 
 

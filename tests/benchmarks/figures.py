@@ -24,6 +24,7 @@ from colonies.ledger import Stored
 from colonies.nkeys import KeyPair
 from tests.benchmarks.actor import work_functions
 from tests.benchmarks.costs import costs, trip
+from tests.benchmarks.crons import crons
 from tests.benchmarks.effort import BATCH, BROKER_CAN, CONCURRENCY, Effort, say
 from tests.benchmarks.figure import Figure, median, percentile
 from tests.benchmarks.flows import large_workflow, workflows
@@ -294,6 +295,7 @@ GROUPS: dict[str, Callable[[Effort], AsyncIterator[Figure]]] = {
     "cold": cold,
     "workflows": workflows,
     "large_workflow": large_workflow,
+    "crons": crons,
 }
 
 

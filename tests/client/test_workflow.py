@@ -486,7 +486,7 @@ def test_a_wait_looks_again_if_parts_may_have_come_while_it_looked() -> None:
     flow = Workflow("0" * 26, spec, "ann", 1, 0, b"", 0)
     nodes = tuple(NodeNow(node.name, node, flow.process_of(node.name), None) for node in spec.nodes)
     for event, looks in (("completed", True), ("assigned", False)):
-        ear = _Ear(ends=True)
+        ear = _Ear(lambda _: None, ends=True)
         ear.look()
         ear.on_process(Stored(f"ledger.process.{nodes[0].id}.{event}.w1", 9, 0, b""))
         ear.changed.clear()

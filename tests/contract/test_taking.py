@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,12 +12,19 @@ import pytest
 
 import colonies
 from colonies.core.capacity import Candidate, Capacity
+from colonies.core.flow import WorkflowSpec
 from colonies.core.process import Running
+from colonies.core.workflow import Workflow
 from colonies.errors import Unknown
-from colonies.ledger import Draft, PullEnded
+from colonies.history import Judged, Story
+from colonies.ledger import Draft, PullEnded, Stored
 from colonies.memory_colony import MemoryClient
 from colonies.memory_ledger import MemoryLedger
 from colonies.pulling import Puller
+from colonies.releasing import left_to_workers
+from colonies.session import Session
+
+PYTHON = {"runtimetype": "python"}
 
 
 @pytest.fixture
@@ -219,3 +227,84 @@ async def test_queues_that_ran_empty_take_no_turn_from_those_that_wait(colony: M
     starts = [index for index, priority in enumerate(order) if priority < 9]
     assert starts[0] < 20
     assert max(later - before for before, later in pairwise(starts)) <= 20
+
+
+# --- what an instance released itself ----------------------------------------------------------------
+
+
+def _chain(*names: str) -> list[dict[str, Any]]:
+    conditions = [{"runtimetype": "python", "dependencies": list(names[:n][-1:])} for n in range(len(names))]
+    return [{"name": n, "func": "work", "conditions": c} for n, c in zip(names, conditions, strict=True)]
+
+
+async def test_what_a_worker_released_itself_it_does_not_verify_again(
+    colony: MemoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = colonies.Worker("python", concurrency=4)
+    worker.function(lambda: None, name="work")
+    instance = await colony.work(worker)
+    examined: list[str] = []
+
+    async def noted(stored: Stored) -> Judged:
+        examined.append(stored.subject)
+        return await Session.examine(instance.session, stored)
+
+    monkeypatch.setattr(instance.session, "examine", noted)
+    handle = await colony.submit_workflow(_chain("a", "b", "c"))
+
+    assert (await handle.wait(20)).state == "successful"
+    assert isinstance(colony.ledger, MemoryLedger)
+    offers = {s.subject for s in colony.ledger.broker.events if ".queued." in s.subject}
+    own = {subject for subject in offers if subject.endswith(".worker")}
+    assert own, "it released none"
+    assert set(examined) == offers - own
+
+
+async def test_an_offer_at_another_place_than_our_release_is_looked_at_as_any_other(
+    colony: MemoryClient,
+) -> None:
+    """Somebody stored the same bytes a second time, or ours came too late and were not stored."""
+    worker = colonies.Worker("python", concurrency=1)
+    worker.function(lambda: None, name="work")
+    instance = await colony.work(worker)
+    handle = await colony.submit_workflow(_chain("a", "b"))
+    now = await handle.wait(20)
+    assert isinstance(colony.ledger, MemoryLedger)
+    [offer] = [
+        s for s in colony.ledger.broker.events if s.subject.endswith(".worker") and ".queued." in s.subject
+    ]
+    releases, first = instance._releases, now.nodes[0].process
+    assert first is not None
+    for place, known in ((offer.sequence, True), (offer.sequence + 9, False)):
+        told = asyncio.get_running_loop().create_future()
+        releases._own[now.nodes[1].id] = told
+        told.set_result(Story(now.nodes[1].process, [], offer.sequence))
+        story = await releases.story_of(replace(offer, sequence=place))
+        assert (story is not None) is known
+        assert await releases.story_of(offer) is None  # known once only: it may come again much later
+
+    await releases.release_children(first)  # the child has begun long ago
+    assert await releases.story_of(offer) is None
+
+
+def test_an_orchestrator_leaves_to_a_worker_only_what_surely_waits_for_nothing_else() -> None:
+    def node(name: str, *parents: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "func": "f", "conditions": PYTHON | {"dependencies": list(parents)}, **more}
+
+    spec = WorkflowSpec.parse(
+        [
+            *(node(name) for name in ("chain", "join", "when", "map", "signal", "limits", "leaf")),
+            node("a", "chain"),
+            node("b", "a"),
+            node("c", "join", "leaf"),
+            node("d", "join"),
+            node("e", "when", when="when"),
+            node("f", "map", map={"$output": "map"}),
+            {"name": "g", "dependencies": ["signal"], "wait_signal": "go"},
+            node("h", "limits", limits={"key": "k", "running": 1}),
+            node("tidy", **{"finally": True}),
+        ]
+    )
+    workflow = Workflow("0" * 26, spec, "ann", 1, 0, b"", 0)
+
+    assert list(left_to_workers(workflow)) == [workflow.process_of(name) for name in ("chain", "a")]

@@ -127,7 +127,7 @@ async def test_a_worker_releases_only_what_waits_for_it_alone(field: Field) -> N
 @row("cancelled-flow")
 async def test_what_is_built_on_a_cancelled_workflow_is_void_and_nobody_is_blamed(field: Field) -> None:
     service, worker = await field.attacker("service"), await field.attacker("worker")
-    flow = await Flow.of(field, node("a"), node("b", "a"), node("c", "a"))
+    flow = await Flow.of(field, node("a"), node("b", "a"), node("c", "a"), node("d", "b"))
     own, queue = await flow.sequence(), (await flow["a"].until("waiting")).queue
     async with unconducted(field):
         end = await flow["a"].done(worker)
@@ -145,6 +145,8 @@ async def test_what_is_built_on_a_cancelled_workflow_is_void_and_nobody_is_blame
             event = worker.event(f"process.{kind}", subject, prev=prev, id=id, data=data)
             voids[await worker.store(subject, event)] = "it stands on an event that is void"
             prev = digest(field.key, subject, event)
+        subject, event = flow["d"].said(worker, "released", [own, max(voids)], queue=queue)
+        voids[await worker.store(subject, event)] = "its workflow was cancelled before it"
         await field.agree(voids, "void")
         said = flow["c"].said(service, "released", [own], queue=queue)
         await field.agree({await service.store(*said): "it does not cite"})

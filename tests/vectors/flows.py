@@ -248,7 +248,7 @@ def _others(t: Teller, flow: str) -> None:
 def _cancelled(t: Teller) -> None:
     """What stands on a release after the cancel is void."""
     id = t.new_id()
-    t.say("ann", asked(node("a"), node("b", "a"), node("c", "a")), id)
+    t.say("ann", asked(node("a"), node("b", "a"), node("c", "a"), node("d", "b")), id)
     of = Labels(t, id)
     of.release("a")
     a = of.run("a", facts.Completed)
@@ -262,8 +262,9 @@ def _cancelled(t: Teller) -> None:
     offer = t.say("w1", facts.Assigned(t.new_id(), 10.0, "i1"), of.id("b"), "it stands on", prev=void)
     void = bytes.fromhex(t.rows[-1]["digest"])
     t.say("w1", facts.Completed(offer, 1), of.id("b"), "it stands on an event that is void", prev=void)
+    of.release("d", t.rows[-1]["sequence"], rule="its workflow was cancelled before it", who="w1")
     of.release("c", rule="it does not cite")
-    for label in ("b", "c"):
+    for label in ("b", "c", "d"):
         t.say("orch", facts.Cancelled("", id, label, cancel), of.id(label))
 
 
