@@ -115,6 +115,8 @@ def _detail(event: Any) -> str | None:
             return f"signal {event.name}"
         case "workflow.submitted" if event.rerun_of is not None:
             return f"rerun of {event.rerun_of}, {len(event.reuses or {})} results taken over"
+        case "workflow.submitted" if event.source is not None:
+            return f"a run of the {event.source.kind} {event.source.name}"
         case "workflow.submitted" | "workflow.part":
             nodes = getattr(event, "nodes", None) or (event.spec.nodes if event.spec is not None else ())
             return f"{len(nodes)} nodes"

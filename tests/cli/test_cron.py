@@ -52,6 +52,7 @@ def test_a_cron_runs_and_get_shows_its_next_times_and_last_runs(cli: Cli) -> Non
         text = cli.ok("cron", "get", "seconds").out
         for shown in ("* * * * * * Europe/Berlin", "paused", "DUE", *(run["id"] for run in last)):
             assert shown in text
+        assert "valid: a run of the cron seconds\n" in cli.ok("workflow", "history", last[0]["id"]).out
     finally:
         cli.ok("cron", "rm", "seconds")
     assert cli("cron", "get", "seconds").code == 5
