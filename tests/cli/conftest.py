@@ -9,14 +9,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.zygote import Zygote
+
 ROOT = Path(__file__).parents[2]
 COMMAND = str(Path(sys.executable).with_name("colonies"))
 LIMIT_S = 60.0
+_OF_PYTHON = ("PYTHON", "LC_", "LANG")  # variables that the interpreter reads when it starts
+
+
+@cache
+def zygote() -> Zygote:
+    """What the commands of this process's tests are forked from; it ends with this process."""
+    return Zygote.start()
 
 
 @dataclass
@@ -59,15 +69,15 @@ class Cli:
     def __call__(
         self, *arguments: str, stdin: str | bytes = b"", cwd: Path | None = None, **more: str | None
     ) -> Done:
-        done = subprocess.run(
-            [COMMAND, *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            env=self.env(**more),
-            cwd=cwd or self.folder,
-            timeout=LIMIT_S,
-            check=False,
-        )
+        env, cwd = self.env(**more), cwd or self.folder
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        if any(name.startswith(_OF_PYTHON) for name in more):
+            command = [COMMAND, *arguments]
+            done = subprocess.run(
+                command, input=given, capture_output=True, env=env, cwd=cwd, timeout=LIMIT_S, check=False
+            )
+        else:
+            done = zygote().run(list(arguments), env, cwd, given, LIMIT_S)
         found = Done(
             done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         )
