@@ -9,6 +9,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+_NUMBERS = (
+    ("Input should be a valid number, unable to parse string as a number", "allowed: a number"),
+    ("Input should be a valid integer, unable to parse string as an integer", "allowed: a whole number"),
+)  # what the parser of the command line says, and what people understand
+
 
 def run() -> int:
     """The entry point: runs what the command line says; the exit code."""
@@ -82,6 +87,10 @@ def _usage(error: Any) -> int:
         print(context.get_help(), file=sys.stderr)
         return exits.USAGE
     message = " ".join(error.format_message().split()).rstrip(".")
+    for theirs, ours in _NUMBERS:
+        message = message.replace(theirs, ours)
+    if getattr(getattr(error, "param", None), "metavar", None) == "S":
+        message = message.replace(_NUMBERS[0][1], f"{_NUMBERS[0][1]} of seconds, such as 90")
     hint = f"see `{path} --help`"
     if path == "colonies process run" and message.startswith("No such option"):
         hint = "put -- before a command that has options of its own"

@@ -200,10 +200,17 @@ def decoded(text: str | bytes, where: str, form: str) -> str:
     return text.removeprefix("\ufeff")
 
 
+def nothing(where: str, example: str) -> str:
+    """What is said of an empty text."""
+    return (
+        f"{where}: empty; allowed: {'a list' if example.startswith('[') else 'one object'}, such as {example}"
+    )
+
+
 def json_value(text: str | bytes, where: str, example: str) -> object:
     text = decoded(text, where, "JSON")
     if not text.strip():
-        raise Invalid(f"{where}: empty; allowed: one object, such as {example}")
+        raise Invalid(nothing(where, example))
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 
 from colonies.core.names import shown
-from colonies.core.parsing import decoded
+from colonies.core.parsing import decoded, nothing
 from colonies.core.plain import MAX_DEPTH_LEVELS
 from colonies.errors import Invalid
 
@@ -152,7 +152,7 @@ def yaml_value(text: str | bytes, where: str, example: str) -> object:
     """The value that a YAML text (bytes: UTF-8) holds. Raises Invalid, naming `where` and the line."""
     text = decoded(text, where, "YAML")
     if not text.strip():
-        raise Invalid(f"{where}: empty; allowed: one object, such as {example}")
+        raise Invalid(nothing(where, example))
     reading = _Reading(where)
     try:
         for event in yaml.parse(text, Loader=_Loader):
@@ -164,7 +164,7 @@ def yaml_value(text: str | bytes, where: str, example: str) -> object:
     except (yaml.YAMLError, UnicodeError) as error:
         raise Invalid(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
     if not reading.found:
-        raise Invalid(f"{where}: empty; allowed: one object, such as {example}")
+        raise Invalid(nothing(where, example))
     return reading.found[0]
 
 
