@@ -65,6 +65,27 @@ def test_growth_is_measured_beside_the_bare_broker() -> None:
     assert all(figure["value"] > 0 and figure["limit"] > 0 for figure in found.values())
 
 
+def test_workflows_and_crons_are_measured_beside_the_bare_broker() -> None:
+    found = figures("workflows", "large_workflow", "crons")
+
+    assert found.keys() == {
+        "workflow_1_50_1",
+        "workflow_chain_of_20",
+        "workflow_step",
+        "workflow_of_300_submit",
+        "workflow_of_300",
+        "workflow_of_300_memory",
+        "workflow_step_first_quarter",
+        "workflow_step_last_quarter",
+        "crons_20_by_1_submitted",
+        "crons_20_by_1_ended",
+        "crons_20_by_1_cpu",
+    }
+    assert all(figure["value"] > 0 for figure in found.values())
+    for name in ("workflow_1_50_1", "workflow_chain_of_20", "workflow_step", "crons_20_by_1_ended"):
+        assert found[name]["limit"] > 0
+
+
 def test_a_name_that_is_no_benchmark_is_refused_with_those_that_are() -> None:
     command = [sys.executable, "-m", "tests.benchmarks", "nonsense"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
