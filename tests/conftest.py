@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +27,20 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLONIES_DATA_DIR", str(tmp_path / "data"))
     for name in ("COLONIES_CONTEXT", "COLONIES_URL", "COLONIES_CREDS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[None]:
+    """A colony of `colonies dev`, whose context is in use."""
+    command = [Path(sys.executable).with_name("colonies"), "dev", "--port", "0"]
+    with (tmp_path / "dev.log").open("w") as log:
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert running.stdout is not None
+    try:
+        ready = running.stdout.readline()
+        assert ready.startswith("ready "), (tmp_path / "dev.log").read_text()
+        yield
+    finally:
+        running.terminate()
+        running.wait(60)
+        running.stdout.close()

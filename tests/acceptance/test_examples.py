@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,6 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COLONIES = Path(sys.executable).with_name("colonies")
 LIMIT_S = 60.0
-
-
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[None]:
-    """A colony in use."""
-    with (tmp_path / "dev.log").open("w") as log:
-        running = subprocess.Popen(
-            [COLONIES, "dev", "--port", "0"], stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    assert running.stdout is not None
-    try:
-        ready = running.stdout.readline()
-        assert ready.startswith("ready "), (tmp_path / "dev.log").read_text()
-        yield
-    finally:
-        running.terminate()
-        running.wait(LIMIT_S)
-        running.stdout.close()
 
 
 @pytest.mark.timeout(180)

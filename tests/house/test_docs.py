@@ -40,24 +40,6 @@ def commands() -> Iterator[tuple[Path, list[str]]]:
             yield page, shlex.split(command)
 
 
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[None]:
-    """A colony for the README's code, in use."""
-    with (tmp_path / "dev.log").open("w") as log:
-        running = subprocess.Popen(
-            [COLONIES, "dev", "--port", "0"], stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    assert running.stdout is not None
-    ready = running.stdout.readline()
-    try:
-        assert ready.startswith("ready "), (tmp_path / "dev.log").read_text()
-        yield
-    finally:
-        running.terminate()
-        running.wait(LIMIT_S)
-        running.stdout.close()
-
-
 @pytest.mark.timeout(180)
 @pytest.mark.usefixtures("dev")
 def test_the_readmes_worker_and_client_work_as_they_stand(tmp_path: Path) -> None:
