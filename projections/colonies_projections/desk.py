@@ -27,9 +27,10 @@ from nats.micro.request import Request
 from nats.micro.service import Service, ServiceConfig
 from pydantic_core import to_json
 
-from colonies.errors import Invalid, Unavailable
+from colonies.errors import ColoniesError, Invalid, Refused, Unavailable
 from colonies.tasks import cancellable
 from colonies_projections.question import Question, cursor, read_question
+from colonies_projections.standing import REBUILD, SUBJECT, Standing
 from colonies_projections.view import Page, View
 
 SERVICE = "colonies-projector"
@@ -45,7 +46,9 @@ _log = structlog.get_logger("colonies.projector")
 
 
 @contextlib.asynccontextmanager
-async def open_desk(client: Client, views: list[View], answer: Answer) -> AsyncIterator[None]:
+async def open_desk(
+    client: Client, views: list[View], answer: Answer, standing: Standing
+) -> AsyncIterator[None]:
     """Answer questions within this block. `answer` gives the items of a view, and of which position."""
     # nats-py asks datetime for the time in a way that is deprecated from Python 3.12 on.
     with warnings.catch_warnings():
@@ -59,6 +62,15 @@ async def open_desk(client: Client, views: list[View], answer: Answer) -> AsyncI
         for view in views:
             await service.add_endpoint(
                 name=view.name, subject=f"query.{view.name}", handler=_handler(view, answer), metadata={}
+            )
+        # Of these every projector answers: a queue group of one.
+        alone = f"projector-{client._nuid.next().decode()}"
+        for name, subject, said in (
+            ("projections", SUBJECT, standing.answer),
+            ("rebuild", REBUILD, standing.rebuild),
+        ):
+            await service.add_endpoint(
+                name=name, subject=subject, handler=_of_standing(said), queue_group=alone, metadata={}
             )
         await cancellable(client.flush())
         yield
@@ -80,6 +92,28 @@ def _handler(view: View, answer: Answer) -> Callable[[Request], Awaitable[None]]
     return handle
 
 
+def _of_standing(
+    answer: Callable[[bytes], Awaitable[dict[str, Any]]],
+) -> Callable[[Request], Awaitable[None]]:
+    async def handle(request: Request) -> None:
+        try:
+            answered = to_json(await answer(request.data))
+        except ColoniesError as error:
+            answered = error_answer(error)
+        await request.respond(answered)
+
+    return handle
+
+
+def error_answer(error: ColoniesError) -> bytes:
+    """`{error, kind}`: what is wrong, with the question (`invalid`), with who asks (`refused`), or only for
+    now (`behind`)."""
+    kind = "behind"
+    if isinstance(error, Invalid | Refused):
+        kind = "invalid" if isinstance(error, Invalid) else "refused"
+    return to_json({"error": str(error), "kind": kind})
+
+
 async def reply(view: View, said: bytes, answer: Answer) -> bytes:
     """The answer to a question, as JSON: `{items, position}`, or `{error}`.
 
@@ -89,7 +123,7 @@ async def reply(view: View, said: bytes, answer: Answer) -> bytes:
         question = read_question(view, said)
         page, position = await answer(view.name, question)
     except (Invalid, Unavailable) as error:
-        return to_json({"error": str(error), "kind": "invalid" if isinstance(error, Invalid) else "behind"})
+        return error_answer(error)
     packed: list[bytes] = []
     size_bytes = 0
     for item in page.items:

@@ -27,6 +27,7 @@ from colonies_projections.desk import open_desk
 from colonies_projections.processes import Processes
 from colonies_projections.question import Question
 from colonies_projections.queues import Queues
+from colonies_projections.standing import Standing
 from colonies_projections.store import Unusable, discard, locked
 from colonies_projections.view import Page, View
 from colonies_projections.workers import Workers
@@ -159,7 +160,9 @@ class Projector:
     async def _open_desk(self, stack: AsyncExitStack) -> None:
         assert self.build is not None
         if isinstance(self.ledger, JetStreamLedger):
-            await stack.enter_async_context(open_desk(self.ledger.client(), self._views(), self._answer))
+            await stack.enter_async_context(
+                open_desk(self.ledger.client(), self._views(), self._answer, Standing(self))
+            )
         self._rebuilds = 0
         self.ready.set()
         position = self.build.position.sequence

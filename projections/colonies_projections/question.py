@@ -49,13 +49,13 @@ def read_question(view: View, data: bytes) -> Question:
     about = [view.name, plain, sort, down]
     asked = Asked(
         filters,
-        _whole(common["limit"], "limit", 1, MAX_LIMIT) or DEFAULT_LIMIT,
+        whole(common["limit"], "limit", 1, MAX_LIMIT) or DEFAULT_LIMIT,
         sort,
         down,
         None if common["cursor"] is None else _after(common["cursor"], about),
     )
-    at = _whole(common["at"], "at", 1, MAX_SEQUENCE)
-    return Question(asked, at, _whole(common["at_least"], "at_least", 0, MAX_SEQUENCE) or 0, about)
+    at = whole(common["at"], "at", 1, MAX_SEQUENCE)
+    return Question(asked, at, whole(common["at_least"], "at_least", 0, MAX_SEQUENCE) or 0, about)
 
 
 def read_object(data: bytes) -> dict[str, Any]:
@@ -71,7 +71,8 @@ def read_object(data: bytes) -> dict[str, Any]:
     return said
 
 
-def _whole(value: object, name: str, least: int, most: int) -> int | None:
+def whole(value: object, name: str, least: int, most: int) -> int | None:
+    """A whole number in its bounds, or None if it is not said. Raises Invalid."""
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
