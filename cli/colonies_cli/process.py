@@ -177,7 +177,7 @@ def _row(item: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-@command(app, "get")
+@command(app, "get", past=True)
 async def get(
     here: Here,
     id: _Id,
@@ -190,6 +190,7 @@ async def get(
     from colonies_cli.showing import end_of, show, watch_process
 
     specs.check_id(id)
+    here.check_now("--watch", watch)
     async with here.client() as client:
         if watch:
             end_of(await watch_process(here, client, id, redraw=True))
@@ -248,7 +249,7 @@ def signal(
     return signalling.send(here, "process", id, name, data)
 
 
-@command(app, "logs")
+@command(app, "logs", past=True)
 async def logs(
     here: Here,
     id: _Id,
@@ -262,6 +263,7 @@ async def logs(
     from colonies_cli.showing import follow_logs, show_log
 
     specs.check_id(id)
+    here.check_now("--follow", follow)
     async with here.client() as client:
         process = await client.process(id).get()
         if follow:
@@ -272,7 +274,7 @@ async def logs(
             show_log(here, entry, id)
 
 
-@command(app, "history")
+@command(app, "history", past=True)
 async def history(here: Here, id: _Id) -> None:
     """Print every event of a process, with verdicts.
 
@@ -280,6 +282,7 @@ async def history(here: Here, id: _Id) -> None:
 
     Example: colonies process history 01JZY8
     """
+    from colonies import show_event
     from colonies.errors import NotFound
     from colonies.logs import read_logs
     from colonies_cli.showing import say_missing_logs
@@ -290,8 +293,8 @@ async def history(here: Here, id: _Id) -> None:
         if not story.judged:
             raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
         entries = await read_logs(session, id)
-        numbered = events.numbered(story.judged, session.knowledge)
-        objects = [events.event_object(seen, n) for seen, n, _ in numbered]
+        numbered = show_event.numbered(story.judged, session.knowledge)
+        objects = [show_event.event_object(seen, n) for seen, n, _ in numbered]
         notes = [entry for entry in entries if entry.type != "log.written"]
         objects += [events.note_object(entry, id) for entry in notes]
         if here.output == Output.table:
