@@ -65,7 +65,8 @@ class Standing:
         counted = at or build.position.sequence
         if checksums:
             sums = await self._summed(build, counted)
-        return {"items": await self._items(build, counted, sums), "position": build.position.sequence}
+        items = [*await self._items(build, counted, sums), *await self._logs(counted, checksums)]
+        return {"items": items, "position": build.position.sequence}
 
     async def rebuild(self, data: bytes) -> dict[str, Any]:
         """Begin to build anew beside the views that answer."""
@@ -110,6 +111,11 @@ class Standing:
             }
             for view in build.views
         ]
+
+    async def _logs(self, counted: int, checksums: bool) -> list[dict[str, Any]]:
+        """How the view of logs stands. Its sequences are those of LOGS (`stream`)."""
+        async with self._summing:
+            return await self._projector.logs.standing(counted if checksums and counted else None)
 
     async def _summed(self, build: Build, at: int) -> dict[str, tuple[int, str]]:
         async with self._summing:
