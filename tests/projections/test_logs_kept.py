@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from contextlib import closing
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from colonies_projections import log_store
+from colonies_projections.store import Unusable
 
 from colonies import streams, subjects
 from colonies.asking import ask_all
@@ -172,7 +174,7 @@ async def test_a_file_that_cannot_be_gone_on_with_is_set_aside_and_read_anew(
     assert (tmp_path / "views.sqlite.logs.old").exists()
 
 
-def message(n: int, text: str = "some text of message {}\n") -> log_store.Message:
+def message(n: int, text: str = "some text of \x1b[1mmessage\x1b[0m {}\n") -> log_store.Message:
     said = text.format(n)
     return log_store.Message(n, "p", "w", "a", 1, "stdout", n, n, said, "train", None)
 
@@ -189,7 +191,7 @@ def test_the_oldest_messages_make_room(tmp_path: Path) -> None:
         store.take_in(start + 9, [message(n) for n in range(start, start + 10)])
     found = said(store, "words : some")
     assert 30 < len(found) <= 42
-    assert found == [f"some text of message {200 - n}" for n in range(len(found))]
+    assert found == [f"some text of \x1b[1mmessage\x1b[0m {200 - n}" for n in range(len(found))]
     assert said(store, "about : all") == found
     store.close()
     with closing(sqlite3.connect(tmp_path / "logs")) as db:
@@ -199,6 +201,23 @@ def test_the_oldest_messages_make_room(tmp_path: Path) -> None:
         db.execute("INSERT INTO logs_text (logs_text) VALUES ('integrity-check')")
         indexed = db.execute("SELECT count(*) FROM logs_text WHERE logs_text MATCH 'message'").fetchone()
     assert indexed == (len(found),)
+
+
+@pytest.mark.parametrize(
+    ("stream", "last", "same"),
+    [("a", 7, True), ("a", 8, True), ("a", 6, False), ("b", 7, False), ("b", 90, False)],
+)
+def test_a_stream_is_the_same_if_it_was_made_then_and_is_no_shorter(
+    tmp_path: Path, stream: str, last: int, same: bool
+) -> None:
+    store = log_store.LogStore.open(tmp_path / "logs", "colony")
+    store.confirm("a", 7)
+    store.take_in(7, [message(7)])
+    store.close()
+    store = log_store.LogStore.open(tmp_path / "logs", "colony")
+    with contextlib.nullcontext() if same else pytest.raises(Unusable, match="LOGS is another one"):
+        store.confirm(stream, last)
+    store.close()
 
 
 def test_sources_that_have_no_message_left_go_as_well(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ async def test_what_a_worker_wrote_before_it_was_revoked_stays_and_nothing_comes
     viewer = await colony.session("viewer", "observer")
     writer = Writer(session, await process_of(client))
     await writer.write("before\n")
+    await viewer.close()  # it hears of nothing from now on, and must look
     await founding.revoke(colony.owner, "w1")
     # What its key signed by then, stored later by whoever may publish there.
     subject = subjects.log(writer.process, "w1")
