@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import uuid
 from typing import Any
 
@@ -99,12 +101,31 @@ def test_the_past_has_the_lines_of_that_time(cli: Cli) -> None:
     assert [line["text"] for line in found(cli, own, "--at", str(then))] == [f"{own} one"]
 
 
+def test_lines_are_followed_as_they_come(cli: Cli) -> None:
+    own = word()
+    said(cli, f"echo {own} one; echo {own} two; echo {own} three")
+    following = cli.start("log", "search", own, "--follow", "--limit", "2", "-o", "json")
+    assert following.stdout is not None
+    try:
+        texts = [json.loads(following.stdout.readline())["text"] for _ in range(2)]
+        for number in range(3):
+            said(cli, f"echo {own} {number}; echo nothing")
+            texts.append(json.loads(following.stdout.readline())["text"])
+    finally:
+        following.send_signal(signal.SIGINT)
+        rest, error = following.communicate(timeout=30)
+    assert texts == [f"{own} {what}" for what in ("two", "three", "0", "1", "2")]
+    assert (rest, following.returncode) == ("", 130), error
+
+
 @pytest.mark.parametrize(
     ("arguments", "right"),
     [
         (("--", "-"), "words of letters or digits"),
         (('"open',), "a quote is not closed"),
         (("a*",), "at least 2 letters"),
+        (("x", "-f", "--until", "1h", "--all"), "leave out --until, --all"),
+        (("x", "-f", "--at", "1"), "--follow: it waits for what comes"),
         (("x", "--sort", "text"), "allowed: time"),
         (("x", "--since", "soon"), "--since: 'soon' is no moment"),
         (("x", "--cursor", "junk"), "cursor: it is none of ours"),
