@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from colonies import tracing
 from colonies.attempt import Attempt
 from colonies.calls import Function
 from colonies.core.spec import Spec
@@ -66,9 +67,10 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
     work.attempt.inputs = work.inputs
     work.attempt.enter()
     try:
-        if function.is_async:
-            return await function.function(*bound.args, **bound.kwargs)
-        return await _in_thread(lambda: function.function(*bound.args, **bound.kwargs))
+        with tracing.within(work.attempt.trace, ready=True):
+            if function.is_async:
+                return await function.function(*bound.args, **bound.kwargs)
+            return await _in_thread(lambda: function.function(*bound.args, **bound.kwargs))
     except SystemExit as error:
         raise RuntimeError(f"the function called sys.exit({error.code!r})") from error
     except KeyboardInterrupt as error:

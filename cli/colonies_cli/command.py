@@ -72,10 +72,12 @@ class Here:
             await session.ledger.close()
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
-        """A client. Raises as `session`."""
+    async def client(self, *, submits: bool = False) -> AsyncIterator[Client]:
+        """A client. Raises as `session`. `submits`: in the trace that the environment names, if it does."""
         from colonies.connection import connect
 
+        if submits:
+            _enter_trace()
         async with connect(self.context, url=self.url, creds=self.creds) as client:
             yield client
 
@@ -87,6 +89,23 @@ class Here:
         """
         async with self.session() as session:
             return await ask(session.ledger, subject, filters)
+
+
+def _enter_trace() -> None:
+    """What is submitted from here on belongs to the trace in $TRACEPARENT. What is set by who knows whom
+    keeps nobody from submitting: if it is none, that is said."""
+    import os
+
+    from colonies import tracing
+    from colonies.errors import Invalid
+
+    try:
+        found = tracing.of_environment(os.environ)
+    except Invalid as error:
+        exits.say(f"submitted without a trace: {error}")
+        return
+    if found is not None:
+        tracing.enter(found)
 
 
 async def ask(ledger: Any, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
