@@ -23,6 +23,7 @@ class Received:
     id: str
     parent: str | None
     state: str
+    scope: str
     name: str
     kind: int
     start: int
@@ -62,9 +63,9 @@ class Receiver:
         return found
 
     def of(self, process: str) -> list[Received]:
-        """The spans of one process, in the order of their ends."""
+        """The spans of one process, in the order of their ends; its own is the last."""
         spans = [s for s in self.spans.values() if s.attributes.get("colonies.process.id") == process]
-        return sorted(spans, key=lambda span: (span.end, span.name, span.start))
+        return sorted(spans, key=lambda span: (span.end, "colonies.attempts" in span.attributes))
 
     def until(self, fact: Callable[[], Any], what: str) -> Any:
         deadline = time.monotonic() + LIMIT_S
@@ -116,13 +117,13 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Received]:
     for of_resource in request.resource_spans:
         resource = _plain(of_resource.resource.attributes)
         for of_scope in of_resource.scope_spans:
-            assert of_scope.scope.name == "colonies"
             for span in of_scope.spans:
                 yield Received(
                     span.trace_id.hex(),
                     span.span_id.hex(),
                     span.parent_span_id.hex() or None,
                     span.trace_state,
+                    of_scope.scope.name,
                     span.name,
                     span.kind,
                     span.start_time_unix_nano,

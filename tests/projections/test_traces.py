@@ -15,7 +15,7 @@ from colonies_projections.traces.exporter import Exporter
 
 import colonies
 from colonies.core import trace as traces
-from tests.harness import RunningColony, running_colony, until
+from tests.harness import RunningColony, running_colony
 from tests.receiver import Received, Receiver, receiving
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -98,6 +98,12 @@ async def spans_of(receiver: Receiver, process: str, number: int) -> list[Receiv
     return found
 
 
+async def attempts(handle: colonies.Handle[Any], number: int) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while len((await handle.get()).attempts) < number:
+            await asyncio.sleep(0.02)
+
+
 def span(colony: RunningColony, what: traces.SpanOf, id: str) -> str:
     return traces.span_id(colony.owner.ledger.colony, what, id)
 
@@ -146,7 +152,7 @@ async def test_a_process_with_a_retry_is_a_span_with_two_waits_and_two_attempts(
         "colonies.outcome": "successful",
     }
     assert second.attributes["colonies.worker"] == "w1"
-    assert second.attributes["colonies.n" if False else "colonies.attempt.n"] == 2
+    assert second.attributes["colonies.attempt.n"] == 2
     assert whole.resource["service.name"] == "colonies"
     assert whole.resource["colonies.colony"] == "test"
 
@@ -157,16 +163,11 @@ async def test_an_attempt_that_loses_its_lease_is_a_span_that_went_wrong(
     async with exporter(colony):
         client = await colony.client()
         first = await colony.spawn("w1")
-        handle = await client.submit({"func": "hang", "args": [], "conditions": PYTHON})
-        await until(lambda: True, "submitted")
-        async with asyncio.timeout(LIMIT_S):
-            while (await handle.get()).state != "running":
-                await asyncio.sleep(0.02)
+        handle = await client.submit({"func": "sleep", "args": [LIMIT_S], "conditions": PYTHON})
+        await attempts(handle, 1)
         await first.end()
         await colony.spawn("w2")
-        async with asyncio.timeout(LIMIT_S):
-            while len((await handle.get()).attempts) < 2:
-                await asyncio.sleep(0.05)
+        await attempts(handle, 2)
         await handle.cancel("enough")
         found = await spans_of(receiver, handle.id, 4)
     wait, lost, cancelled, whole = found
@@ -177,3 +178,209 @@ async def test_an_attempt_that_loses_its_lease_is_a_span_that_went_wrong(
     assert "no sign of life from w1" in lost.error
     assert cancelled.error is None
     assert whole.attributes["colonies.cancelled_by"] == "ann"
+
+
+async def test_a_workflow_is_a_span_above_those_of_its_nodes(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    def node(name: str, func: str, *parents: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "func": func, "conditions": {**PYTHON, "dependencies": list(parents)}, **more}
+
+    nodes = [
+        node("a", "echo", args=[SECRET]),
+        node("b", "second_time", "a", args=["b"], maxretries=1),
+        node("c", "broken", "a", allow_failure=True),
+        node("d", "echo", "a", when="a == 'something else'"),
+        node("e", "echo", "b", "c"),
+    ]
+    async with exporter(colony):
+        await colony.work(worker)
+        client = await colony.client()
+        with colonies.traced(PARENT, "vendor=1"):
+            handle = await client.submit_workflow({"nodes": nodes, "name": "five", "label": "l"})
+        now = await handle.wait(LIMIT_S)
+        flow = span(colony, "workflow", handle.id)
+        await received(receiver, lambda: flow in receiver.spans, "the workflow's span")
+    spans = receiver.spans
+    whole = spans[flow]
+    assert (whole.name, whole.parent, whole.trace) == ("five", PARENT[36:52], PARENT[3:35])
+    assert whole.attributes == {
+        "colonies.workflow.id": handle.id,
+        "colonies.label": "l",
+        "colonies.submitter": "ann",
+        "colonies.nodes": 5,
+        "colonies.outcome": "successful",
+    }
+    assert {s.trace for s in spans.values()} == {whole.trace}
+    assert {s.state for s in spans.values()} == {"vendor=1"}
+    for node_ in now.nodes:
+        assert node_.process is not None
+        found = spans[span(colony, "process", node_.id)]
+        assert found.parent == flow
+        assert (found.name, found.attributes["colonies.node"]) == (node_.label, node_.label)
+        assert found.attributes["colonies.outcome"] == node_.state
+        assert whole.start <= found.start <= found.end <= whole.end
+        assert (found.error is not None) == (node_.label == "c")
+        for attempt in node_.process.attempts:
+            assert spans[span(colony, "attempt", attempt.id)].parent == found.id
+    # five nodes, five attempts, five waits (d had neither), the workflow
+    assert len(receiver.all) == len(spans) == 16
+
+
+async def test_nodes_that_map_and_nodes_that_are_added_are_told_before_their_workflow_is(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    nodes = [
+        {"name": "list", "func": "numbers", "args": [3], "conditions": PYTHON},
+        {
+            "name": "each",
+            "func": "echo",
+            "map": {"$output": "list"},
+            "args": [{"$item": ""}],
+            "conditions": PYTHON,
+        },
+        {"name": "last", "func": "adds", "conditions": {**PYTHON, "dependencies": ["each"]}},
+    ]
+    async with exporter(colony):
+        await colony.work(worker)
+        client = await colony.client()
+        handle = await client.submit_workflow({"nodes": nodes})
+        now = await handle.wait(LIMIT_S)
+        flow = span(colony, "workflow", handle.id)
+        await received(receiver, lambda: flow in receiver.spans, "the workflow's span")
+        again = await handle.rerun()  # everything is taken over: it ends as it begins
+        await received(receiver, lambda: span(colony, "workflow", again.id) in receiver.spans, "the rerun's")
+    names = sorted(s.attributes["colonies.node"] for s in receiver.all if "colonies.node" in s.attributes)
+    assert names == sorted(node.label for node in now.nodes)
+    assert {"each[0]", "each[2]", "last/one", "last/two"} < set(names)
+    assert [s.name for s in receiver.all if "colonies.nodes" in s.attributes] == ["workflow", "workflow"]
+    whole, rerun = (receiver.spans[span(colony, "workflow", id)] for id in (handle.id, again.id))
+    assert whole.end == max(s.end for s in receiver.all if s.trace == whole.trace)
+    assert whole.attributes["colonies.nodes"] == 7
+    assert rerun.attributes["colonies.rerun_of"] == handle.id
+    assert rerun.end == rerun.start
+
+
+async def test_later_is_no_error_and_what_never_ran_has_a_span(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    async with exporter(colony):
+        await colony.work(worker)
+        client = await colony.client()
+        waited = await client.submit({"func": "later", "conditions": PYTHON})
+        await waited.result(LIMIT_S)
+        nobody = await client.submit({"func": "f", "conditions": {"runtimetype": "none"}, "maxwaittime": 1})
+        blocked = await client.submit({"func": "f", "conditions": PYTHON, "delay": 600})
+        await blocked.cancel()
+        late = await spans_of(receiver, waited.id, 5)
+        expired = await spans_of(receiver, nobody.id, 2)
+        (cancelled,) = await spans_of(receiver, blocked.id, 1)
+    assert [s.error for s in late] == [None] * 5
+    assert late[1].attributes["colonies.outcome"] == "later"
+    assert [s.error for s in expired] == [None, "nobody took it within 1 s"]
+    assert cancelled.attributes["colonies.attempts"] == 0
+
+
+async def test_what_its_submitter_does_not_record_is_not_told(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    async with exporter(colony):
+        await colony.work(worker)
+        client = await colony.client()
+        flow = {"nodes": [{"name": "a", "func": "echo", "conditions": PYTHON}]}
+        with colonies.traced(PARENT[:-1] + "0"):
+            silent = await client.submit({"func": "echo", "conditions": PYTHON})
+            quiet = await client.submit_workflow(flow)
+        await silent.result(LIMIT_S)
+        await quiet.wait(LIMIT_S)
+        told = await client.submit({"func": "echo", "conditions": PYTHON})
+        await told.result(LIMIT_S)
+        await spans_of(receiver, told.id, 3)
+    assert len(receiver.all) == 3
+
+
+async def test_an_exporter_begins_with_what_ends_from_then_on_and_tells_that_whole(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    client = await colony.client()
+    before = await client.submit({"func": "echo", "conditions": PYTHON})
+    under_way = await client.submit(
+        {"func": "second_time", "args": ["x"], "maxretries": 1, "conditions": PYTHON}
+    )
+    await before.cancel()
+    async with exporter(colony):
+        await colony.work(worker)
+        await under_way.result(LIMIT_S)
+        found = await spans_of(receiver, under_way.id, 5)
+    assert found[-1].start == (await under_way.get()).submitted_at
+    assert receiver.of(before.id) == []
+
+
+async def test_while_nobody_takes_spans_the_exporter_waits_and_then_all_are_taken_once(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    receiver.answer = lambda _: 503
+    async with exporter(colony):
+        await colony.work(worker)
+        client = await colony.client()
+        handles = await client.submit_many([{"func": "echo", "conditions": PYTHON}] * 20)
+        for handle in handles:
+            await handle.result(LIMIT_S)
+        await received(receiver, lambda: receiver.bodies, "a request")
+        await received(receiver, lambda: "spans are not taken" in capsys.readouterr().err, "a word on it")
+        receiver.answer = lambda _: 200
+        for handle in handles:
+            await spans_of(receiver, handle.id, 3)
+    assert len(receiver.all) == 60
+
+
+async def test_a_span_that_is_refused_for_good_holds_no_other_up(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    client = await colony.client()
+    handles = await client.submit_many([{"func": "echo", "conditions": PYTHON}] * 10)
+    bad = span(colony, "process", handles[4].id)
+    receiver.answer = lambda spans: 400 if any(s.id == bad for s in spans) else 200
+    async with exporter(colony):
+        await colony.work(worker)
+        for handle in handles:
+            await handle.result(LIMIT_S)
+        for number, handle in enumerate(handles):
+            await spans_of(receiver, handle.id, 2 if number == 4 else 3)
+    assert len(receiver.all) == 29
+
+
+async def test_an_exporter_that_is_ended_in_the_middle_leaves_nothing_out(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    await colony.work(worker)
+    client = await colony.client()
+    handles: list[colonies.Handle[Any]] = []
+    for round_ in range(5):
+        async with exporter(colony):
+            for _ in range(6):
+                handles.append(await client.submit({"func": "echo", "conditions": PYTHON}))
+            if round_ % 2:
+                await handles[-1].result(LIMIT_S)
+    async with exporter(colony):
+        for handle in handles:
+            await handle.result(LIMIT_S)
+            await spans_of(receiver, handle.id, 3)
+
+
+async def test_another_ledger_under_the_same_name_is_told_from_its_beginning(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    import sqlite3
+
+    async with exporter(colony):
+        pass
+    with contextlib.closing(sqlite3.connect(colony.folder / "traces.sqlite")) as file:
+        file.execute("UPDATE exported SET digest = x'00'")
+        file.commit()
+    await colony.work(worker)
+    client = await colony.client()
+    handle = await client.submit({"func": "echo", "conditions": PYTHON})
+    await handle.result(LIMIT_S)
+    async with exporter(colony):
+        await spans_of(receiver, handle.id, 3)

@@ -13,19 +13,21 @@ from collections.abc import Mapping
 INSTALL = "pip install 'colonies[otel]'"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 ENDPOINTS = (ENDPOINT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_DISABLED = "OTEL_SDK_DISABLED"
+_EXPORTER = "OTEL_TRACES_EXPORTER"
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
 
 
 def wanted(environment: Mapping[str, str] = os.environ) -> bool:
     """Does the environment ask for spans to be exported, by the variables of OpenTelemetry?"""
-    off = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    other = environment.get("OTEL_TRACES_EXPORTER", "").strip() not in ("", "otlp")
-    return any(map(environment.get, ENDPOINTS)) and not off and not other
+    return any(map(environment.get, ENDPOINTS)) and _switched_off(environment) is None
 
 
 def why_not(environment: Mapping[str, str] = os.environ) -> str | None:
     """Why spans cannot be exported from here, and what to do; None: they can."""
+    if (name := _switched_off(environment)) is not None:
+        return f"{name}={environment[name]} switches it off"
     if not wanted(environment):
         return f"there is nowhere to export to: set {ENDPOINT}, to http://localhost:4318 for example"
     if not installed():
@@ -42,3 +44,10 @@ def installed() -> bool:
         return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is not None
     except ModuleNotFoundError:
         return False
+
+
+def _switched_off(environment: Mapping[str, str]) -> str | None:
+    """The variable that does."""
+    if environment.get(_DISABLED, "").strip().lower() == "true":
+        return _DISABLED
+    return _EXPORTER if environment.get(_EXPORTER, "").strip() not in ("", "otlp") else None

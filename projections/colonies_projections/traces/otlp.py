@@ -15,7 +15,8 @@ from typing import Any, Literal
 import requests
 from opentelemetry import trace as api
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.environment_variables import OTEL_RESOURCE_ATTRIBUTES
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -114,7 +115,10 @@ def _context(trace: str, span: str, of: Span, *, remote: bool = False) -> api.Sp
 
 def _resource(colony: str, name: str) -> Resource:
     """What the spans are of: the colony, and what the environment says."""
-    found = Resource.create({"colonies.colony": name, "colonies.colony.key": colony})
+    given: dict[str, str] = {"colonies.colony": name, "colonies.colony.key": colony}
+    if SERVICE_INSTANCE_ID not in os.environ.get(OTEL_RESOURCE_ATTRIBUTES, ""):
+        given[SERVICE_INSTANCE_ID] = colony  # else it is random, and a span that is told again another one
+    found = Resource.create(given)
     if str(found.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service"):
         found = found.merge(Resource({SERVICE_NAME: NAME}))
     return found
