@@ -113,13 +113,13 @@ class _OpenTelemetry:
         self._context, self._trace = context, trace
 
     def attach(self, at: Trace) -> Any:
-        api = self._trace
+        api, state = self._trace, traces.kept_state(at.state)
         span = api.SpanContext(
             int(at.trace_id, 16),
             int(at.span_id, 16),
             is_remote=True,
             trace_flags=api.TraceFlags(int(at.parent[53:], 16)),
-            trace_state=api.TraceState.from_header([at.state]) if at.state else None,
+            trace_state=api.TraceState.from_header([state]) if state else None,
         )
         return self._context.attach(api.set_span_in_context(api.NonRecordingSpan(span)))
 

@@ -244,6 +244,29 @@ def test_the_library_needs_no_opentelemetry_and_does_not_import_it() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_a_function_that_is_the_first_to_use_opentelemetry_is_in_its_trace_all_the_same() -> None:
+    program = (
+        "import asyncio, sys, colonies\n"
+        "worker = colonies.Worker('python')\n"
+        "@worker.function\n"
+        "def where() -> str:\n"
+        "    from opentelemetry import trace\n"
+        "    return f'{trace.get_current_span().get_span_context().trace_id:032x}'\n"
+        "async def main():\n"
+        "    async with colonies.memory() as colony:\n"
+        "        await colony.work(worker)\n"
+        f"        with colonies.traced({PARENT!r}):\n"
+        "            handle = await colony.submit(where.call())\n"
+        "        assert 'opentelemetry.trace' not in sys.modules\n"
+        "        print(await handle.result())\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == f"{PARENT[3:35]}\n", done.stderr
+
+
 def test_a_submission_outside_of_every_trace_costs_nothing_that_counts() -> None:
     """Beside its signature alone, on the same machine in the same moment."""
     key = KeyPair.new("user")

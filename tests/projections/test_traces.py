@@ -14,6 +14,7 @@ from colonies_projections import traces as exporting
 from colonies_projections.traces.exporter import Exporter
 
 import colonies
+from colonies import tracing
 from colonies.core import trace as traces
 from tests.harness import RunningColony, running_colony
 from tests.receiver import Received, Receiver, receiving
@@ -261,6 +262,39 @@ async def test_nodes_that_map_and_nodes_that_are_added_are_told_before_their_wor
     assert rerun.end == rerun.start
 
 
+async def test_a_wait_for_a_signal_is_a_span_and_so_is_a_generators_run(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    nodes = [{"name": "ok", "wait_signal": "approve"}]
+    async with exporter(colony):
+        await colony.work(worker)
+        client = await colony.client()
+        handle = await client.submit_workflow({"nodes": nodes})
+        async with asyncio.timeout(LIMIT_S):
+            while (await handle.get()).nodes[0].process is None:
+                await asyncio.sleep(0.02)
+        await handle.signal("approve", SECRET)
+        ok = (await handle.wait(LIMIT_S)).nodes[0].id
+        wait, whole = await spans_of(receiver, ok, 2)
+        work = {"func": "echo", "args": [{"$packed": ""}], "conditions": PYTHON}
+        with colonies.traced(PARENT):
+            await client.add_generator("ones", work, trigger=1)
+            await client.pack("ones", SECRET)
+        run = await received(receiver, lambda: named(receiver, "colonies.source"), "the run's span")
+        node = await received(receiver, lambda: named(receiver, "colonies.runtimetype"), "its node's")
+    assert (wait.name, wait.parent, whole.name) == ("wait", whole.id, "ok")
+    assert (wait.start, wait.end) == (whole.start, whole.end)
+    assert "colonies.queue" not in whole.attributes
+    assert run.attributes["colonies.source"] == "generator ones"
+    assert (run.parent, node.parent) == (None, run.id)
+    assert run.trace == node.trace != PARENT[3:35]
+
+
+def named(receiver: Receiver, attribute: str) -> Received | None:
+    """The first span with this attribute."""
+    return next((s for s in receiver.all if attribute in s.attributes), None)
+
+
 async def test_later_is_no_error_and_what_never_ran_has_a_span(
     colony: RunningColony, worker: colonies.Worker, receiver: Receiver
 ) -> None:
@@ -299,6 +333,21 @@ async def test_what_its_submitter_does_not_record_is_not_told(
     assert len(receiver.all) == 3
 
 
+async def test_a_tracestate_that_is_none_is_left_out_and_the_trace_stays(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with exporter(colony):
+        await colony.work(worker)
+        client = await colony.client()
+        with tracing.within(traces.Trace(PARENT, "a=1,a=2 and nonsense")):  # as another program may write it
+            handle = await client.submit({"func": "echo", "conditions": PYTHON})
+        await handle.result(LIMIT_S)
+        found = await spans_of(receiver, handle.id, 3)
+    assert (await handle.get()).trace == traces.Trace(PARENT, "a=1,a=2 and nonsense")
+    assert {(s.trace, s.state) for s in found} == {(PARENT[3:35], "")}
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
 async def test_an_exporter_begins_with_what_ends_from_then_on_and_tells_that_whole(
     colony: RunningColony, worker: colonies.Worker, receiver: Receiver
 ) -> None:
@@ -328,6 +377,7 @@ async def test_while_nobody_takes_spans_the_exporter_waits_and_then_all_are_take
             await handle.result(LIMIT_S)
         await received(receiver, lambda: receiver.bodies, "a request")
         await received(receiver, lambda: "spans are not taken" in capsys.readouterr().err, "a word on it")
+    async with exporter(colony):  # another one, which has only the ledger and what was taken so far: nothing
         receiver.answer = lambda _: 200
         for handle in handles:
             await spans_of(receiver, handle.id, 3)

@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from colonies.core.trace import kept_state
 from colonies_projections.traces.spans import Span
 
 Answer = Literal["taken", "refused", "away"]
@@ -104,12 +105,13 @@ class _Reason(logging.Handler):
 
 
 def _context(trace: str, span: str, of: Span, *, remote: bool = False) -> api.SpanContext:
+    state = kept_state(of.at.state)
     return api.SpanContext(
         int(trace, 16),
         int(span, 16),
         is_remote=remote,
         trace_flags=api.TraceFlags(int(of.at.parent[53:], 16)),
-        trace_state=api.TraceState.from_header([of.at.state]) if of.at.state else None,
+        trace_state=api.TraceState.from_header([state]) if state else None,
     )
 
 
