@@ -336,14 +336,19 @@ async def test_what_its_submitter_does_not_record_is_not_told(
 async def test_a_tracestate_that_is_none_is_left_out_and_the_trace_stays(
     colony: RunningColony, worker: colonies.Worker, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
+    nonsense = traces.Trace(PARENT, "a=1,a=2 and nonsense")  # as another program may write it
     async with exporter(colony):
         await colony.work(worker)
         client = await colony.client()
-        with tracing.within(traces.Trace(PARENT, "a=1,a=2 and nonsense")):  # as another program may write it
-            handle = await client.submit({"func": "echo", "conditions": PYTHON})
+
+        async def submit() -> colonies.Handle[Any]:
+            tracing.enter(nonsense)  # in this task only
+            return await client.submit({"func": "echo", "conditions": PYTHON})
+
+        handle = await asyncio.create_task(submit())
         await handle.result(LIMIT_S)
         found = await spans_of(receiver, handle.id, 3)
-    assert (await handle.get()).trace == traces.Trace(PARENT, "a=1,a=2 and nonsense")
+    assert (await handle.get()).trace == nonsense
     assert {(s.trace, s.state) for s in found} == {(PARENT[3:35], "")}
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
