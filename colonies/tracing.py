@@ -113,7 +113,7 @@ class _OpenTelemetry:
         self._context, self._trace = context, trace
 
     def attach(self, at: Trace) -> Any:
-        api, state = self._trace, traces.kept_state(at.state)
+        api, state = self._trace, traces.kept_state(at.state)  # it complains of what is none
         span = api.SpanContext(
             int(at.trace_id, 16),
             int(at.span_id, 16),

@@ -105,7 +105,7 @@ class _Reason(logging.Handler):
 
 
 def _context(trace: str, span: str, of: Span, *, remote: bool = False) -> api.SpanContext:
-    state = kept_state(of.at.state)
+    state = kept_state(of.at.state)  # whatever a member signed
     return api.SpanContext(
         int(trace, 16),
         int(span, 16),
