@@ -266,6 +266,7 @@ def test_a_colony_whose_endpoint_is_away_stops_when_it_is_told_to(
     with receiving() as receiver:
         endpoint = receiver.endpoint
     monkeypatch.setenv(exporting.ENDPOINT, endpoint)  # where nobody listens any more
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     with running(tmp_path, "dev", "--port", "0", ready="ready ") as dev:
         with colonies.connect() as colony:
             handle = colony.submit({"func": "f", "conditions": {"runtimetype": "none"}})
