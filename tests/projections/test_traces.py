@@ -31,7 +31,9 @@ SECRET = "an-argument-or-output-of-somebody"
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     with receiving() as receiver:
         monkeypatch.setenv(exporting.ENDPOINT, receiver.endpoint)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # seconds for which OpenTelemetry tries by itself
+        monkeypatch.setenv(
+            "OTEL_EXPORTER_OTLP_TIMEOUT", "1"
+        )  # seconds for which OpenTelemetry tries by itself
         yield receiver
     assert SECRET.encode() not in b"".join(receiver.bodies)
 
