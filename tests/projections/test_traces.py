@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from colonies_projections import traces as exporting
+from colonies_projections.traces import telling
 from colonies_projections.traces.exporter import Exporter
 
 import colonies
@@ -161,6 +162,57 @@ async def test_a_process_with_a_retry_is_a_span_with_two_waits_and_two_attempts(
     assert second.attributes["colonies.attempt.n"] == 2
     assert whole.resource["service.name"] == "colonies"
     assert whole.resource["colonies.colony"] == "test"
+
+
+async def test_what_was_forgotten_meanwhile_is_read_again(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "MAX_PROCESSES", 1)
+    monkeypatch.setattr(telling, "MAX_NODES", 1)
+    spec = {"func": "second_time", "args": ["x"], "maxretries": 1, "conditions": PYTHON}
+    chain = [
+        {**spec, "name": "a"},
+        {**spec, "name": "b", "conditions": {**PYTHON, "dependencies": ["a"]}},
+        {**spec, "name": "c", "conditions": {**PYTHON, "dependencies": ["a"]}},
+    ]
+    async with exporter(colony):
+        await colony.work(worker)
+        client = await colony.client()
+        handles = await client.submit_many([spec] * 5)
+        flows = [await client.submit_workflow({"nodes": chain}) for _ in range(3)]
+        for handle in handles:
+            await handle.result(LIMIT_S)
+        nodes = [node.id for flow in flows for node in (await flow.wait(LIMIT_S)).nodes]
+        for id in [*(handle.id for handle in handles), *nodes]:
+            await spans_of(receiver, id, 5)
+        wholes = {span(colony, "workflow", flow.id) for flow in flows}
+        await received(receiver, lambda: wholes <= receiver.spans.keys(), "the workflows' spans")
+    assert len(receiver.all) == (5 + 9) * 5 + 3
+
+
+async def test_a_broker_that_goes_and_comes_back_costs_no_span(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver
+) -> None:
+    flow = [
+        {"name": "a", "func": "echo", "conditions": PYTHON},
+        {"name": "b", "func": "echo", "conditions": {**PYTHON, "dependencies": ["a"]}},
+    ]
+    async with exporter(colony):
+        await colony.work(worker)
+        client = await colony.client()
+        handles = await client.submit_many([{"func": "echo", "conditions": PYTHON}] * 30)
+        workflow = await client.submit_workflow({"nodes": flow})
+        await handles[5].result(LIMIT_S)
+        await colony.kill_broker()
+        await colony.restart_broker()
+        for handle in handles:
+            await handle.result(LIMIT_S)
+        await workflow.wait(LIMIT_S)
+        for handle in handles:
+            await spans_of(receiver, handle.id, 3)
+        whole = span(colony, "workflow", workflow.id)
+        await received(receiver, lambda: whole in receiver.spans, "the workflow's span")
+    assert len(receiver.spans) == 30 * 3 + 2 * 3 + 1
 
 
 async def test_an_attempt_that_loses_its_lease_is_a_span_that_went_wrong(
