@@ -66,11 +66,11 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
     bound = function.bind(work.args, work.kwargs)
     work.attempt.inputs = work.inputs
     work.attempt.enter()
+    tracing.enter(work.attempt.trace, ready=True)
     try:
-        with tracing.within(work.attempt.trace, ready=True):
-            if function.is_async:
-                return await function.function(*bound.args, **bound.kwargs)
-            return await in_thread(lambda: function.function(*bound.args, **bound.kwargs))
+        if function.is_async:
+            return await function.function(*bound.args, **bound.kwargs)
+        return await in_thread(lambda: function.function(*bound.args, **bound.kwargs))
     except SystemExit as error:
         raise RuntimeError(f"the function called sys.exit({error.code!r})") from error
     except KeyboardInterrupt as error:

@@ -57,10 +57,10 @@ def traced(parent: str, state: str | None = None) -> Iterator[Trace]:
 
 
 @contextlib.contextmanager
-def within(trace: Trace, *, ready: bool = False) -> Iterator[Trace]:
-    """Inside, the code stands there, for OpenTelemetry too if it is in use. `ready`: or comes into use."""
+def within(trace: Trace) -> Iterator[Trace]:
+    """Inside, the code stands there, for OpenTelemetry too if it is in use."""
     token = _HERE.set(trace)
-    api = _opentelemetry() if ready or _API in sys.modules else None
+    api = _opentelemetry() if _API in sys.modules else None
     attached = api.attach(trace) if api is not None else None
     try:
         yield trace
@@ -70,9 +70,12 @@ def within(trace: Trace, *, ready: bool = False) -> Iterator[Trace]:
         _HERE.reset(token)
 
 
-def enter(trace: Trace) -> None:
-    """From here on the calling context stands there; for a program that ends with its context."""
+def enter(trace: Trace, *, ready: bool = False) -> None:
+    """From here on the calling context stands there: for a task or a program that ends with its context.
+    `ready`: for OpenTelemetry too, if it is installed, for it may come into use."""
     _HERE.set(trace)
+    if ready and (api := _opentelemetry()) is not None:
+        api.attach(trace)
 
 
 def of_environment(environment: Mapping[str, str]) -> Trace | None:
