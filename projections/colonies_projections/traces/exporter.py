@@ -118,6 +118,6 @@ async def _sent(otlp: Otlp, spans: Sequence[Span]) -> None:
             return None
         if not said or loop.time() - said > SAY_AGAIN_S:
             said = loop.time()
-            _log.warning("spans are not taken; it is tried again", reason=otlp.reason)
+            _log.warning("spans are not taken; it is tried again", host=otlp.host, reason=otlp.reason)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, MAX_PAUSE_S)

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import requests
 from opentelemetry import trace as api
@@ -23,11 +24,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from colonies.core.trace import kept_state
+from colonies_projections.traces import ENDPOINT
 from colonies_projections.traces.spans import Span
 
 Answer = Literal["taken", "refused", "away"]
 
 NAME = "colonies"
+MAX_REASON_CHARS = 300
 _NEVER = (400, 413, 422)  # the request itself is not what the receiver takes
 _CREDENTIALS = (
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
@@ -38,11 +41,12 @@ _LOGGER = "opentelemetry.exporter.otlp"
 
 
 class Otlp:
-    """Sends spans of a colony. Its methods block: call them in a thread. `reason` is why the last request was
-    not taken."""
+    """Sends spans of a colony. Its methods block: call them in a thread. `host` is where to, `reason` why the
+    last request was not taken."""
 
     def __init__(self, colony: str, name: str) -> None:
         self.reason = ""
+        self.host = _host()
         self._status: int | None = None
         self._resource = _resource(colony, name)
         self._exporter = OTLPSpanExporter(session=self._session())
@@ -101,7 +105,9 @@ class _Reason(logging.Handler):
         self._otlp = otlp
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._otlp.reason = record.getMessage()[:300]
+        """The last of its tries says more than that it gave up."""
+        if record.levelno < logging.ERROR or not self._otlp.reason:
+            self._otlp.reason = record.getMessage()[:MAX_REASON_CHARS]
 
 
 def _context(trace: str, span: str, of: Span, *, remote: bool = False) -> api.SpanContext:
@@ -113,6 +119,12 @@ def _context(trace: str, span: str, of: Span, *, remote: bool = False) -> api.Sp
         trace_flags=api.TraceFlags(int(of.at.parent[53:], 16)),
         trace_state=api.TraceState.from_header([state]) if state else None,
     )
+
+
+def _host() -> str:
+    """Host and port of the endpoint; what else is in its URL may be a secret."""
+    said = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get(ENDPOINT, "")
+    return urlsplit(said).netloc.rpartition("@")[2] or said.partition("/")[0]
 
 
 def _resource(colony: str, name: str) -> Resource:
