@@ -187,6 +187,7 @@ def _born(record: Record, event: Queued | Submitted) -> Process:
         time=record.time,
         arguments=event.arguments,
         trace=event.trace,
+        first=record.sequence,
     )
 
 
@@ -222,6 +223,7 @@ def _born_as_node(record: Record, event: Event, known: Known) -> Process:
         workflow=workflow.id,
         node=event.node,
         trace=workflow.trace,
+        first=record.sequence,
     )
 
 
