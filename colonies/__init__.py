@@ -42,6 +42,7 @@ from colonies.errors import (
 )
 from colonies.execution import Fail, Later
 from colonies.flows import WorkflowHandle
+from colonies.listening import FeedEvent
 from colonies.memory_colony import memory
 from colonies.signals import signal
 from colonies.worker import Worker
@@ -53,6 +54,7 @@ __all__ = [
     "Conditions",
     "Conflict",
     "Fail",
+    "FeedEvent",
     "Handle",
     "Invalid",
     "Later",
