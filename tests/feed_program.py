@@ -2,7 +2,7 @@
 
 For each line on stdin it forks one, prints its pid, waits for its end and prints how it ended: so a test does
 not wait a hundred times for Python to start. What a subscriber does with an event and where it goes on from
-are one transaction, as docs/feeds.md advises. It stops by itself after the event that the line says; 0: never.
+are one transaction, as docs/feeds.md advises. It stops after the event that the line says; 0: never.
 """
 
 from __future__ import annotations
