@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -135,6 +136,19 @@ def test_of_every_event_a_cloud_event_is_made_whose_id_is_its_place(whole: list[
     done = next(event for event in made if event["type"] == "colonies.process.completed")
     assert done["subject"].startswith("process/")
     assert set(done["data"]) >= {"attempt", "output"}
+
+
+def test_the_cloud_event_on_the_page_has_the_fields_of_one(whole: list[Judged]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "feeds.md").read_text(encoding="utf-8")
+    shown = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    colony = Colony(TOLD["colony"])
+    made = [show_event.cloud_event(seen, colony) for seen in whole]
+    one = next(event for event in made if event["type"] == shown["type"] and "output" in event["data"])
+    assert list(shown) == list(one)
+    assert set(shown["data"]) <= set(one["data"])
+    attributes = re.findall(r"^\| (`[a-z`, ]+`) \|", page.partition("| attribute |")[2], re.MULTILINE)
+    told = {name for cell in attributes for name in re.findall("[a-z]+", cell)}
+    assert told == ATTRIBUTES - {"specversion", "datacontenttype"}
 
 
 def test_a_message_that_nobody_signed_names_no_author(whole: list[Judged]) -> None:
