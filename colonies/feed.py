@@ -29,6 +29,7 @@ from colonies.show_event import attempt_of, numbered
 LOOK_AGAIN_S = 30.0
 AGAIN_S = 0.5
 MAX_PROCESSES = 10_000  # that are kept between two of their events
+MAX_KEPT_BYTES = 64 * 1024 * 1024  # of events that these are made of
 AT_ONCE = 64  # processes that are read together
 
 _COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, subjects.WORKERS)
@@ -126,11 +127,17 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 
 @dataclass(slots=True)
 class _Known:
-    """A process that came by: it as of `guard`, and what of it was judged and not told yet."""
+    """A process that came by: it as of `guard`, and what of it was judged and not told yet.
+
+    `first`: its first valid event, which says of a node which it is. `size_bytes`: of all its valid events.
+    """
 
     process: Process | None
     guard: int
     judged: dict[int, tuple[Judged, int | None]]
+    voids: set[bytes]
+    first: Stored | None
+    size_bytes: int
 
 
 class Reader:
@@ -142,6 +149,7 @@ class Reader:
         self._history = History(Colony(session.ledger.colony))
         self._folded = False
         self._processes: OrderedDict[str, _Known] = OrderedDict()
+        self._kept_bytes = 0
 
     async def read(self, wanted: Callable[[Stored], bool] = everything) -> AsyncGenerator[Told, None]:
         """What was stored behind the position. Raises Unavailable: next time it goes on from there."""
@@ -185,7 +193,7 @@ class Reader:
         elif subject is not None and subject.kind == "process":
             known = self._processes.get(subject.entity)
             if known is not None and known.judged.pop(stored.sequence, None) is None:
-                del self._processes[subject.entity]
+                self._forget(subject.entity)
 
     async def _judge(self, stored: Stored) -> Told:
         subject = subjects.parse(stored.subject)
@@ -201,8 +209,8 @@ class Reader:
 
     async def _judge_of_workflow(self, id: str, stored: Stored) -> Judged:
         story = await self._session.knowledge.workflow_now(id)
-        found = [seen for seen in story.judged if seen.stored.sequence == stored.sequence]
-        return found[0] if found else examine(self._history.colony, stored)
+        found = (seen for seen in reversed(story.judged) if seen.stored.sequence == stored.sequence)
+        return next(found, None) or examine(self._history.colony, stored)
 
     async def _read_generator(self, name: str, sequence: int) -> None:
         """Fold what was said of a generator before this sequence, when the first of its events comes by."""
@@ -220,33 +228,29 @@ class Reader:
     # --- processes -----------------------------------------------------------------------------------
 
     async def _judge_of_process(self, id: str, stored: Stored) -> Told:
-        known = self._processes.get(id) or await self._read(id, stored.sequence)
-        self._keep(id, known)
-        found = known.judged.pop(stored.sequence, None)
-        if found is None:
-            found = self._judge_next(known, stored)
-        if found is None:  # it takes more than its own events to judge this one
+        known = self._forget(id)
+        if known is None or (stored.sequence <= known.guard and stored.sequence not in known.judged):
             known = await self._read(id, stored.sequence)
-            self._keep(id, known)
-            found = known.judged.pop(stored.sequence, None) or (examine(self._history.colony, stored), None)
-        workflow = known.process.workflow if known.process is not None else None
-        if known.process is not None and known.process.final and not known.judged:
-            del self._processes[id]
-        return Told(*found, workflow)
+        found = known.judged.pop(stored.sequence, None) or await self._judge_next(known, stored)
+        self._keep(id, known)
+        return Told(*found, known.process.workflow if known.process is not None else None)
 
-    def _judge_next(self, known: _Known, stored: Stored) -> tuple[Judged, int | None] | None:
-        """Judge the next event of a process by what is known of it; None: read it again."""
-        if stored.sequence <= known.guard:
-            return None
-        event = examine(self._history.colony, stored)
-        if event.record is not None and isinstance(event.record.event, Cancelled | Received):
-            return None  # of a node it cites others
+    async def _judge_next(self, known: _Known, stored: Stored) -> tuple[Judged, int | None]:
+        """Judge the next event of a process by what is known of it. To read it again would let whoever stores
+        junk about one process keep all readers busy with it."""
         colony, knowledge = self._history.colony, self._session.knowledge
-        process, seen = judge_process(colony, known.process, event, knowledge)
-        if not seen.verdict.valid:
-            return None  # which of the two it is depends on what stands before it
-        known.process, known.guard = process, stored.sequence
-        return seen, attempt_of(seen, process)
+        event = examine(colony, stored)
+        said = event.record.event if event.record is not None else None
+        if known.first is None:
+            await knowledge.learn([stored])
+        elif isinstance(said, Cancelled | Received):  # it cites others
+            await knowledge.learn([known.first, stored])
+        known.process, seen = judge_process(colony, known.process, event, knowledge, known.voids)
+        known.guard = stored.sequence
+        if seen.verdict.valid:
+            known.first = known.first or stored
+            known.size_bytes += len(stored.data)
+        return seen, attempt_of(seen, known.process)
 
     async def _read(self, id: str, sequence: int) -> _Known:
         """A process as it is now, with the verdicts on its events from this sequence on."""
@@ -256,7 +260,9 @@ class Reader:
             for seen, n, _ in numbered(story.judged, knowledge)
             if seen.stored.sequence >= sequence
         }
-        return _Known(story.process, story.guard, judged)
+        valid = [seen.stored for seen in story.judged if seen.verdict.valid]
+        size_bytes = sum(len(one.data) for one in valid)
+        return _Known(story.process, story.guard, judged, story.voids, next(iter(valid), None), size_bytes)
 
     async def _read_together(self, messages: Sequence[Stored]) -> None:
         """Read the processes of these messages that are not known yet.
@@ -274,7 +280,13 @@ class Reader:
             self._keep(id, known)
 
     def _keep(self, id: str, known: _Known) -> None:
+        self._forget(id)
         self._processes[id] = known
-        self._processes.move_to_end(id)
-        if len(self._processes) > MAX_PROCESSES:
-            self._processes.popitem(last=False)
+        self._kept_bytes += known.size_bytes
+        while len(self._processes) > MAX_PROCESSES or self._kept_bytes > MAX_KEPT_BYTES:
+            self._forget(next(iter(self._processes)))
+
+    def _forget(self, id: str) -> _Known | None:
+        known = self._processes.pop(id, None)
+        self._kept_bytes -= known.size_bytes if known is not None else 0
+        return known

@@ -231,6 +231,31 @@ async def test_what_does_not_count_is_told_to_those_who_ask_for_it(colony: Clien
     assert await past(colony, verdict="quarantined", author="tester") == []
 
 
+async def test_junk_about_a_process_has_no_reader_read_the_process_again(
+    colony: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = await colony.submit(double.call(1))
+    await done.wait(LIMIT_S)
+    open_ = await colony.submit(NOBODY)
+    read: list[str] = []
+    story = colony.session.story
+
+    async def counted(process: str) -> Any:
+        read.append(process)
+        return await story(process)
+
+    reader = feed.Reader(colony.session, 0)
+    monkeypatch.setattr(colony.session, "story", counted)
+    told = []
+    for number in range(20):
+        with monkeypatch.context() as uncounted:
+            uncounted.setattr(colony.session, "story", story)
+            await forge(colony, (done.id, open_.id)[number % 2])
+        told += [one.seen.verdict.kind async for one in reader.read()]
+    assert told.count("quarantined") == 20
+    assert sorted(read) == sorted([done.id, open_.id])
+
+
 async def test_filters_that_make_no_sense_are_refused_before_anything_is_read(colony: Client) -> None:
     for filters, said in (
         (
