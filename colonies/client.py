@@ -50,6 +50,7 @@ from colonies.history import Judged, Story
 from colonies.ids import new_id
 from colonies.listening import FeedClient
 from colonies.pausing import Pausing
+from colonies.querying import Querying
 from colonies.session import Session
 from colonies.watching import Watcher
 
@@ -110,7 +111,7 @@ class Handle(Generic[T]):
         return await self._client.signal(self.id, name, data)
 
 
-class Client(CronClient, GeneratorClient, Pausing, FeedClient):
+class Client(CronClient, GeneratorClient, Pausing, Querying, FeedClient):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:
