@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from colonies import subjects
 from colonies.core.colony import Colony
 from colonies.core.events import Cancelled, Received
@@ -28,12 +30,16 @@ from colonies.show_event import attempt_of, numbered
 
 LOOK_AGAIN_S = 30.0
 AGAIN_S = 0.5
+SOON_S = 0.01
 MAX_PROCESSES = 10_000  # that are kept between two of their events
 MAX_KEPT_BYTES = 64 * 1024 * 1024  # of events that these are made of
+MAX_LEFT_OUT = 1_000  # of events in a row that the broker leaves out, so many are asked for one by one
 AT_ONCE = 64  # processes that are read together
 
 _COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, subjects.WORKERS)
 _OF_COLONY = tuple(pattern.removesuffix(">") for pattern in _COLONY_PATTERNS)
+
+_log = structlog.get_logger("colonies.feed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +80,18 @@ async def tell(
         Invalid: the ledger does not reach as far as `after`.
         Refused: this member was revoked meanwhile. Unavailable: the session was closed, or not `live`.
     """
-    ledger = session.ledger
+    ledger, ear = session.ledger, _Ear()
     async with AsyncExitStack() as stack:
-        woken = asyncio.Event()
         lost = asyncio.create_task(ledger.lost(), name="connection")
         stack.push_async_callback(_cancel, lost)
         if live:
-            subscription = await ledger.subscribe("feed.>", lambda _: woken.set())
-            stack.push_async_callback(subscription.close)
-            session.ears.add(woken.set)
-            stack.callback(session.ears.discard, woken.set)
+            stack.push_async_callback((await ledger.subscribe("feed.>", ear.hear)).close)
+            session.ears.add(ear.woken.set)
+            stack.callback(session.ears.discard, ear.woken.set)
         last = await ledger.last_sequence()
         reader = Reader(session, checked_after(last if after is None else after, last))
         while True:
-            woken.clear()
-            wait_s = LOOK_AGAIN_S
+            ear.woken.clear()
             try:
                 async with aclosing(reader.read(wanted)) as found:
                     async for told in found:
@@ -97,9 +100,32 @@ async def tell(
                 if not live:
                     raise
                 wait_s = AGAIN_S
+            else:
+                wait_s = ear.wait_s(reader.position)
             if not live:
                 return
-            await _first(woken, lost, wait_s)
+            await _first(ear.woken, lost, wait_s)
+
+
+class _Ear:
+    """What wakes a feed. The replica that is read may be behind what was heard: then it is read again soon."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+        self._heard = 0
+        self._soon_s = SOON_S
+
+    def hear(self, stored: Stored) -> None:
+        self._heard = max(self._heard, stored.sequence)
+        self.woken.set()
+
+    def wait_s(self, position: int) -> float:
+        """How long to wait for more, having read up to here."""
+        if position >= self._heard:
+            self._soon_s = SOON_S
+            return LOOK_AGAIN_S
+        self._soon_s = min(2 * self._soon_s, LOOK_AGAIN_S)
+        return self._soon_s
 
 
 def checked_after(after: int, last: int) -> int:
@@ -156,8 +182,9 @@ class Reader:
         if not self._folded:
             await self._fold_colony()
         async for batch in self._session.ledger.scan(self.position):
-            for start in range(0, len(batch), AT_ONCE):
-                some = batch[start : start + AT_ONCE]
+            whole = await self._with_all(batch)
+            for start in range(0, len(whole), AT_ONCE):
+                some = whole[start : start + AT_ONCE]
                 await self._read_together([stored for stored in some if wanted(stored)])
                 for stored in some:
                     if not wanted(stored):
@@ -167,6 +194,32 @@ class Reader:
                     told = await self._judge(stored)
                     self.position = stored.sequence
                     yield told
+
+    async def _with_all(self, batch: list[Stored]) -> list[Stored]:
+        """The batch with what it leaves out: sequences have no gap."""
+        found: list[Stored] = []
+        position = self.position
+        for stored in batch:
+            if stored.sequence > position + 1:
+                found += await self._left_out(position + 1, stored.sequence)
+            found.append(stored)
+            position = stored.sequence
+        return found
+
+    async def _left_out(self, first: int, end: int) -> list[Stored]:
+        """What the broker has from `first` on up to `end`, which it has. What it has lost is passed over."""
+        ledger = self._session.ledger
+        found: list[Stored] = []
+        for sequence in range(max(first, end - MAX_LEFT_OUT), end):
+            try:
+                found.append(await ledger.at(sequence))
+            except NotFound:
+                continue
+            except Unavailable:  # it cannot read this one, or it answers nothing at all
+                await ledger.at(end)
+        if len(found) < end - first:
+            _log.warning("the broker has lost events; see `colonies ledger verify`", first=first, end=end)
+        return found
 
     async def _fold_colony(self) -> None:
         """Fold what stands before the position; what comes later is folded when it comes by."""

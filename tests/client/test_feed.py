@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from colonies import codec, feed, founding
 from colonies.client import Client
 from colonies.core.events import Cancelled
 from colonies.ids import new_id
-from colonies.ledger import Draft
+from colonies.ledger import Draft, Stored
 from tests.harness import RunningColony, running_colony
 
 LIMIT_S = 30.0
@@ -328,6 +329,57 @@ async def test_events_that_the_feed_lost_are_told_all_the_same(
         await listener.until("colony.genesis")
         queue = await colony.declare(colonies.Spec.parse(NOBODY))
         await listener.until("queue.declared", queue)
+
+
+async def test_what_a_batch_leaves_out_is_asked_for_and_what_is_lost_is_passed_over(
+    colony: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(10):
+        await colony.submit(NOBODY)
+    last = await colony.ledger.last_sequence()
+    scan, at = colony.ledger.scan, colony.ledger.at
+
+    async def leaving_out(after: int = 0, pattern: str = "ledger.>") -> AsyncIterator[list[Stored]]:
+        async for batch in scan(after, pattern):
+            whole = pattern != "ledger.>"
+            yield [one for one in batch if whole or one.sequence == last or one.sequence % 3 != 0]
+
+    async def losing(sequence: int) -> Stored:
+        if sequence == 6:
+            raise colonies.NotFound("it is not there")
+        if sequence == 9:
+            raise colonies.Unavailable("it cannot be read")
+        return await at(sequence)
+
+    monkeypatch.setattr(colony.ledger, "scan", leaving_out)
+    assert [event.sequence for event in await past(colony)] == list(range(1, last + 1))
+    monkeypatch.setattr(colony.ledger, "at", losing)
+    assert [e.sequence for e in await past(colony)] == [n for n in range(1, last + 1) if n not in (6, 9)]
+
+
+async def test_a_replica_that_is_behind_is_looked_at_again_soon(
+    colony: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = colony.ledger.scan
+    behind = 0
+
+    async def stale(after: int = 0, pattern: str = "ledger.>") -> AsyncIterator[list[Stored]]:
+        nonlocal behind
+        if pattern == "ledger.>" and behind:
+            behind -= 1
+            return
+        async for batch in scan(after, pattern):
+            yield batch
+
+    async with Listener(colony.feed(0)) as listener:
+        await listener.until("colony.genesis")
+        monkeypatch.setattr(colony.ledger, "scan", stale)
+        behind = 5
+        began = time.monotonic()
+        handle = await colony.submit(NOBODY)
+        await listener.until("process.queued", handle.id)
+        assert behind == 0
+        assert time.monotonic() - began < feed.LOOK_AGAIN_S / 2
 
 
 def test_without_asyncio_a_feed_is_left_and_taken_up_again() -> None:
