@@ -108,7 +108,7 @@ async def tell(
 
 
 class _Ear:
-    """What wakes a feed. The replica that is read may be behind what was heard: then it is read again soon."""
+    """What wakes a feed. A replica may be behind what was heard: then it is read again soon."""
 
     def __init__(self) -> None:
         self.woken = asyncio.Event()

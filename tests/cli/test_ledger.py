@@ -11,7 +11,7 @@ from typing import Any
 
 from colonies_cli.ledger import finding_object
 
-from colonies import codec
+from colonies import codec, founding
 from colonies.ids import new_id
 from colonies.ledger import Draft
 from colonies.verify import Finding
@@ -155,6 +155,30 @@ def test_tail_f_goes_on_with_what_comes(cli: Cli) -> None:
         pass
     tail.kill()
     tail.communicate()
+
+
+async def test_tail_f_outlives_its_broker_and_ends_when_its_member_is_revoked(tmp_path: Path) -> None:
+    async with running_colony(tmp_path / "home", orchestrate=False) as colony:
+        desk, ready = await colony.session("desk", "observer"), asyncio.Event()
+        ready.set()
+        await colony._start(founding.Operator(desk, colony.keyring.operator, colony.url).run(), ready)
+        creds = await colony.credential("ann", "user")
+        cli = Cli(tmp_path, {"COLONIES_URL": colony.url, "COLONIES_CREDS": str(creds)})
+        tail = cli.start("ledger", "tail", "--from", "1", "-f", "-o", "json")
+        assert tail.stdout is not None
+        lines = [await asyncio.to_thread(tail.stdout.readline)]
+        await colony.kill_broker()
+        await colony.restart_broker()
+        client = await colony.client("bob")
+        handle = await client.submit({"func": "x", "conditions": {"runtimetype": "cli"}})
+        while handle.id not in lines[-1]:
+            lines.append(await asyncio.to_thread(tail.stdout.readline))
+        await founding.revoke(colony.owner, "ann", "left")
+        rest, said = await asyncio.to_thread(tail.communicate)
+        sequences = [json.loads(line)["sequence"] for line in [*lines, *rest.splitlines()]]
+        assert sequences == list(range(1, len(sequences) + 1))
+        assert tail.returncode == 4, said
+        assert "the broker closed the connection of ann for good" in said
 
 
 def test_verify_counts_every_event_and_finds_nothing_in_a_sound_ledger(cli: Cli) -> None:
