@@ -11,12 +11,15 @@ from typing import Any
 
 import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from colonies import feed, show_event
 from colonies.core.colony import Colony
 from colonies.errors import Invalid
 from colonies.history import History, Judged
 from colonies.ledger import Stored
+from colonies.listening import Wanted
 from colonies.memory_ledger import MemoryBroker, MemoryLedger, _guard
 from colonies.nkeys import KeyPair
 from colonies.session import Session
@@ -190,3 +193,13 @@ def test_whatever_a_member_signs_can_be_shown(value: Any, whole: list[Judged]) -
         event = replace(seen.record.event, output=output)  # type: ignore[call-arg]
         odd = replace(seen, record=replace(seen.record, event=event))
         assert json.dumps(show_event.cloud_event(odd, Colony(TOLD["colony"])), allow_nan=False)
+
+
+@given(st.lists(st.text(max_size=30) | st.from_regex(r"\A[a-z.]{1,12}=?[a-zA-Z.*>]{0,12}\Z"), max_size=3))
+def test_whatever_is_given_for_a_filter_is_one_or_is_refused_in_a_line(texts: list[str]) -> None:
+    said = ""
+    try:
+        Wanted.parse(texts)
+    except Invalid as error:
+        said = str(error)
+    assert re.fullmatch(r"[^\n]{0,1500}", said)
