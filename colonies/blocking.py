@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar, Unpack, overload
 
@@ -125,11 +125,11 @@ class BlockingClient:
         author: Several = None,
         verdict: Several = "valid",
         live: bool = True,
-    ) -> Iterator[FeedEvent]:
+    ) -> Generator[FeedEvent, None, None]:
         wanted = Wanted(type=type, process=process, workflow=workflow, author=author, verdict=verdict)
         return self._each(heard(self._client, after, wanted, live=live))
 
-    def _each(self, events: AsyncGenerator[T, None]) -> Iterator[T]:
+    def _each(self, events: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         """As `each`; who leaves it before its end leaves nothing open."""
         try:
             yield from each(self, events)

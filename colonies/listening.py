@@ -6,7 +6,7 @@ goes on from the sequence of the last event that it has dealt with.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -144,7 +144,7 @@ class FeedClient:
         author: Several = None,
         verdict: Several = "valid",
         live: bool = True,
-    ) -> AsyncIterator[FeedEvent]:
+    ) -> AsyncGenerator[FeedEvent, None]:
         """The events of the colony, in order: those after a sequence or a time, then, if `live`, what comes.
 
         `after` None: from now on, that is from when the first one is asked for. Each filter takes one value

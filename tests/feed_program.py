@@ -12,7 +12,6 @@ import contextlib
 import os
 import sqlite3
 import sys
-from typing import Any
 
 import colonies
 
@@ -21,15 +20,16 @@ async def subscribe(url: str, creds: str, path: str, until: int) -> None:
     database = sqlite3.connect(path)
     database.execute("PRAGMA synchronous = OFF")  # what is killed here is the process, not the machine
     (position,) = database.execute("SELECT coalesce(max(sequence), 0) FROM seen").fetchone()
-    async with colonies.connect(url=url, creds=creds) as colony:
-        events: Any = colony.feed(position, verdict=None)
-        async with contextlib.aclosing(events):
-            async for event in events:
-                with database:
-                    row = (event.sequence, event.type, event.entity, event.author, event.verdict)
-                    database.execute("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", row)
-                if event.sequence == until:
-                    return
+    async with (
+        colonies.connect(url=url, creds=creds) as colony,
+        contextlib.aclosing(colony.feed(position, verdict=None)) as events,
+    ):
+        async for event in events:
+            with database:
+                row = (event.sequence, event.type, event.entity, event.author, event.verdict)
+                database.execute("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", row)
+            if event.sequence == until:
+                return
 
 
 def main() -> None:

@@ -402,4 +402,4 @@ def test_without_asyncio_a_feed_is_left_and_taken_up_again() -> None:
         next(left)
     names = [thread.name for thread in threading.enumerate()]
     assert "colonies client" not in names
-    left.close()  # type: ignore[attr-defined]
+    left.close()
