@@ -293,10 +293,12 @@ class Reader:
         junk about one process keep all readers busy with it."""
         colony, knowledge = self._history.colony, self._session.knowledge
         event = examine(colony, stored)
-        said = event.record.event if event.record is not None else None
+        if event.record is None:  # nothing is read for what nobody signed
+            known.guard = stored.sequence
+            return event, None
         if known.first is None:
             await knowledge.learn([stored])
-        elif isinstance(said, Cancelled | Received):  # it cites others
+        elif isinstance(event.record.event, Cancelled | Received):  # it cites others
             await knowledge.learn([known.first, stored])
         known.process, seen = judge_process(colony, known.process, event, knowledge, known.voids)
         known.guard = stored.sequence

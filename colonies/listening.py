@@ -165,6 +165,8 @@ async def heard(
 ) -> AsyncGenerator[FeedEvent, None]:
     """The events that are wanted. See `FeedClient.feed`."""
     session = client.session
+    if not isinstance(after, int | datetime | None):
+        raise Invalid(f"after: {shown(after)}; allowed: a sequence, a datetime, or None for from now on")
     start = await position(session.ledger, after) if isinstance(after, datetime) else after
     async with aclosing(tell(session, start, wanted=wanted.may_be, live=live)) as feed:
         async for told in feed:

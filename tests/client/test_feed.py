@@ -162,6 +162,7 @@ async def test_after_a_time_is_after_the_last_event_at_or_before_it(colony: Clie
     for wrong, said in (
         (everything[0].time.replace(tzinfo=None), "has no time zone; give it one"),
         (datetime.now(UTC) + timedelta(days=1), "is in the future; None is from now on"),
+        ("5", "after: '5'; allowed: a sequence, a datetime, or None"),
         (10**6, r"after: 1000000; the ledger has the sequences 1 to \d+"),
     ):
         with pytest.raises(colonies.Invalid, match=said):

@@ -551,14 +551,16 @@ class World(VirtualLoop):
         """Who reads has some time to read the end of it. What comes late meanwhile may be new work."""
         if self.views is None and self.subscriber is None:
             return
-        followed_by = max(self.now, self.began + self.plan.calm_at) + FOLLOW_S
+        # A feed that lost what would have woken it looks again after 30 s; a projector does so sooner.
+        follow_s = FOLLOW_S if self.subscriber is None else 2 * FOLLOW_S
+        followed_by = max(self.now, self.began + self.plan.calm_at) + follow_s
         while not self.witness.failures and self.now < followed_by:
             if all(position == len(self.broker.events) for position in self._read_up_to()):
                 return
             self.run(self.now + LOOK_S)
             if not self.witness.done():
                 self._work(until)
-                followed_by = max(self.now, followed_by) + FOLLOW_S
+                followed_by = max(self.now, followed_by) + follow_s
 
     def _read_up_to(self) -> list[int]:
         return [
