@@ -67,6 +67,7 @@ class Logs:
         self.store: LogStore | None = None
         self.covers = 0
         self._begun = self._done = self._waiting = 0  # times that it caught up; questions that wait for it
+        self._sums: tuple[tuple[LogStore, int] | None, tuple[int, str]] = (None, (0, ""))
         self._projector = projector
         self._wake = asyncio.Event()
         self._moved = asyncio.Condition()
@@ -175,8 +176,10 @@ class Logs:
         if at is not None:
             with contextlib.suppress(Unavailable):
                 await self._come_to(at)
-                time = (await moment(ledger, str(at))).time // 1_000
-                rows, total = await asyncio.to_thread(checksum, store.path, time)
+                if self._sums[0] != (store, at):
+                    time = (await moment(ledger, str(at))).time // 1_000
+                    self._sums = (store, at), await asyncio.to_thread(checksum, store.path, time)
+                rows, total = self._sums[1]
         last = int((await ledger.stream_info(subjects.LOGS))["state"]["last_seq"])
         behind = max(0, last - store.position)
         lag_s = (await ledger.now() // 1_000 - store.time) / 1e6 if behind else 0.0

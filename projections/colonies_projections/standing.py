@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ SUBJECT = "query.projections"
 REBUILD = "query.rebuild"
 MAY_REBUILD = ("owner", "observer", "service")
 ROWS_AT_ONCE = 5_000
+MAX_WAITING = 8  # questions: to count a large view takes seconds
 BREATH_S = 0.001  # between so many rows, for the loop that shares this interpreter
 
 _BITS = 2**128
@@ -47,6 +48,7 @@ class Standing:
         self._projector = projector
         self._requests = Requests(REBUILD)
         self._summing = asyncio.Lock()
+        self._waiting = 0
         self._sums: tuple[tuple[Build, int] | None, dict[str, tuple[int, str]]] = (None, {})
 
     async def answer(self, data: bytes) -> dict[str, Any]:
@@ -114,16 +116,31 @@ class Standing:
 
     async def _logs(self, counted: int, checksums: bool) -> list[dict[str, Any]]:
         """How the view of logs stands. Its sequences are those of LOGS (`stream`)."""
-        async with self._summing:
-            return await self._projector.logs.standing(counted if checksums and counted else None)
+        logs = self._projector.logs
+        if not checksums or not counted:
+            return await logs.standing(None)
+        async with self._turn():
+            return await logs.standing(counted)
 
     async def _summed(self, build: Build, at: int) -> dict[str, tuple[int, str]]:
-        async with self._summing:
+        async with self._turn():
             if self._sums[0] != (build, at):
                 names = [view.name for view in build.views]
-                found = await asyncio.to_thread(checksums, build.store.path, build.store.tables, names, at)
-                self._sums = (build, at), found
+                counting = asyncio.to_thread(checksums, build.store.path, build.store.tables, names, at)
+                self._sums = (build, at), await counting
             return self._sums[1]
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One counts at a time, and few wait for it. Raises Unavailable."""
+        if self._waiting >= MAX_WAITING:
+            raise Unavailable(f"{MAX_WAITING} wait for checksums already; ask again in a moment")
+        self._waiting += 1
+        try:
+            async with self._summing:
+                yield
+        finally:
+            self._waiting -= 1
 
 
 def checksums(
