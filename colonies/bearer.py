@@ -4,11 +4,11 @@
 
     header     {"typ":"colonies-bearer","alg":"ed25519-nkey"}, these bytes and no others
     claims     aud, colony, sub (the member), key (its public key), iss (the key that signed), iat, exp, jti
-    signature  by `iss`, of `said`: a byte that no text has, a word of what this is, the colony, both parts
+    signature  by `iss`: of a byte that no text has, a word of what this is, the colony, both parts
 
-Nobody keeps a list of them: a token is good as long as the ledger makes it so. `key` must still be its member's
-key and `iss` that of the member or of an owner, none of them revoked, ended or changed. So a change of keys or a
-revocation ends all tokens of a member, and nothing ends one of them alone but its time.
+Nobody keeps a list of them: a token is good as long as the ledger makes it so. `key` must still be its
+member's key and `iss` that of the member or of an owner, none of them revoked, ended or changed. So a
+change of keys or a revocation ends all tokens of a member, and nothing ends one of them alone but its time.
 
 It lets nobody log in at the broker and is no event: NATS takes no such header, and what is signed begins with
 0xFF, as no event, no NATS token and no challenge of a broker does. This module knows no HTTP and no clock.
@@ -70,9 +70,7 @@ class Bearer:
         return member
 
 
-def issue(
-    colony: Colony, keypair: KeyPair, member: str, *, expires_s: int, now: int
-) -> tuple[str, Bearer]:
+def issue(colony: Colony, keypair: KeyPair, member: str, *, expires_s: int, now: int) -> tuple[str, Bearer]:
     """A token for a member, signed by it or by an owner; and what it says. `now` is ledger time (ns).
 
     Raises Invalid (no such member, too long a time) or Refused (not for this key to say).

@@ -66,7 +66,8 @@ def own_or_owner(context: Context, name: str) -> Credential:
         return owner_credential(context)
     except Refused:
         raise Refused(
-            f"this is the credential of {own.name}, which is no owner; give the --creds of {name}, or an owner's"
+            f"this is the credential of {own.name}, which is no owner; give the --creds of {name}, or "
+            "an owner's"
         ) from None
 
 

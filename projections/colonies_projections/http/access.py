@@ -1,7 +1,7 @@
 """Who asks, and what a role may see.
 
-A token is held against the ledger as this server has it by now, at each request, and for a feed again while it
-lasts. Nothing is remembered of tokens, and nothing of them is ever logged.
+A token is held against the ledger as this server has it by now, at each request, and for a feed again while
+it lasts. Nothing is remembered of tokens, and nothing of them is ever logged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ NOW_S = 1.0
 
 _SCHEME = "bearer "
 _SEES: dict[Role, frozenset[What]] = {
-    role: frozenset(("views", "ledger", "feed")) for role in ("owner", "user", "worker", "observer", "service")
+    role: frozenset(("views", "ledger", "feed"))
+    for role in ("owner", "user", "worker", "observer", "service")
 }
 
 _log = structlog.get_logger("colonies.http")
@@ -84,7 +85,9 @@ async def _now(session: Session) -> int:
         return time.time_ns()
 
 
-_scheme = HTTPBearer(auto_error=False, description="From `colonies member token NAME`.", bearerFormat="colonies")
+_scheme = HTTPBearer(
+    auto_error=False, description="From `colonies member token NAME`.", bearerFormat="colonies"
+)
 
 Asker = Annotated[Reader, Depends(_reader)]
 """A parameter of this type is who asks. `LOCKED` is for the routes that have one."""

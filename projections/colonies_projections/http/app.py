@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from colonies.client import Client
@@ -16,13 +17,14 @@ from colonies_projections.http import events, lookups, opening, problems, querie
 from colonies_projections.http.health import Health
 from colonies_projections.http.hub import Hub
 from colonies_projections.http.metrics import Metrics
+from colonies_projections.http.streams import Streams
 
 TITLE = "Colonies"
 DESCRIPTION = (
     "What a colony's ledger and its views say, read only. Show a bearer token in the Authorization header; "
     "`colonies member token NAME` makes one.\n\n"
-    "Errors are application/problem+json (RFC 9457). Times are RFC 3339 in UTC, durations are seconds, what is "
-    "not there is null. A sequence is a place in the ledger."
+    "Errors are application/problem+json (RFC 9457). Times are RFC 3339 in UTC, durations are seconds, what "
+    "is not there is null. A sequence is a place in the ledger."
 )
 ENDLESS = (events.PATH,)
 
@@ -33,10 +35,11 @@ def make_app(session: Session, ledger: JetStreamLedger, hub: Hub) -> FastAPI:
     app = FastAPI(
         title=TITLE, description=DESCRIPTION, version=version("colonies"), docs_url=None, redoc_url=None
     )
+    app.state.streams = Streams()
     app.state.session, app.state.ledger, app.state.hub = session, ledger, hub
     app.state.client = Client(session)
     app.state.health = Health(session, ledger, hub)
-    app.state.metrics = Metrics(session, ledger, hub)
+    app.state.metrics = Metrics(session, ledger, hub, app.state.streams, app.state.health)
     for routes in (opening.routes, events.routes, lookups.routes, queries.routes):
         app.include_router(routes())
     for kind in (problems.Problem, HTTPException, ColoniesError):
@@ -45,5 +48,5 @@ def make_app(session: Session, ledger: JetStreamLedger, hub: Hub) -> FastAPI:
     return app
 
 
-async def _not_valid(request: object, error: Exception) -> problems.Response:
+async def _not_valid(_: object, __: Exception) -> Response:
     return problems.Problem(400, "a parameter of this path is not of the right kind; see /docs").response()

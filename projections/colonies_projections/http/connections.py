@@ -1,8 +1,8 @@
 """Connections that cost something and bring nothing: too many, half-open, too slow to read.
 
-uvicorn's own timers run between two requests of a connection. Here a connection also has HEAD_S for each whole
-request, and whoever does not take what we send for STALL_S is cut off, so that what waits for slow readers is
-bounded by the sockets' buffers. Nothing here looks into a request.
+uvicorn's own timers run between two requests of a connection. Here a connection also has HEAD_S for each
+whole request, and whoever does not take what we send for STALL_S is cut off, so that what waits for slow
+readers is bounded by the sockets' buffers. Nothing here looks into a request.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 HEAD_S: Final = 10.0
 STALL_S: Final = 20.0
@@ -34,7 +34,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
             self._head = _off(self._head)
         else:
             self._expect()
@@ -57,6 +58,8 @@ class Connection(H11Protocol):
             self._head = self._head or self.loop.call_later(HEAD_S, self.transport.abort)
 
 
-def _off(timer: asyncio.TimerHandle | None) -> None:
+def _off(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """No timer, in the place of this one."""
     if timer is not None:
         timer.cancel()
+    return None

@@ -1,8 +1,8 @@
 """Where the server listens: an address, perhaps TLS, and the names under which it may be asked.
 
-The port is bound once, before anything else starts, and kept while the service restarts: nobody else gets it in
-between, and a port that is taken is said at once. Without TLS only this machine is let in, unless `insecure`
-says otherwise: tokens would go over the network for all to read.
+The port is bound once, before anything else starts, and kept while the service restarts: nobody else gets
+it in between, and a port that is taken is said at once. Without TLS only this machine is let in, unless
+`insecure` says otherwise: tokens would go over the network for all to read.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def address(text: str) -> tuple[str, int]:
     if found is None or good is None or int(found["port"]) > 65_535:
         raise Invalid(
             f"--listen {shown(text)}: allowed: an IP address or localhost, and a port, such as "
-            f"127.0.0.1:{DEFAULT_PORT}, [::1]:{DEFAULT_PORT} or, with TLS, 0.0.0.0:443; port 0 is any free one"
+            f"127.0.0.1:{DEFAULT_PORT}, [::1]:0 or, with TLS, 0.0.0.0:443; port 0 is any free one"
         )
     return str(good), int(found["port"])
 
@@ -67,7 +67,9 @@ def address(text: str) -> tuple[str, int]:
 def host_name(text: str) -> str:
     """A name under which it may be asked. Raises Invalid."""
     if not _NAME.fullmatch(text):
-        raise Invalid(f"--host {shown(text)}: allowed: a host's name without a port, such as colonies.example")
+        raise Invalid(
+            f"--host {shown(text)}: allowed: a host's name without a port, such as colonies.example"
+        )
     return text.lower()
 
 
@@ -120,8 +122,8 @@ class Door:
         return bool(name) and not self.listen.names
 
 
-def open_door(listen: Listen, *, elsewhere: bool = False) -> Door:
-    """Bind the port; `elsewhere`: any free one if it is taken.
+def open_door(listen: Listen, *, elsewhere: bool = False, free: str = "--listen 127.0.0.1:0") -> Door:
+    """Bind the port; `elsewhere`: any free one if it is taken. `free` is how to ask for any free one.
 
     Raises Invalid (certificates, or no TLS where others could listen in) or Unavailable (the port is taken).
     """
@@ -145,13 +147,12 @@ def open_door(listen: Listen, *, elsewhere: bool = False) -> Door:
         bound.setblocking(False)
     except OSError as error:
         bound.close()
-        raise Unavailable(_why_not(listen, error)) from None
+        raise Unavailable(_why_not(listen, error, f"{free} takes any free port")) from None
     return Door(listen, bound, tls)
 
 
-def _why_not(listen: Listen, error: OSError) -> str:
+def _why_not(listen: Listen, error: OSError, free: str) -> str:
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
-    free = f"--listen {host}:0 takes any free port"
     if error.errno == errno.EADDRINUSE:
         holder = port_holder(listen.port) or "another program"
         return f"port {listen.port} of {host} is taken by {holder}. Stop that, or: {free}"

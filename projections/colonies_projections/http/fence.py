@@ -1,7 +1,7 @@
 """What every request passes first, and every answer last: who is asked, how much, how long, in what wrapping.
 
-It knows nothing of what is asked. Only GET is answered, nothing that is sent along is read, and all but a feed
-has ANSWER_S. Whatever goes wrong further in comes out as a problem without a word of what it was.
+It knows nothing of what is asked. Only GET is answered, nothing that is sent along is read, and all but a
+feed has ANSWER_S. Whatever goes wrong further in comes out as a problem without a word of what it was.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from colonies.show import process_object
 from colonies.show_event import event_object, numbered
 from colonies.show_workflow import workflow_object
 from colonies_projections.http.access import LOCKED, Asker
-from colonies_projections.http.queries import json_response
+from colonies_projections.http.queries import json_response, only
 
 MAX_LOADED_BYTES: Final = 1_048_576  # of a stored value that is put into an answer
 
@@ -38,12 +38,12 @@ def routes() -> APIRouter:
 
 
 async def _process(id: _Id, request: Request, asker: Asker) -> Response:
-    session = await _of(asker, id)
+    session = await _of(asker, id, request)
     return json_response(await _full(session, await session.process(id)))
 
 
 async def _history(id: _Id, request: Request, asker: Asker) -> Response:
-    session = await _of(asker, id)
+    session = await _of(asker, id, request)
     story = await session.story(id)
     if not story.judged:
         raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
@@ -52,13 +52,14 @@ async def _history(id: _Id, request: Request, asker: Asker) -> Response:
 
 
 async def _workflow(id: _Id, request: Request, asker: Asker) -> Response:
-    await _of(asker, id)
+    await _of(asker, id, request)
     client: Client = request.app.state.client
     return json_response(workflow_object(await workflow_now(client, id)))
 
 
-async def _of(asker: Asker, id: str) -> Session:
+async def _of(asker: Asker, id: str, request: Request) -> Session:
     """Raises Problem (not theirs to see) or Invalid (an id ends up in a subject)."""
+    only(request)
     await asker.sees("ledger")
     checked_name(id, "id")
     return asker.session

@@ -31,9 +31,7 @@ def routes() -> APIRouter:
 async def _health(request: Request) -> Response:
     health: Health = request.app.state.health
     found = await health.look()
-    return Response(
-        json.dumps(found.said()), 200 if found.ready else 503, media_type="application/json"
-    )
+    return Response(json.dumps(found.said()), 200 if found.ready else 503, media_type="application/json")
 
 
 async def _metrics(request: Request) -> Response:

@@ -6,11 +6,13 @@ from html import escape
 from typing import Any, Final
 
 STYLE: Final = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+body{color:#222;background:#fff}
 code{font-family:ui-monospace,monospace;background:#f2f2f2;padding:.1em .3em;border-radius:.2em}
 section{border-top:1px solid #ccc;padding:.5rem 0}
 table{border-collapse:collapse}td,th{text-align:left;padding:.15rem 1rem .15rem 0;vertical-align:top}
-@media (prefers-color-scheme:dark){body{color:#ddd;background:#111}code{background:#222}section{border-color:#444}}
+@media (prefers-color-scheme:dark){
+body{color:#ddd;background:#111}code{background:#222}section{border-color:#444}a{color:#8bf}}
 """
 
 
@@ -30,10 +32,13 @@ def rendered(schema: dict[str, Any]) -> str:
 def _operation(path: str, said: dict[str, Any]) -> str:
     token = "a bearer token" if said.get("security") else "no token"
     rows = "".join(map(_parameter, said.get("parameters", [])))
-    table = f"<table><tr><th>parameter</th><th>in</th><th>values</th><th></th></tr>{rows}</table>" if rows else ""
+    table = (
+        f"<table><tr><th>parameter</th><th>in</th><th>values</th><th></th></tr>{rows}</table>" if rows else ""
+    )
     answers = ", ".join(f"{code} {answer['description']}" for code, answer in said["responses"].items())
     return (
-        f"<section><h2><code>GET {escape(path)}</code></h2><p>{escape(said.get('summary', ''))}. Needs {token}.</p>"
+        f"<section><h2><code>GET {escape(path)}</code></h2>"
+        f"<p>{escape(said.get('summary', ''))}. Needs {token}.</p>"
         f"{_text(said.get('description', ''))}{table}<p>Answers: {escape(answers)}</p></section>"
     )
 
@@ -42,7 +47,8 @@ def _parameter(said: dict[str, Any]) -> str:
     schema = said.get("schema", {})
     values = ", ".join(map(str, schema.get("enum", ()))) or str(schema.get("type", ""))
     cells = (said.get("in", ""), values, said.get("description", ""))
-    return f"<tr><td><code>{escape(said['name'])}</code></td>{''.join(f'<td>{escape(c)}</td>' for c in cells)}</tr>"
+    texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f"<tr><td><code>{escape(said['name'])}</code></td>{texts}</tr>"
 
 
 def _text(text: str) -> str:

@@ -1,7 +1,8 @@
-"""What goes wrong, as RFC 9457 has it: one JSON object of `type`, `title`, `status`, `detail`, for every error.
+"""What goes wrong, as RFC 9457 has it: one JSON object of `type`, `title`, `status`, `detail`, for every
+error.
 
-Our own error tree decides the status in one place. What a stranger may be told is a constant: whatever is wrong
-with a token, the answer is the same.
+Our own error tree decides the status in one place. What a stranger may be told is a constant: whatever is
+wrong with a token, the answer is the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Questions to the views: `/v1/processes?state=failed` is `query.processes {"state": "failed"}` and its answer.
+"""Questions to the views: `/v1/processes?state=failed` is `query.processes {"state": "failed"}` and its
+answer.
 
 A question goes to a projector as it is; what is allowed is the view's to say. So a view of somebody's own is
 asked like ours, as soon as a projector has it.
@@ -27,6 +28,7 @@ LOOK_S: Final = 1.0
 NO_PROJECTOR: Final = (
     "no projector answers; start one: `colonies dev` runs it, or `colonies server start --only projector`"
 )
+IN_HEADER: Final = "access_token: a token goes into the Authorization header, and nowhere else"
 
 _VIEW = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _NUMBERS: Final = ("limit", "at", "at_least")
@@ -74,7 +76,7 @@ def question_of(request: Request) -> dict[str, Any]:
     question: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         if name == "access_token":
-            raise Problem(400, "access_token: a token goes into the Authorization header only")
+            raise Problem(400, IN_HEADER)
         if name in question:
             raise Problem(400, f"{shown(name)} is given twice; allowed: once")
         if name in _NUMBERS:
@@ -84,6 +86,16 @@ def question_of(request: Request) -> dict[str, Any]:
         else:
             question[name] = value
     return question
+
+
+def only(request: Request, *names: str) -> None:
+    """Raises Problem: a word in the query string that means nothing here."""
+    for name in request.query_params:
+        if name == "access_token":
+            raise Problem(400, IN_HEADER)
+        if name not in names:
+            allowed = ", ".join(names) or "nothing"
+            raise Problem(400, f"{shown(name)} is no parameter of this path; allowed: {allowed}")
 
 
 def json_response(value: Any) -> Response:
@@ -101,8 +113,8 @@ def routes() -> APIRouter:
             methods=["GET"],
             name=f"ask_{view.name}",
             summary=f"The view of {view.name}",
-            description=f"As `query.{view.name}` over NATS. `items` in the order of the view, `position`: the "
-            "sequence up to which it knows the ledger, `cursor` if there is more.",
+            description=f"As `query.{view.name}` over NATS: `items`, in the order of the view; `position`, the "
+            "sequence up to which it knows the ledger; `cursor`, if there is more.",
             openapi_extra={"parameters": _parameters(view.filters)},
         )
     router.add_api_route(
