@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import Depends, Request
@@ -72,7 +72,7 @@ async def _reader(request: Request) -> Reader:
     try:
         return Reader(admit(token, session.colony, await _now(session)), session)
     except Refused as error:
-        _log.info("token refused", reason=str(error))
+        _log.debug("token refused", reason=str(error))
         raise problems.unauthorized(shown=True) from None
 
 
@@ -92,4 +92,4 @@ _scheme = HTTPBearer(
 Asker = Annotated[Reader, Depends(_reader)]
 """A parameter of this type is who asks. `LOCKED` is for the routes that have one."""
 
-LOCKED = [Depends(_scheme)]
+LOCKED: dict[str, Any] = {"dependencies": [Depends(_scheme)], "responses": problems.ANSWERS}

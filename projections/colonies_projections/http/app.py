@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -35,14 +36,14 @@ def make_app(session: Session, ledger: JetStreamLedger, hub: Hub) -> FastAPI:
     app = FastAPI(
         title=TITLE, description=DESCRIPTION, version=version("colonies"), docs_url=None, redoc_url=None
     )
-    app.state.streams = Streams()
+    app.state.streams, app.state.lookups = Streams(), asyncio.Semaphore(lookups.MAX_LOOKUPS)
     app.state.session, app.state.ledger, app.state.hub = session, ledger, hub
     app.state.client = Client(session)
     app.state.health = Health(session, ledger, hub)
     app.state.metrics = Metrics(session, ledger, hub, app.state.streams, app.state.health)
     for routes in (opening.routes, events.routes, lookups.routes, queries.routes):
         app.include_router(routes())
-    for kind in (problems.Problem, HTTPException, ColoniesError):
+    for kind in (problems.Problem, HTTPException, ColoniesError, Exception):
         app.add_exception_handler(kind, problems.answered)
     app.add_exception_handler(RequestValidationError, _not_valid)
     return app

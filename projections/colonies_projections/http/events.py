@@ -32,7 +32,7 @@ _DESCRIPTION: Final = (
 
 
 def routes() -> APIRouter:
-    router = APIRouter(tags=["feed"], dependencies=LOCKED)
+    router = APIRouter(tags=["feed"], **LOCKED)
     answers: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
     router.add_api_route(
         PATH,

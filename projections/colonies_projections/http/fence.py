@@ -75,11 +75,14 @@ class _Wrapped:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.begun = False
+        self.done = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
             message = {**message, "headers": _with_wrapping(list(message["headers"]))}
+        elif not message.get("more_body", False):
+            self.done = True
         await self._send(message)
 
 
@@ -89,6 +92,8 @@ def _with_wrapping(headers: list[tuple[bytes, bytes]]) -> list[Any]:
 
 
 async def _answer(scope: Scope, send: _Wrapped, problem: Problem) -> None:
+    if send.done:  # whoever raised this has answered as well
+        return
     if send.begun:  # too late for another word; the connection is closed in the middle, which is one
         raise ConnectionError("the answer was cut off")
     await problem.response()(scope, _nothing, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request
@@ -23,11 +24,13 @@ from colonies_projections.http.queries import json_response, only
 
 MAX_LOADED_BYTES: Final = 1_048_576  # of a stored value that is put into an answer
 
+MAX_LOOKUPS: Final = 16
+
 _Id = Annotated[str, Path(description="Its id, whole.")]
 
 
 def routes() -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["ledger"], dependencies=LOCKED)
+    router = APIRouter(prefix="/v1", tags=["ledger"], **LOCKED)
     for path, endpoint, summary in (
         ("/processes/{id}", _process, "One process, as the ledger has it"),
         ("/processes/{id}/history", _history, "Every event of a process, with verdicts"),
@@ -39,12 +42,14 @@ def routes() -> APIRouter:
 
 async def _process(id: _Id, request: Request, asker: Asker) -> Response:
     session = await _of(asker, id, request)
-    return json_response(await _full(session, await session.process(id)))
+    async with _turn(request):
+        return json_response(await _full(session, await session.process(id)))
 
 
 async def _history(id: _Id, request: Request, asker: Asker) -> Response:
     session = await _of(asker, id, request)
-    story = await session.story(id)
+    async with _turn(request):
+        story = await session.story(id)
     if not story.judged:
         raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
     events = [event_object(seen, n) for seen, n, _ in numbered(story.judged, session.knowledge)]
@@ -54,7 +59,14 @@ async def _history(id: _Id, request: Request, asker: Asker) -> Response:
 async def _workflow(id: _Id, request: Request, asker: Asker) -> Response:
     await _of(asker, id, request)
     client: Client = request.app.state.client
-    return json_response(workflow_object(await workflow_now(client, id)))
+    async with _turn(request):
+        return json_response(workflow_object(await workflow_now(client, id)))
+
+
+def _turn(request: Request) -> asyncio.Semaphore:
+    """One may be large; so many are read at a time."""
+    turns: asyncio.Semaphore = request.app.state.lookups
+    return turns
 
 
 async def _of(asker: Asker, id: str, request: Request) -> Session:

@@ -104,7 +104,7 @@ def json_response(value: Any) -> Response:
 
 def routes() -> APIRouter:
     """One route for each of our views, with its filters in the schema, and one for all others."""
-    router = APIRouter(prefix="/v1", tags=["views"], dependencies=LOCKED)
+    router = APIRouter(prefix="/v1", tags=["views"], **LOCKED)
     for make in VIEWS:
         view = make()
         router.add_api_route(

@@ -32,6 +32,7 @@ MAX_PIECE_BYTES: Final = 262_144
 TURN_S: Final = 5.0
 CHECK_S: Final = 0.25
 KEEP_ALIVE_S: Final = 15.0
+TELL_S: Final = 1.0
 LAST_WORD_S: Final = 0.5
 AGAIN_S: Final = 0.5
 RETRY_MS: Final = 2_000
@@ -89,6 +90,7 @@ class EventStream(Response):
         self._waiting: list[bytes] = []
         self._size_bytes = 0
         self._sent_at = time.monotonic()
+        self._told = position  # the last id that was sent
         self._send: Send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +136,7 @@ class EventStream(Response):
     # --- sending -------------------------------------------------------------------------------------
 
     async def _pump(self) -> None:
-        await self._put(b"retry: %d\nid: %d\n\n" % (RETRY_MS, self.position))
+        await self._put(b"retry: %d\nid: %d\n\n" % (RETRY_MS, self.position), self.position)
         await self._flush(self.position)
         while not self._hub.closed:
             entries = self._hub.since(self.position)
@@ -150,9 +152,10 @@ class EventStream(Response):
                 await self._wait()
 
     async def _wait(self) -> None:
-        """Until there is more; a proxy on the way shall see that somebody is there."""
+        """Until there is more. Who wants little hears how far the ledger is, and a proxy that we are there."""
+        due = self._sent_at + (TELL_S if self.position > self._told else KEEP_ALIVE_S)
         try:
-            async with asyncio.timeout(KEEP_ALIVE_S):
+            async with asyncio.timeout(max(0.0, due - time.monotonic())):
                 await self._hub.change()
         except TimeoutError:
             await self._keep_alive()
@@ -190,15 +193,16 @@ class EventStream(Response):
 
     async def _keep_alive(self) -> None:
         """An id alone is no event, but whoever comes again comes with it."""
-        await self._put(b"id: %d\n\n" % self.position)
+        await self._put(b"id: %d\n\n" % self.position, self.position)
         await self._flush(self.position)
 
-    async def _put(self, text: bytes, sequence: int = 0) -> None:
-        """To be sent with what comes next, or now if that is enough."""
+    async def _put(self, text: bytes, sequence: int) -> None:
+        """To be sent with what comes next, or now if that is enough. `sequence` is its id."""
         self._waiting.append(text)
         self._size_bytes += len(text)
+        self._told = sequence
         if self._size_bytes >= MAX_PIECE_BYTES:
-            await self._flush(max(sequence, self.position))
+            await self._flush(sequence)
 
     async def _flush(self, position: int) -> None:
         """Send what waits; then all up to this position was sent."""
