@@ -149,21 +149,21 @@ async def test_who_is_further_back_than_the_ring_reads_for_himself_and_then_shar
     client: Client, web: Web, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "MAX_RING_EVENTS", 16)
-    monkeypatch.setattr(streams, "TURN_S", 0.1)  # so that many turns are needed
-    last = await submit(client, 100)
+    monkeypatch.setattr(streams, "TURN_S", 0.3)  # so that many turns are needed
+    last = await submit(client, 60)
     await until(lambda: web.service._hub.position >= last, "the server has followed")
     assert web.service._hub.since(last - 20) is None
     assert len(web.service._hub._ring) <= 16
 
     async def read(feed: Feed) -> list[int]:
-        return [event.id for event in await feed.until(last + 50)]
+        return [event.id for event in await feed.until(last + 20)]
 
     async with contextlib.AsyncExitStack() as stack:
         feeds = [await stack.enter_async_context(web.events(token, "?after=0")) for _ in range(5)]
         reading = [asyncio.create_task(read(feed)) for feed in feeds]
-        await submit(client, 50)
+        await submit(client, 20)
         for ids in await asyncio.gather(*reading):
-            assert ids == list(range(1, last + 51))
+            assert ids == list(range(1, last + 21))
 
 
 async def test_the_ring_is_bounded_in_bytes_with_the_texts_that_are_made(
