@@ -49,6 +49,31 @@ async def token(client: Client) -> str:
     return await token_of(client.session)
 
 
+async def test_pages_and_the_past_go_through(
+    colony: RunningColony, client: Client, web: Web, token: str, tmp_path: Path
+) -> None:
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        ids = await some_life(colony, client)
+        last = await client.ledger.last_sequence()
+        first = (await web.get(f"/v1/processes?limit=4&at_least={last}", token)).json
+        rest = (await web.get(f"/v1/processes?limit=4&cursor={first['cursor']}", token)).json
+        assert [item["id"] for item in first["items"] + rest["items"]] == ids[::-1]
+        assert "cursor" not in rest
+        oldest = (await web.get("/v1/processes?sort=submitted&limit=1", token)).json
+        assert oldest["items"][0]["id"] == ids[0]
+        submitted = (await client.session.story(ids[0])).judged[0].stored.sequence
+        then = (await web.get(f"/v1/processes?at={submitted}", token)).json
+        assert [(item["id"], item["state"]) for item in then["items"]] == [(ids[0], "waiting")]
+        whole = (await web.get(f"/v1/processes/{ids[0]}", token)).json
+        assert whole["state"] == "successful"
+        before = (await web.get(f"/v1/processes/{ids[0]}?at={submitted}", token)).json
+        assert before["state"] == "waiting"
+        history = await web.get(f"/v1/processes/{ids[0]}/history?at={submitted}", token)
+        assert len(history.json["events"]) == 1
+        standing = (await web.get("/v1/projections", token)).json["items"]
+        assert {item["projector"] for item in standing} == {"viewer"}
+
+
 def problem(answer: Answer) -> tuple[int, str]:
     """The status and the words of an error, which has the one form that errors have."""
     assert answer.headers["content-type"] == "application/problem+json"
@@ -83,9 +108,15 @@ async def test_a_question_is_answered_as_the_projector_answers_it(
 @pytest.mark.parametrize(
     ("target", "status", "words"),
     [
-        ("/v1/processes?colour=red", 400, "'colour' is no filter; allowed: state, func"),
+        ("/v1/processes?colour=red", 400, "'colour' is no filter; allowed: id, state"),
         ("/v1/processes?state=done", 400, "state: 'done' is not one; allowed: blocked"),
         ("/v1/processes?limit=0", 400, "limit: 0; allowed: a whole number from 1 to"),
+        ("/v1/processes?sort=colour", 400, "sort: 'colour' is not one; allowed: "),
+        ("/v1/processes?cursor=x", 400, "cursor: it is none of ours"),
+        ("/v1/processes?at=soon", 400, "at: 'soon' is no moment; allowed: a sequence"),
+        ("/v1/processes?at=999999", 400, "at: there is no sequence 999999"),
+        ("/v1/processes?at_least=999999", 400, "at_least"),
+        ("/v1/rebuild", 404, "there is no such view"),
         ("/v1/processes?limit=many", 400, "limit: 'many'; allowed: a whole number"),
         ("/v1/processes?limit=%D9%A3", 400, "allowed: a whole number"),
         ("/v1/processes?state=failed&state=running", 400, "'state' is given twice"),
@@ -99,6 +130,7 @@ async def test_a_question_is_answered_as_the_projector_answers_it(
         ("/v1/processes/01JZY800000000000000000000", 404, "there is no process 01JZY8"),
         ("/v1/processes/01JZY800000000000000000000/history", 404, "there is no process 01JZY8"),
         ("/v1/workflows/01JZY800000000000000000000", 404, "there is no workflow 01JZY8"),
+        ("/v1/processes/01JZY800000000000000000000?at=soon", 400, "'soon' is no moment"),
         ("/v1/processes/*", 400, "is not allowed as a name"),
         ("/v1/processes/a.b/history", 400, "is not allowed as a name"),
         ("/v1/processes/01JZY800000000000000000000?pretty=1", 400, "'pretty' is no parameter of this path"),

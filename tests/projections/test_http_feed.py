@@ -237,14 +237,12 @@ async def test_it_ends_when_the_token_does(client: Client, web: Web) -> None:
 
 async def test_it_ends_at_once_when_its_server_stops(colony: RunningColony, client: Client) -> None:
     token = await token_of(client.session)
-    async with contextlib.AsyncExitStack() as open_feeds:
-        async with serving(await colony.session("http", "observer")) as web:
-            feed = await open_feeds.enter_async_context(web.events(token))
-            web.task.cancel()
-            began = time.monotonic()
-            await feed.ended()
-            await asyncio.wait({web.task})
-            assert time.monotonic() - began < 3
+    async with serving(await colony.session("http", "observer")) as web, web.events(token) as feed:
+        web.task.cancel()
+        began = time.monotonic()
+        await feed.ended()
+        await asyncio.wait({web.task})
+        assert time.monotonic() - began < 3
     with pytest.raises(ConnectionRefusedError):
         await web.connect()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from colonies import values
@@ -15,18 +17,20 @@ from colonies.core.process import Process, Successful
 from colonies.core.shapes import Ref
 from colonies.errors import ColoniesError, NotFound
 from colonies.looking import workflow_now
+from colonies.past import PastLedger, moment
 from colonies.session import Session
 from colonies.show import process_object
 from colonies.show_event import event_object, numbered
 from colonies.show_workflow import workflow_object
 from colonies_projections.http.access import LOCKED, Asker
-from colonies_projections.http.queries import json_response, only
+from colonies_projections.http.queries import AT, json_response, only
 
 MAX_LOADED_BYTES: Final = 1_048_576  # of a stored value that is put into an answer
 
 MAX_LOOKUPS: Final = 16
 
 _Id = Annotated[str, Path(description="Its id, whole.")]
+_At = Annotated[str | None, Query(description=AT)]
 
 
 def routes() -> APIRouter:
@@ -40,41 +44,47 @@ def routes() -> APIRouter:
     return router
 
 
-async def _process(id: _Id, request: Request, asker: Asker) -> Response:
-    session = await _of(asker, id, request)
-    async with _turn(request):
+async def _process(id: _Id, request: Request, asker: Asker, at: _At = None) -> Response:
+    async with _reading(id, request, asker, at) as session:
         return json_response(await _full(session, await session.process(id)))
 
 
-async def _history(id: _Id, request: Request, asker: Asker) -> Response:
-    session = await _of(asker, id, request)
-    async with _turn(request):
+async def _history(id: _Id, request: Request, asker: Asker, at: _At = None) -> Response:
+    async with _reading(id, request, asker, at) as session:
         story = await session.story(id)
-    if not story.judged:
-        raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
-    events = [event_object(seen, n) for seen, n, _ in numbered(story.judged, session.knowledge)]
-    return json_response({"id": id, "events": events})
+        if not story.judged:
+            raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
+        events = [event_object(seen, n) for seen, n, _ in numbered(story.judged, session.knowledge)]
+        return json_response({"id": id, "events": events})
 
 
-async def _workflow(id: _Id, request: Request, asker: Asker) -> Response:
-    await _of(asker, id, request)
-    client: Client = request.app.state.client
-    async with _turn(request):
+async def _workflow(id: _Id, request: Request, asker: Asker, at: _At = None) -> Response:
+    async with _reading(id, request, asker, at) as session:
+        # A client hears its session's ledger for ever; of the past there is nothing to hear.
+        client: Client = request.app.state.client if at is None else Client(session)
         return json_response(workflow_object(await workflow_now(client, id)))
 
 
-def _turn(request: Request) -> asyncio.Semaphore:
-    """One may be large; so many are read at a time."""
-    turns: asyncio.Semaphore = request.app.state.lookups
-    return turns
+@asynccontextmanager
+async def _reading(id: str, request: Request, asker: Asker, at: str | None) -> AsyncIterator[Session]:
+    """The session to read from, now or `at` a moment; one answer may be large, so only some are read at once.
 
-
-async def _of(asker: Asker, id: str, request: Request) -> Session:
-    """Raises Problem (not theirs to see) or Invalid (an id ends up in a subject)."""
-    only(request)
+    Raises Problem (not theirs to see) or Invalid (an id ends up in a subject; there is no such moment).
+    """
+    only(request, "at")
     await asker.sees("ledger")
     checked_name(id, "id")
-    return asker.session
+    turns: asyncio.Semaphore = request.app.state.lookups
+    async with turns:
+        if at is None:
+            yield asker.session
+            return
+        now = asker.session
+        then = Session(PastLedger(now.ledger, await moment(now.ledger, at)), now.name, now.keypair)
+        try:
+            yield await then.open()
+        finally:
+            await then.close()
 
 
 async def _full(session: Session, process: Process) -> dict[str, Any]:

@@ -152,7 +152,7 @@ class EventStream(Response):
                 await self._wait()
 
     async def _wait(self) -> None:
-        """Until there is more. Who wants little hears how far the ledger is, and a proxy that we are there."""
+        """Until there is more. Who wants little hears how far the ledger is, a proxy that we are there."""
         due = self._sent_at + (TELL_S if self.position > self._told else KEEP_ALIVE_S)
         try:
             async with asyncio.timeout(max(0.0, due - time.monotonic())):
