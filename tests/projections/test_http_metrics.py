@@ -163,16 +163,16 @@ async def test_nothing_that_somebody_wrote_is_in_them(
 
     @worker.function
     def sesame(word: str) -> str:
-        return f"open {word}"
+        return f"melon {word}"
 
     await colony.work(worker, "wilhelm")
     async with projecting(await colony.session("viktor", "observer"), tmp_path / "views.sqlite"):
-        assert await (await client.submit(spec("sesame", "hush", label="tagged"))).result(30) == "open hush"
+        assert await (await client.submit(spec("sesame", "hush", label="tagged"))).result(30) == "melon hush"
         await (await client.submit(spec("wrong hush"))).wait(30)
         for target in ("/metrics", "/health"):
             text = (await web.get(target)).body.decode()
-            for word in ("sesame", "hush", "open", "tagged", "ursula", "wilhelm", "viktor"):
-                assert not re.search(rf"(?<!of ){word}\b", text.replace("that are open", "")), (target, word)
+            for word in ("sesame", "hush", "melon", "tagged", "ursula", "wilhelm", "viktor"):
+                assert word not in text, (target, word)
 
 
 async def test_runtime_types_are_bounded(client: Client, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ _DESCRIPTION: Final = (
     "`text/event-stream`: the `data` of each is a CloudEvent in JSON, its `id` the sequence in the ledger. "
     "With `Last-Event-ID`, which browsers send by themselves, or `after`, it goes on behind that sequence "
     "with no gap; without, it begins with what comes from now on. A block with an `id` and no `data` says "
-    "how far the ledger was looked at. Each filter may be given several times: of each one value must fit.\n\n"
+    "how far the ledger was looked at. Each filter may be given several times; one value must fit.\n\n"
     "It ends when the token does, and when its reader does not keep up; then go on with the last `id`."
 )
 

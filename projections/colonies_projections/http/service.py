@@ -37,6 +37,7 @@ class HttpService:
         self._door = door
         self._hub = Hub(session)
         self._app = make_app(session, session.ledger, self._hub)
+        self._server: _Server | None = None
 
     async def run(self) -> None:
         """Serve until cancelled. Raises as `Hub.run`, and Refused once this member is let in no more."""
@@ -64,7 +65,7 @@ class HttpService:
         )
         config.load()
         config.ssl = self._door.tls
-        server = _Server(config)
+        server = self._server = _Server(config)
         serving = asyncio.create_task(server.serve([self._door.socket()]), name="http: server")
         try:
             while not server.started:
