@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import structlog
-from colonies_projections.http import fence, lookups, page
+from colonies_projections.http import access, fence, lookups, page
 
 import colonies
 from colonies.client import Client
 from colonies.looking import workflow_now
+from colonies.roles import ROLES
 from colonies.show import process_object
 from colonies.show_event import event_object, numbered
 from colonies.show_workflow import workflow_object
@@ -127,6 +128,7 @@ async def test_a_question_is_answered_as_the_projector_answers_it(
         ("/v1/Processes", 404, "there is no such view"),
         ("/v2/processes", 404, "Not Found"),
         ("/", 404, "Not Found"),
+        ("/v1/processes/", 404, "Not Found"),
         ("/v1/processes/01JZY800000000000000000000", 404, "there is no process 01JZY8"),
         ("/v1/processes/01JZY800000000000000000000/history", 404, "there is no process 01JZY8"),
         ("/v1/workflows/01JZY800000000000000000000", 404, "there is no workflow 01JZY8"),
@@ -249,6 +251,16 @@ async def test_the_word_bearer_may_be_small_and_there_is_one_header(web: Web, to
     two = [("Host", "localhost"), ("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
     assert (await connection.ask("/v1/processes/x", two)).status_code == 401
     connection.close()
+
+
+async def test_a_role_that_may_not_see_something_is_told_so_and_no_more(
+    web: Web, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(access.may_see(role, what) for role in ROLES for what in ("views", "ledger", "feed"))
+    assert not access.may_see("guest", "views")  # type: ignore[arg-type]
+    monkeypatch.setitem(access._SEES, "user", frozenset())
+    for target in ("/v1/processes", "/v1/processes/x", "/v1/workflows/x", "/v1/events", "/v1/projections"):
+        assert problem(await web.get(target, token)) == (403, "this member's role may not see that")
 
 
 # --- how it is wrapped -----------------------------------------------------------------------------------

@@ -34,7 +34,12 @@ def make_app(session: Session, ledger: JetStreamLedger, hub: Hub) -> FastAPI:
     """The application. What its routes need is in its `state`."""
     # FastAPI's own pages load scripts from elsewhere; ours is in `opening`.
     app = FastAPI(
-        title=TITLE, description=DESCRIPTION, version=version("colonies"), docs_url=None, redoc_url=None
+        title=TITLE,
+        description=DESCRIPTION,
+        version=version("colonies"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.streams, app.state.lookups = Streams(), asyncio.Semaphore(lookups.MAX_LOOKUPS)
     app.state.session, app.state.ledger, app.state.hub = session, ledger, hub

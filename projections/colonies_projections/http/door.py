@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -136,7 +137,8 @@ def open_door(listen: Listen, *, elsewhere: bool = False, free: str = "--listen 
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     bound = socket.socket(family)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # elsewhere it would let us take what another has
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((listen.host, listen.port))
         except OSError as error:

@@ -51,10 +51,17 @@ class Meter:
             before = await self._read(record)
             if before is None:
                 return None
+        await self._learn(record, before)
         after = evolve(before, record, self._session.knowledge)
         if not after.final:
             self._hold(after, size_bytes + len(told.seen.stored.data))
         return _change(before, after)
+
+    async def _learn(self, record: Record, before: Process | None) -> None:
+        """The workflow that a node is of, should it have been forgotten since the event was judged."""
+        id = getattr(record.event, "workflow", None) or (before.workflow if before is not None else None)
+        if id is not None and self._session.knowledge.workflow(id) is None:
+            await self._session.knowledge.workflow_now(id)
 
     async def _read(self, record: Record) -> Process | None:
         """The process before this event."""
