@@ -48,9 +48,9 @@ class Dev:
         deadline = time.monotonic() + LIMIT_S
         while True:
             # HTTPError and URLError are such; the last of them is told.
-            with contextlib.suppress(OSError) if time.monotonic() < deadline else contextlib.nullcontext():
-                with self.open(target, token) as answer:
-                    return json.load(answer)
+            late = contextlib.nullcontext() if time.monotonic() > deadline else contextlib.suppress(OSError)
+            with late, self.open(target, token) as answer:
+                return json.load(answer)
             time.sleep(0.05)
 
 
