@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -150,3 +151,25 @@ def test_dev_takes_the_port_that_it_is_told_or_says_who_has_it(alone: Cli) -> No
     assert done.code == 6
     assert f"port {door.port} of 127.0.0.1 is taken by " in done.err
     assert "--http-port 0 takes any free port" in done.err
+
+
+def test_it_runs_beside_the_others_and_alone_by_an_observers_credential(
+    owner: Cli, cli: Cli, tmp_path: Path
+) -> None:
+    url = cli.ok("context", "get", "-o", "json").one["url"]
+    creds = tmp_path / "web.creds"
+    owner.ok("member", "add", "web", "--role", "observer", "--out", str(creds))
+    every, alone = "orchestrator,projector,operator,http", ("--url", url, "--creds", str(creds))
+    for options, services in ((("--views", str(tmp_path / "views")), every), (alone, "http")):
+        running = owner.start(
+            "server", "start", "--listen", "127.0.0.1:0", *options, stderr=subprocess.DEVNULL
+        )
+        assert running.stdout is not None
+        try:
+            found = re.search(rf" services={services} http=(\S+)$", running.stdout.readline().strip())
+            assert found is not None
+            assert get(f"{found[1]}/health")[1]["status"] == "ready"
+        finally:
+            running.terminate()
+            running.communicate(timeout=60)
+        assert running.returncode == 0
