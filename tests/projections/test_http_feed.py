@@ -159,7 +159,7 @@ async def test_who_is_further_back_than_the_ring_reads_for_himself_and_then_shar
         return [event.id for event in await feed.until(last + 20)]
 
     async with contextlib.AsyncExitStack() as stack:
-        feeds = [await stack.enter_async_context(web.events(token, "?after=0")) for _ in range(5)]
+        feeds = [await stack.enter_async_context(web.events(token, "?after=0")) for _ in range(3)]
         reading = [asyncio.create_task(read(feed)) for feed in feeds]
         await submit(client, 20)
         for ids in await asyncio.gather(*reading):

@@ -19,6 +19,7 @@ from colonies.errors import ColoniesError, Conflict, Invalid, NotFound, Unavaila
 
 MEDIA_TYPE = "application/problem+json"
 NO_TOKEN = "show a bearer token that is good: `colonies member token NAME`"
+NO_PATH = "there is no such path; /docs has those that there are"
 NO_RIGHT = "this member's role may not see that"
 DEFECT = "a defect of this server; its log says more"
 
@@ -74,6 +75,8 @@ def of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return Problem(404, NO_PATH)
         return Problem(error.status_code, str(error.detail), dict(error.headers or {}))
     if isinstance(error, Unavailable):
         return Problem(503, str(error), {"Retry-After": "1"})
