@@ -29,7 +29,9 @@ def start(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", metavar="SERVICE", help="orchestrator, projector, operator or http; may be repeated."
+            "--only",
+            metavar="SERVICE",
+            help="orchestrator, projector, operator, http or traces; may be repeated.",
         ),
     ] = None,
     views: Annotated[
@@ -67,7 +69,7 @@ def start(
 
     Where the context holds the owner's keys, each service is enrolled, as orchestrator-HOST for one.
     Elsewhere the credential must be that of the one service to run. Each may run several times, on one host
-    or many.
+    or many. Where OTEL_EXPORTER_OTLP_ENDPOINT is set, traces runs as well, which exports to there.
 
     Example: colonies server start --only orchestrator --creds orchestrator.creds
     """
@@ -135,7 +137,7 @@ def _services(
     from colonies.errors import Invalid
     from colonies.files import expanded
     from colonies.operator import OwnerKeys
-    from colonies_cli.services import Place
+    from colonies_cli.services import Place, exports_traces
 
     credential = contexts.credential_of(context)
     keys = None if context.keys is None else OwnerKeys.open(expanded(context.keys))
@@ -154,6 +156,8 @@ def _services(
             wanted.append("operator")
         if door is not None:
             wanted.append("http")
+        if exports_traces():
+            wanted.append("traces")
     return [_enrolled(kind, context, place) for kind in wanted]
 
 
@@ -195,9 +199,9 @@ def _single(place: Place, credential: Credential, wanted: list[Kind]) -> Service
     if len(kinds) != 1 or ROLES[kinds[0]] != credential.role:
         raise Invalid(
             f"the credential of {credential.name} ({credential.role}) cannot run "
-            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service, a projector, an "
-            "operator or an HTTP server one of role observer. Name one with --creds and the service with "
-            "--only, or use a context that holds the owner's keys"
+            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service, the "
+            "others one of role observer. Name one with --creds and the service with --only, or use a "
+            "context that holds the owner's keys"
         )
 
     async def own() -> Credential:

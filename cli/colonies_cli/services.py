@@ -41,7 +41,7 @@ STEADY_S = 60.0  # whoever ran this long has earned the first pause again
 MEMBER_CHECK_S = 0.5
 MAX_SAME_NAME = 100
 
-Kind = Literal["orchestrator", "projector", "operator", "http"]
+Kind = Literal["orchestrator", "projector", "operator", "http", "traces"]
 
 # The operator's service only reads the ledger; what it may do beyond that, it may by the operator's keys.
 ROLES: Mapping[Kind, RoleName] = {
@@ -49,6 +49,7 @@ ROLES: Mapping[Kind, RoleName] = {
     "projector": "observer",
     "operator": "observer",
     "http": "observer",
+    "traces": "observer",
 }
 
 _log = structlog.get_logger("colonies.services")
@@ -153,6 +154,10 @@ class Service:
 
             assert self._place.door is not None
             return HttpService(session, self._place.door)
+        if self.kind == "traces":
+            from colonies_projections.traces.exporter import Exporter
+
+            return Exporter(session, self._place.views / "traces.sqlite")
         return _Operator(session, self._place)
 
     async def _announce(self, service: _Running) -> None:
@@ -160,6 +165,19 @@ class Service:
         if not self.ready.is_set():
             _log.info("service ready", service=self.kind)
         self.ready.set()
+
+
+def exports_traces() -> bool:
+    """Is the service `traces` to run beside the others: does the environment say where to? If it cannot, that
+    is logged."""
+    from colonies_projections import traces
+
+    if not traces.wanted():
+        return False
+    if (reason := traces.why_not()) is not None:
+        _log.warning("no traces are exported", reason=reason)
+        return False
+    return True
 
 
 async def _until_revoked(session: Session) -> None:
