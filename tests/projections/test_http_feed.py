@@ -16,6 +16,7 @@ from colonies_projections.http import connections, hub, streams
 
 from colonies.client import Client
 from colonies.feed import tell
+from colonies.ledger import Draft
 from colonies.show_event import cloud_event
 from tests.harness import RunningColony, until
 from tests.projections.test_http import problem
@@ -122,10 +123,11 @@ async def test_filters_choose_by_type_process_workflow_and_author(
 
     everything = [data for _, data in await whole(client)][:last]
     completed = [e for e in everything if e["type"] == "colonies.process.completed"]
-    assert await found("type=colonies.process.completed") == completed
+    assert await found("type=process.completed") == completed
     assert len(completed) > 2
-    either = await found("type=colonies.process.completed&type=colonies.process.cancelled")
+    either = await found("type=process.completed&type=process.cancelled")
     assert len(either) == len(completed) + 1
+    assert {e["subject"].split("/")[0] for e in await found("type=worker&type=queue")} == {"worker", "queue"}
     assert {e["subject"] for e in await found(f"process={ids[0]}")} == {f"process/{ids[0]}"}
     of_flow = await found(f"workflow={flow.id}")
     assert [e["type"] for e in of_flow] == [
@@ -133,14 +135,31 @@ async def test_filters_choose_by_type_process_workflow_and_author(
         for name in ("workflow.submitted", "process.released", "process.assigned", "process.completed")
     ]
     assert {e["author"] for e in await found("author=w1")} == {"w1"}
-    assert await found(f"author=w1&process={ids[0]}&type=colonies.process.queued") == []
+    assert await found(f"author=w1&process={ids[0]}&type=process.queued") == []
+
+
+async def test_what_does_not_count_is_told_to_whoever_asks_for_it(
+    client: Client, web: Web, token: str
+) -> None:
+    await submit(client, 2)
+    junk = await client.ledger.append(Draft("ledger.process.X.queued.q.ann", b"junk", 0))
+    last = await submit(client, 1)
+    for after in (0, junk - 1):
+        async with web.events(token, f"?after={after}&verdict=quarantined") as feed:
+            (event,) = await feed.until(last)
+            assert (event.id, event.data["type"]) == (junk, "colonies.quarantined.unknown")
+        async with web.events(token, f"?after={after}") as feed:
+            ids = [event.id for event in await feed.until(last)]
+            assert ids == [n for n in range(after + 1, last + 1) if n != junk]
+        async with web.events(token, f"?after={after}&verdict=valid&verdict=quarantined") as feed:
+            assert [event.id for event in await feed.until(last)] == list(range(after + 1, last + 1))
 
 
 async def test_a_filter_that_nothing_meets_still_says_how_far_it_looked(
     client: Client, web: Web, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "TELL_S", 0.05)
-    async with web.events(token, "?type=none") as feed:
+    async with web.events(token, "?type=cron") as feed:
         last = await submit(client, 3)
         assert await feed.until(last) == []
 
@@ -170,7 +189,7 @@ async def test_the_ring_is_bounded_in_bytes_with_the_texts_that_are_made(
     client: Client, web: Web, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "MAX_RING_BYTES", 100_000)
-    async with web.events(token, "?type=colonies.process.queued") as feed:
+    async with web.events(token, "?type=process.queued") as feed:
         last = await submit(client, 30, 10_000)
         assert [event.id for event in await feed.until(last)] == list(range(last - 29, last + 1))
     ring = web.service._hub

@@ -11,11 +11,12 @@ from fastapi.responses import Response
 from colonies.core.names import shown
 from colonies.errors import Invalid
 from colonies.feed import checked_after
+from colonies.listening import Wanted
 from colonies_projections.http.access import LOCKED, Asker
 from colonies_projections.http.hub import Hub
 from colonies_projections.http.problems import Problem
 from colonies_projections.http.queries import only
-from colonies_projections.http.streams import Choice, EventStream, Streams
+from colonies_projections.http.streams import EventStream, Streams
 
 PATH: Final = "/v1/events"
 MAX_CHOICES: Final = 20
@@ -26,7 +27,9 @@ _DESCRIPTION: Final = (
     "`text/event-stream`: the `data` of each is a CloudEvent in JSON, its `id` the sequence in the ledger. "
     "With `Last-Event-ID`, which browsers send by themselves, or `after`, it goes on behind that sequence "
     "with no gap; without, it begins with what comes from now on. A block with an `id` and no `data` says "
-    "how far the ledger was looked at. Each filter may be given several times; one value must fit.\n\n"
+    "how far the ledger was looked at.\n\n"
+    "Each filter may be given several times; one value must fit. `type` is one such as `process.completed`, "
+    "or a kind such as `process`; `verdict` is `valid` if nothing is said.\n\n"
     "It ends when the token does, and when its reader does not keep up; then go on with the last `id`."
 )
 
@@ -53,10 +56,11 @@ async def _events(
     process: _Many = None,
     workflow: _Many = None,
     author: _Many = None,
+    verdict: _Many = None,
     after: str | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    only(request, "type", "process", "workflow", "author", "after")
+    only(request, "type", "process", "workflow", "author", "verdict", "after")
     await asker.sees("feed")
     hub: Hub = request.app.state.hub
     streams: Streams = request.app.state.streams
@@ -68,8 +72,8 @@ async def _events(
             checked_after(begin, await request.app.state.ledger.last_sequence())
         except Invalid as error:
             raise Problem(400, str(error)) from None
-    choice = Choice(*(frozenset(some or ()) for some in (type, process, workflow, author)))
-    return EventStream(hub, streams, asker, hub.position if begin is None else begin, choice)
+    wanted = Wanted(type=type, process=process, workflow=workflow, author=author, verdict=verdict or "valid")
+    return EventStream(hub, streams, asker, hub.position if begin is None else begin, wanted)
 
 
 def _sequence(name: str, text: str | None) -> int | None:

@@ -19,7 +19,7 @@ from colonies import feed
 from colonies.core.colony import Colony
 from colonies.feed import Told
 from colonies.session import Session
-from colonies.show_event import cloud_event, what
+from colonies.show_event import cloud_event
 
 MAX_RING_EVENTS: Final = 4_096
 MAX_RING_BYTES: Final = 33_554_432
@@ -36,29 +36,6 @@ class Entry:
     @property
     def sequence(self) -> int:
         return self.told.seen.stored.sequence
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """What an event can be chosen by: its CloudEvents type, the process or workflow, who signed it."""
-
-    type: str
-    process: str | None
-    workflow: str | None
-    author: str | None
-
-
-def keys_of(told: Told) -> Keys:
-    """The keys of an event. Only whoever truly signed it is its author."""
-    seen = told.seen
-    event, kind, entity = what(seen)
-    sort = "" if seen.verdict.valid else f"{seen.verdict.kind}."
-    return Keys(
-        f"colonies.{sort}{event if kind else 'unknown'}",
-        entity if kind == "process" else None,
-        told.workflow,
-        seen.record.author if seen.record is not None else None,
-    )
 
 
 def server_sent(told: Told, colony: Colony) -> bytes:

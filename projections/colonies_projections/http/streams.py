@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final
 
 from starlette.responses import Response
@@ -21,8 +20,9 @@ from starlette.types import Receive, Scope, Send
 from colonies.errors import ColoniesError, NotFound, Refused, Unavailable
 from colonies.feed import Reader as LedgerReader
 from colonies.feed import Told
+from colonies.listening import Wanted
 from colonies_projections.http.access import Reader
-from colonies_projections.http.hub import Hub, keys_of, server_sent
+from colonies_projections.http.hub import Hub, server_sent
 from colonies_projections.http.problems import Problem
 
 MAX_STREAMS: Final = 100
@@ -55,23 +55,9 @@ class Streams:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which events are wanted: of each key one of these, where there are any."""
-
-    types: frozenset[str] = frozenset()
-    processes: frozenset[str] = frozenset()
-    workflows: frozenset[str] = frozenset()
-    authors: frozenset[str] = frozenset()
-
-    def takes(self, told: Told) -> bool:
-        keys = keys_of(told)
-        return (
-            (not self.types or keys.type in self.types)
-            and (not self.processes or keys.process in self.processes)
-            and (not self.workflows or keys.workflow in self.workflows)
-            and (not self.authors or keys.author in self.authors)
-        )
+def takes(wanted: Wanted, told: Told) -> bool:
+    """Is this event wanted?"""
+    return wanted.may_be(told.seen.stored) and wanted.is_(told)
 
 
 class EventStream(Response):
@@ -79,14 +65,14 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, hub: Hub, streams: Streams, reader: Reader, position: int, choice: Choice) -> None:
+    def __init__(self, hub: Hub, streams: Streams, reader: Reader, position: int, wanted: Wanted) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self.position = position
         self._hub = hub
         self._streams = streams
         self._reader = reader
-        self._choice = choice
+        self._wanted = wanted
         self._waiting: list[bytes] = []
         self._size_bytes = 0
         self._sent_at = time.monotonic()
@@ -144,7 +130,7 @@ class EventStream(Response):
                 await self._take_turn()
                 continue
             for entry in entries:
-                if self._choice.takes(entry.told):
+                if takes(self._wanted, entry.told):
                     await self._put(self._hub.text(entry), entry.sequence)
             if entries:
                 await self._flush(entries[-1].sequence)
@@ -178,18 +164,17 @@ class EventStream(Response):
 
     async def _read_on(self, until: float) -> None:
         session = self._reader.session
-        position = self.position
-        async with aclosing(LedgerReader(session, position).read()) as found:
+        reading = LedgerReader(session, self.position)
+        async with aclosing(reading.read(self._wanted.may_be)) as found:
             async for told in found:
-                position = told.seen.stored.sequence
-                if self._choice.takes(told):
-                    await self._put(server_sent(told, session.colony), position)
-                if self._hub.reaches(position) or time.monotonic() > until:
+                if self._wanted.is_(told):
+                    await self._put(server_sent(told, session.colony), reading.position)
+                if self._hub.reaches(reading.position) or time.monotonic() > until:
                     break
                 if time.monotonic() > self._sent_at + KEEP_ALIVE_S:
-                    await self._flush(position)
+                    await self._flush(reading.position)
                     await self._keep_alive()
-        await self._flush(position)
+        await self._flush(reading.position)
 
     async def _keep_alive(self) -> None:
         """An id alone is no event, but whoever comes again comes with it."""
