@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from colonies_cli import (
+    access,
     colony,
     context,
     cron,
     dev,
     generator,
-    joining,
     ledger,
     log,
     process,
@@ -66,7 +66,7 @@ def build() -> typer.Typer:
         ("queue", queue.app),
         ("cron", cron.app),
         ("colony", colony.app),
-        ("member", joining.app),
+        ("member", access.app),
         ("context", context.app),
         ("ledger", ledger.app),
         ("log", log.app),

@@ -161,7 +161,10 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks f
 def test_one_line_tells_all_addresses_and_the_context_leads_there(start: Start, tmp_path: Path) -> None:
     dev = start("dev", "--port", "0")
 
-    assert re.fullmatch(r"ready nats://127\.0\.0\.1:\d+ colony=dev context=dev folder=\S+\n", dev.ready)
+    http = r"http=http://127\.0\.0\.1:\d+"
+    assert re.fullmatch(
+        rf"ready nats://127\.0\.0\.1:\d+ colony=dev context=dev folder=\S+ {http}\n", dev.ready
+    )
     assert dev.folder == tmp_path / "data" / "dev"
     context = contexts.load("dev")
     assert context.url == dev.url

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgpack
 
-from colonies import codec, jwt
+from colonies import bearer, codec, jwt
 from colonies.creds import Credential
 from tests.fuzz import samples, world
 from tests.fuzz.targets import TARGETS, TYPES
@@ -31,6 +31,14 @@ def _token() -> str:
     full = {**claims, "iss": world.ACCOUNT.public, "iat": 1_750_000_000, "jti": "X"}
     signed = f"{jwt._segment(jwt._json(jwt._HEADER))}.{jwt._segment(jwt._json(full))}"
     return f"{signed}.{jwt._segment(world.ACCOUNT.sign(signed.encode()))}"
+
+
+def _bearers() -> list[bytes]:
+    ann = world.KEYS["ann"]
+    said = bearer.Bearer(world.ACCOUNT.public, "ann", ann.public, ann.public, 0, 60, "X")
+    parts = f"{bearer._segment(bearer._HEADER.encode())}.{bearer._segment(bearer._json(said))}"
+    signature = ann.sign(bearer._signed(world.ACCOUNT.public, parts))
+    return [f"{parts}.{bearer._segment(signature)}".encode(), bearer._json(said)]
 
 
 def _claims() -> list[bytes]:
@@ -107,6 +115,7 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "size": lambda: [b"10GB", b"1.5Gi", b"512", b"2s", b"1m", b"nats://host:4222", b"wss://[::1]:1"],
     "token": lambda: [_token().encode()],
     "claims": _claims,
+    "bearer": _bearers,
     "credential": lambda: [Credential.of(_token(), world.KEYS["ann"]).text().encode()],
     "nkey": lambda: [key.encode() for pair in world.KEYS.values() for key in (pair.public, pair.seed)],
     "question": _questions,

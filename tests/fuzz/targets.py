@@ -8,6 +8,7 @@ Nothing here needs the fuzzer: `python -m tests.fuzz TARGET FILE` runs one input
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
@@ -24,16 +25,17 @@ from colonies_projections.question import read_question
 from colonies_projections.view import MAX_LIMIT
 from colonies_projections.workers import Workers, _item
 
-from colonies import codec, contexts, jwt, nkeys, show_event, subjects, witness
+from colonies import bearer, codec, contexts, jwt, nkeys, show_event, subjects, witness
 from colonies.core import events, references, units, when
 from colonies.core import trace as traces
+from colonies.core.colony import Colony
 from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node
 from colonies.core.spec import Conditions, Spec, queue_of
 from colonies.creds import Credential
-from colonies.errors import Invalid, NotFound
+from colonies.errors import Invalid, NotFound, Refused
 from colonies.heartbeats import read_heartbeat
-from colonies.history import examine
+from colonies.history import History, examine
 from colonies.ledger import Stored
 from colonies.logs import read_log
 from tests.fuzz import folding, odd, samples, world
@@ -318,6 +320,28 @@ def claims(data: bytes) -> None:
         jwt.decode(f"{jwt._segment(data)}.{jwt._segment(jwt._json({}))}.{signature}")
 
 
+def bearer_token(data: bytes) -> None:
+    """Any bytes as a bearer token, and as the header, and as the claims of one that ann signed well."""
+    ann, colony = world.KEYS["ann"], _colony()
+    texts = [data.decode("latin-1")]
+    for header, body in ((bearer._HEADER.encode(), data), (data, b"{}")):
+        parts = f"{bearer._segment(header)}.{bearer._segment(body)}"
+        texts.append(f"{parts}.{bearer._segment(ann.sign(bearer._signed(colony.key, parts)))}")
+    for text in texts:
+        with only(Refused):
+            found = bearer.admit(text, colony, 0)
+            assert (found.sub, found.colony) == ("ann", colony.key)
+            assert bearer.read(text) == found
+
+
+@functools.cache
+def _colony() -> Colony:
+    history = History(Colony(world.ACCOUNT.public))
+    for stored in world.beginning():
+        history.add(stored)
+    return history.colony
+
+
 def credential(data: bytes) -> None:
     with only(Invalid):
         found = Credential.parse(data.decode("utf-8", "surrogateescape"))
@@ -403,6 +427,7 @@ TARGETS: dict[str, Target] = {
     "trace": trace,
     "token": token,
     "claims": claims,
+    "bearer": bearer_token,
     "credential": credential,
     "nkey": nkey,
     "question": question,
