@@ -241,6 +241,21 @@ async def watch(here: Here, id: _Id) -> None:
         end_of(await watch_process(here, client, id, redraw=False))
 
 
+@command(app, "why", past=True)
+async def why(here: Here, id: _Id) -> None:
+    """Say why a process waits, is blocked, runs long, was taken over, failed or was cancelled.
+
+    Each reason names the sequences of the events that show it. With -o name, prints the reasons' codes only.
+
+    Example: colonies process why 01JZY8
+    """
+    from colonies_cli import why as reasons
+
+    specs.check_id(id)
+    async with here.client() as client:
+        reasons.show(here, await client.process(id).why())
+
+
 @command(app, "cancel")
 async def cancel(
     here: Here,

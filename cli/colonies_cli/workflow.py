@@ -192,6 +192,27 @@ async def history(here: Here, id: _Id) -> None:
         await flow_showing.show_history(here, client, id)
 
 
+@command(app, "why", past=True)
+async def why(
+    here: Here,
+    id: _Id,
+    node: Annotated[
+        str | None, typer.Option("--node", metavar="NODE", help="Only of this node, or part of one.")
+    ] = None,
+) -> None:
+    """Say why a workflow runs still, failed or was cancelled, with the sequences of the events that show it.
+
+    It tells of the nodes that have begun and not ended, or that ended wrong; --node tells of any.
+
+    Example: colonies workflow why 01JZY8 --node train
+    """
+    from colonies_cli import why as reasons
+
+    specs.check_id(id)
+    async with here.client() as client:
+        reasons.show(here, await client.workflow(id).why(node))
+
+
 @command(app, "cancel")
 async def cancel(
     here: Here,
