@@ -13,9 +13,11 @@ from colonies.core import rerun as rerun_
 from colonies.core.node import split
 from colonies.core.plain import checked_value
 from colonies.core.process import keyed_id
+from colonies.core.process_events import Queued, Submitted
 from colonies.core.workflow import dag_of
 from colonies.errors import Conflict, Invalid, NotFound
 from colonies.flows import submit_workflow
+from colonies.history import Story
 from colonies.ids import new_id
 from colonies.looking import workflow_now
 
@@ -44,10 +46,10 @@ async def rerun(client: Client, id: str, from_node: str | None, parameters: Mapp
     return await submit_workflow(client, rerun_.unpacked(spec, before.packed), rerun_of=id, reuses=reuses)
 
 
-async def rerun_process(client: Client, id: str, key: str | None = None) -> str:
-    """Submit the spec of a process that has ended once more; the new process's id. See `Handle.rerun`."""
-    story = await client.session.story(id)
-    process = story.process
+async def rerun_process(client: Client, id: str, key: str | None = None, story: Story | None = None) -> str:
+    """Submit the spec of a process that has ended once more; the new process's id. `story` is the process's,
+    if it was read. See `Handle.rerun`."""
+    process = (story or await client.session.story(id)).process
     if process is None:
         raise NotFound(f"there is no process {id} in the colony {client.colony}")
     if process.workflow is not None:
@@ -62,6 +64,13 @@ async def rerun_process(client: Client, id: str, key: str | None = None) -> str:
     new = keyed_id(client.name, again) if again is not None else new_id()
     await client.record_submission(new, event, queue)
     return new
+
+
+def is_rerun(story: Story, submitter: str, key: str) -> bool:
+    """Was the process made by this member by running another again with this key?"""
+    first = story.judged[0].record if story.judged else None
+    own = first.event.key if first is not None and isinstance(first.event, Queued | Submitted) else None
+    return first is not None and first.author == submitter and own is not None and own.startswith(f"{key}/")
 
 
 def key_of(key: str, process: str) -> str:

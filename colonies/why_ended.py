@@ -17,7 +17,7 @@ from colonies.core.events import (
     Returned,
     Skipped,
 )
-from colonies.core.process import SECOND, Attempt, FailedForGood, Running
+from colonies.core.process import SECOND, Attempt, Blocked, FailedForGood, Running
 from colonies.core.states import Process
 from colonies.reasons import Facts, Reason, lasted, named
 from colonies.show import to_the_second
@@ -88,12 +88,21 @@ def _long(facts: Facts, attempt: Attempt) -> Iterator[Reason]:
 def attempts(facts: Facts) -> Iterator[Reason]:
     """The attempts that ended without success, the last first."""
     told = [attempt for attempt in facts.process.attempts if attempt.outcome not in (None, "successful")]
+    if told and _is_told(facts):
+        told.pop()
     for attempt in reversed(told[-MAX_TOLD:]):
         yield _attempt(facts, attempt)
     if len(told) > MAX_TOLD:
         more = len(told) - MAX_TOLD
         text = f"{more} attempts before these; see `colonies process history {facts.process.id}`"
         yield Reason("attempts_before", text, data={"count": len(told) - MAX_TOLD})
+
+
+def _is_told(facts: Facts) -> bool:
+    """Was the last attempt told of already, as what the process ended of, or backs off from?"""
+    phase = facts.process.phase
+    waits = isinstance(phase, Blocked) and facts.now < phase.until
+    return isinstance(facts.steps[-1].record.event, Failed) and (waits or facts.process.final)
 
 
 def _attempt(facts: Facts, attempt: Attempt) -> Reason:

@@ -39,10 +39,19 @@ def not_begun(
             )
             yield Reason("release_due", text, tuple(cites[-MAX_CITED:]))
         case Stop(cites=cited, reason=reason):
-            text = f"blocked: it cannot run, since {reason}; an orchestrator is to cancel it"
-            yield Reason("cancel_due", text, (cited,), data={"why": reason})
+            yield _to_be_cancelled(dag, found, node, cited, reason)
         case None:
             yield _waits(dag, found, node)
+
+
+def _to_be_cancelled(dag: Dag, found: Mapping[str, NodeNow], node: Node, cited: int, reason: str) -> Reason:
+    """It can run no more; the service says so when all before it have ended."""
+    open_ = [text for text, ended, _ in (_parent(found, name) for name in dag.parents(node)) if not ended]
+    then = (
+        f"when these have ended as well: {named(open_)}" if open_ else "by an orchestrator, which has not yet"
+    )
+    text = f"blocked: it cannot run, since {reason}; it is cancelled {then}"
+    return Reason("cancel_due", text, (cited,), data={"why": reason, "open": len(open_)})
 
 
 def _waits(dag: Dag, found: Mapping[str, NodeNow], node: Node) -> Reason:
