@@ -1,7 +1,7 @@
 """One act on many processes or workflows: so many at a time, each read from the ledger and verified first.
 
-Who asks for it knows the ids, from a view for example, which is a hint: what has ended meanwhile is left as it
-is. What cannot be done to one of them stops no other; a broker that is away stops all of it.
+Who asks for it knows the ids, from a view for example, which is a hint: what has ended meanwhile is left as
+it is. What cannot be done to one of them stops no other; a broker that is away stops all of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from colonies.core.events import Cancelled, checked_reason
-from colonies.errors import ColoniesError, Conflict, NotFound, Refused, Unavailable
+from colonies.errors import ColoniesError, Conflict, Invalid, NotFound, Refused, Unavailable
 from colonies.rerunning import is_rerun, rerun_process
 from colonies.tasks import first_error
 
@@ -26,8 +26,8 @@ Outcome = Literal["done", "skipped", "refused", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of one. `skipped`: it is in no state for it; `refused`: this member may not. `detail` says
-    its state, or why not; `new` is the id of what was submitted."""
+    """What became of one. `skipped`: it is in no state for it; `refused`: this member may not, or nobody can.
+    `detail` says its state, or why not; `new` is the id of what was submitted."""
 
     id: str
     outcome: Outcome
@@ -60,7 +60,7 @@ async def _outcome(id: str, act: Act) -> Done:
         return await act(id)
     except Unavailable:
         raise
-    except Refused as error:
+    except (Refused, Invalid) as error:
         return Done(id, "refused", str(error))
     except ColoniesError as error:
         return Done(id, "failed", str(error))

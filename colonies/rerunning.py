@@ -21,6 +21,8 @@ from colonies.history import Story
 from colonies.ids import new_id
 from colonies.looking import workflow_now
 
+MAX_KEY_CHARS = 200  # with the id of a process it is a key of a submission
+
 if TYPE_CHECKING:
     from colonies.client import Client
 
@@ -59,6 +61,7 @@ async def rerun_process(client: Client, id: str, key: str | None = None, story: 
         )
     if not process.final:
         raise Conflict(f"process {id} is {process.state}; wait for its end or cancel it, then run it again")
+    key = checked_key(key)
     again = key_of(key, id) if key is not None else None
     event, queue = await client.prepare(process.spec, again, process.arguments)
     new = keyed_id(client.name, again) if again is not None else new_id()
@@ -71,6 +74,13 @@ def is_rerun(story: Story, submitter: str, key: str) -> bool:
     first = story.judged[0].record if story.judged else None
     own = first.event.key if first is not None and isinstance(first.event, Queued | Submitted) else None
     return first is not None and first.author == submitter and own is not None and own.startswith(f"{key}/")
+
+
+def checked_key(key: str | None, where: str = "key") -> str | None:
+    """A key for reruns, from which keys of processes are made. Raises Invalid."""
+    if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
+        raise Invalid(f"{where}: it has {len(key)} characters; 1 to {MAX_KEY_CHARS} are allowed")
+    return key
 
 
 def key_of(key: str, process: str) -> str:
