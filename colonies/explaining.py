@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from colonies.client import Client
     from colonies.session import Session
 
-MAX_ASKED = 1_000  # items in one answer of a view
+_ASKED = 1_000  # items in one answer of a view
 MAX_GRANTS_READ = 2_000  # the last ones under one key
 MAX_LOOKED_AT = 1_000  # processes, for who holds the places under a key
 AT_ONCE = 64
@@ -260,7 +260,7 @@ class _Reader:
     async def _of_waiting(self, process: Process) -> Views:
         views = await self._workers()
         runtimetype = process.spec.conditions.runtimetype
-        queues = await self._ask("queues", runtimetype=runtimetype, limit=MAX_ASKED)
+        queues = await self._ask("queues", runtimetype=runtimetype, limit=_ASKED)
         own = next((item for item in queues.items if item["id"] == process.queue), None)
         serving = set(own["workers"]) if own is not None else set()
         higher = sum(
@@ -269,9 +269,7 @@ class _Reader:
             if item["priority"] > process.spec.priority and serving & set(item["workers"])
         )
         until = rfc3339(process.submitted_at)
-        waits = await self._ask(
-            "processes", queue=process.queue, state="waiting", until=until, limit=MAX_ASKED
-        )
+        waits = await self._ask("processes", queue=process.queue, state="waiting", until=until, limit=_ASKED)
         same = len([item for item in waits.items if item["id"] != process.id])
         return replace(views, ahead=Ahead(same, waits.cursor is not None, higher))
 
@@ -286,9 +284,9 @@ class _Reader:
         return Views(answer.position, usual=usual)
 
     async def _workers(self) -> Views:
-        answer = await self._ask("workers", state="alive", limit=MAX_ASKED)
+        answer = await self._ask("workers", state="alive", limit=_ASKED)
         now = await self.session.ledger.now()
-        more = answer.cut or len(answer.items) == MAX_ASKED
+        more = answer.cut or len(answer.items) == _ASKED
         return Views(answer.position, tuple(_worker(item, now) for item in answer.items), more)
 
     async def _ask(self, view: str, **question: Any) -> querying.Answer:

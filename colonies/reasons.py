@@ -22,7 +22,7 @@ from colonies.heartbeats import Heartbeat
 from colonies.history import Judged
 from colonies.show import jsonable, rfc3339
 
-MAX_NAMED = 5  # in one sentence; `data` has more
+NAMED = 5  # in one sentence; `data` has more
 MAX_IN_DATA = 100
 
 
@@ -176,7 +176,7 @@ class Facts:
         return tuple(step.record.sequence for step in self.steps if step.record.id == event_id)
 
 
-def named(names: Sequence[str], most: int = MAX_NAMED) -> str:
+def named(names: Sequence[str], most: int = NAMED) -> str:
     """Some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -14,7 +14,7 @@ from colonies.reasons import MAX_IN_DATA, PlaceNow, Reason, named, plural
 from colonies.show import to_the_second
 from colonies.why_waiting import places
 
-MAX_CITED = 20
+_CITED = 20
 
 
 def not_begun(
@@ -29,7 +29,7 @@ def not_begun(
             Run(until=until, cites=cites) | Await(until=until, cites=cites) | Map(until=until, cites=cites)
         ) if until > now:
             text = f"blocked: it has a delay until {to_the_second(until)}"
-            yield Reason("delay", text, tuple(cites[-MAX_CITED:]), until=until)
+            yield Reason("delay", text, tuple(cites[-_CITED:]), until=until)
         case Run() if any(place.granted is None for place in wanted):
             yield from places(wanted, now)
         case Run(cites=cites) | Await(cites=cites) | Map(cites=cites) | Skip(cites=cites):
@@ -37,7 +37,7 @@ def not_begun(
                 "blocked: what it waits for has ended; an orchestrator is to release it, and none has yet "
                 "(`colonies server start --only orchestrator`)"
             )
-            yield Reason("release_due", text, tuple(cites[-MAX_CITED:]))
+            yield Reason("release_due", text, tuple(cites[-_CITED:]))
         case Stop(cites=cited, reason=reason):
             yield _to_be_cancelled(dag, found, node, cited, reason)
         case None:
@@ -102,7 +102,7 @@ def _does(process: Process | None) -> str:
 
 def _cited(found: Mapping[str, NodeNow], names: Sequence[str]) -> tuple[int, ...]:
     own = [found[name].process for name in names if name in found]
-    return tuple(sorted(process.sequence for process in own if process is not None)[-MAX_CITED:])
+    return tuple(sorted(process.sequence for process in own if process is not None)[-_CITED:])
 
 
 # --- the workflow -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from colonies_cli.output import Output
 if TYPE_CHECKING:
     from colonies.reasons import Reason
 
-MAX_SHOWN = 6  # sequences in a row
+_SHOWN = 6  # sequences in a row
 
 
 def show(here: Here, reasons: Sequence[Reason]) -> None:
@@ -39,6 +39,6 @@ def _row(reason: Reason, nodes: bool) -> list[object]:
 def _sequences(found: Sequence[int]) -> str | None:
     """The first and the last of many."""
     found = sorted(set(found))
-    if len(found) > MAX_SHOWN:
+    if len(found) > _SHOWN:
         return f"{found[0]} ... {found[-1]}"
     return ", ".join(map(str, found)) or None
