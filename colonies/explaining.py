@@ -143,20 +143,31 @@ class _Reader:
     # --- the ledger ----------------------------------------------------------------------------------
 
     async def _stops(self, queue: str) -> list[Stop]:
-        """What is paused around this queue, and which workers are drained."""
+        """What is paused around this queue."""
         colony = self.session.colony
         found: list[tuple[Any, str, Paused, str, type]] = []
         if colony.paused is not None:
             found.append(("colony", colony.name, colony.paused, "", ColonyPaused))
         if (paused := colony.paused_queues.get(queue)) is not None:
             found.append(("queue", queue, paused, queue, QueuePaused))
-        found += [("worker", name, drain, name, WorkerDrained) for name, drain in colony.drained.items()]
-        stops = []
-        for what, name, said, entity, event in found:
-            kind = "member" if what == "worker" else what
-            sequence = await self._sequence(kind, entity, said, event)
-            stops.append(Stop(what, name, said.by, said.since, said.reason, sequence))
-        return stops
+        return [
+            Stop(
+                what, name, said.by, said.since, said.reason, await self._sequence(what, entity, said, event)
+            )
+            for what, name, said, entity, event in found
+        ]
+
+    async def _drained(self, workers: Sequence[WorkerNow]) -> list[Stop]:
+        """Which of these workers are drained."""
+        drained = self.session.colony.drained
+        names = dict.fromkeys(worker.name for worker in workers if worker.name in drained)
+        return [
+            Stop(
+                *("worker", name, drained[name].by, drained[name].since, drained[name].reason),
+                await self._sequence("member", name, drained[name], WorkerDrained),
+            )
+            for name in names
+        ]
 
     async def _sequence(self, kind: str, entity: str, said: Paused, event: type) -> int | None:
         """Where on the ledger that stands which the colony's fold has."""
@@ -247,7 +258,9 @@ class _Reader:
         try:
             match process.phase:
                 case Waiting():
-                    return replace(facts, views=await self._of_waiting(process))
+                    views = await self._of_waiting(process)
+                    stops = [*facts.stops, *await self._drained(views.workers)]
+                    return replace(facts, views=views, stops=stops)
                 case Running():
                     return replace(facts, views=await self._of_running(process))
                 case FailedForGood(error=error) if "has no function" in error:
