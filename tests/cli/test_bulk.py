@@ -6,6 +6,8 @@ import json
 import os
 import pty
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import COMMAND, Cli
+from tests.cli.conftest import COMMAND, ROOT, Cli
 
 
 def waiting(cli: Cli, label: str, number: int) -> list[str]:
@@ -163,6 +165,35 @@ def test_workflows_are_cancelled_and_run_again_by_filters_as_well(cli: Cli) -> N
     assert cli.ok("workflow", "cancel", *again, *ids, "-o", "json").err == (
         "colonies: 4 workflows: 2 cancelled, 2 left as they are\n"
     )
+
+
+def test_what_is_interrupted_counts_what_is_done_and_can_be_gone_on_with(cli: Cli) -> None:
+    number = 400
+    spec = {"func": "sleep", "label": "cutoff", "conditions": {"runtimetype": "nobodys"}}
+    program = (
+        "import colonies, sys\n"
+        f"with colonies.connect() as colony: colony.submit_many([{spec!r}] * {number})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=cli.env(), cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 0
+    words = ("process", "cancel", "--label", "cutoff", "--yes", "-o", "json")
+    cutting = cli.start(*words)
+    assert cutting.stdout is not None
+    first = cutting.stdout.readline()
+    cutting.send_signal(signal.SIGINT)
+    assert cutting.stderr is not None
+    told = [json.loads(line) for line in (first + cutting.stdout.read()).splitlines()]
+    err = cutting.stderr.read()
+    assert cutting.wait(60) == 130, err
+    assert 0 < len(told) < number
+    assert {item["outcome"] for item in told} == {"cancelled"}
+    rest = number - len(told)
+    summary = f"{number} processes: {len(told)} cancelled, 0 left as they are, {rest} not tried, or not known"
+    assert summary in err
+    for item in told[:: max(1, len(told) // 5)]:
+        assert cli.get(item["id"])["state"] == "cancelled"
+    cli.ok(*words)
+    assert cli.ok("process", "ls", "--label", "cutoff", "--state", "waiting", "-o", "name").out == ""
 
 
 def on_terminal(cli: Cli, answer: bytes, *words: str, seconds: float = 60.0) -> tuple[int, str]:
