@@ -44,6 +44,7 @@ MAX_LOOKED_AT = 1_000  # processes, for who holds the places under a key
 AT_ONCE = 64
 USUAL = 20  # of the last processes of a function
 MAX_NODES_TOLD = 20
+MAX_FUNC_CHARS = 1_000  # longer ones are not compared with others
 
 
 async def explain(client: Client, id: str) -> list[Reason]:
@@ -286,7 +287,9 @@ class _Reader:
         same = len([item for item in waits.items if item["id"] != process.id])
         return replace(views, ahead=Ahead(same, waits.cursor is not None, higher))
 
-    async def _of_running(self, process: Process) -> Views:
+    async def _of_running(self, process: Process) -> Views | None:
+        if len(process.spec.func) > MAX_FUNC_CHARS:  # a script: no other runs the very same
+            return None
         answer = await self._ask(
             "processes", func=process.spec.func, state="successful", sort="-ended", limit=USUAL
         )

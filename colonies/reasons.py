@@ -24,6 +24,7 @@ from colonies.show import jsonable, rfc3339
 
 NAMED = 5  # in one sentence; `data` has more
 MAX_IN_DATA = 100
+FUNC_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,12 @@ def named(names: Sequence[str], most: int = NAMED) -> str:
     """Some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def called(func: str) -> str:
+    """A function, or how a script begins."""
+    first = func.strip().splitlines()[0][:FUNC_CHARS]
+    return first if first == func else f"{first} ..."
 
 
 def lasted(ns: int) -> str:

@@ -19,7 +19,7 @@ from colonies.core.events import (
 )
 from colonies.core.process import SECOND, Attempt, Blocked, FailedForGood, Running
 from colonies.core.states import Process
-from colonies.reasons import Facts, Reason, lasted, named
+from colonies.reasons import Facts, Reason, called, lasted, named
 from colonies.show import to_the_second
 
 MAX_TOLD = 10  # attempts, the last ones
@@ -75,7 +75,7 @@ def _long(facts: Facts, attempt: Attempt) -> Iterator[Reason]:
     most, median = lasted(int(usual.most_s * SECOND)), lasted(int(usual.median_s * SECOND))
     text = (
         f"it runs for {lasted(ran)}, longer than each of the last {usual.count} of "
-        f"{facts.process.spec.func} that were successful (at most {most}, half of them at most {median})"
+        f"{called(facts.process.spec.func)} that were successful (at most {most}, half of them {median})"
     )
     data = {"ran_s": round(ran / SECOND, 3), "median_s": usual.median_s, "most_s": usual.most_s}
     data |= {"count": usual.count, "position": facts.views.position}
@@ -229,17 +229,17 @@ def _gave_up(facts: Facts, event: Failed, error: str, at: int) -> Iterator[Reaso
 
 def _no_function(facts: Facts, attempt: Attempt) -> Reason:
     process, views = facts.process, facts.views
-    text = f"no worker has the function {process.spec.func}"
+    func = called(process.spec.func)
     data: dict[str, object] = {"func": process.spec.func, "without": [attempt.worker]}
     runtimetype = process.spec.conditions.runtimetype
     if views is None:
-        text = f"{attempt.worker} has no function {process.spec.func}; {facts.silence}"
+        text = f"{attempt.worker} has no function {func}; {facts.silence}"
     else:
         having = sorted({w.name for w in views.workers if process.spec.func in w.functions})
         data |= {"with": having, "position": views.position}
         others = f"of the living workers of runtimetype {runtimetype}"
         has = f"{named(having)} {'has' if len(having) == 1 else 'have'} it" if having else "none has it"
-        text = f"{attempt.worker} has no function {process.spec.func}; {others} {has}"
+        text = f"{attempt.worker} has no function {func}; {others} {has}"
     return Reason("no_function", text, (process.sequence,), data=data)
 
 

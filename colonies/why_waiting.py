@@ -21,6 +21,7 @@ from colonies.reasons import (
     Stop,
     Views,
     WorkerNow,
+    called,
     named,
     plural,
 )
@@ -191,7 +192,7 @@ def _without_function(facts: Facts, views: Views, taking: Sequence[WorkerNow]) -
             else "no living worker has it"
         )
         lack = "has" if len(without) == 1 else "have"
-        text = f"{named(without)} {lack} no function {func} and would fail it; {have}"
+        text = f"{named(without)} {lack} no function {called(func)} and would fail it; {have}"
         data = {"func": func, "without": without, "with": having, "position": views.position}
         yield Reason("no_function", text, _last(facts), data=data)
 

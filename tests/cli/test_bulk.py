@@ -177,14 +177,14 @@ def test_what_is_interrupted_counts_what_is_done_and_can_be_gone_on_with(cli: Cl
     done = subprocess.run([sys.executable, "-c", program], env=cli.env(), cwd=ROOT, timeout=60, check=False)
     assert done.returncode == 0
     words = ("process", "cancel", "--label", "cutoff", "--yes", "-o", "json")
-    cutting = cli.start(*words)
-    assert cutting.stdout is not None
-    first = cutting.stdout.readline()
-    cutting.send_signal(signal.SIGINT)
-    assert cutting.stderr is not None
-    told = [json.loads(line) for line in (first + cutting.stdout.read()).splitlines()]
-    err = cutting.stderr.read()
-    assert cutting.wait(60) == 130, err
+    with cli.start(*words) as cutting:
+        assert cutting.stdout is not None
+        assert cutting.stderr is not None
+        first = cutting.stdout.readline()
+        cutting.send_signal(signal.SIGINT)
+        told = [json.loads(line) for line in (first + cutting.stdout.read()).splitlines()]
+        err = cutting.stderr.read()
+    assert cutting.returncode == 130, err
     assert 0 < len(told) < number
     assert {item["outcome"] for item in told} == {"cancelled"}
     rest = number - len(told)

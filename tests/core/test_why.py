@@ -303,6 +303,10 @@ def test_longer_than_usual_is_said_when_it_is() -> None:
     usual = Views(9, usual=Usual(20, 1.0, 4.0))
     found = said(facts_of(told, views=usual))["running_long"]
     assert found.text.startswith("it runs for 8.0 s, longer than each of the last 20 of resize that were")
+    script = Telling(func="\n  sleep 9 \nexit 1\n").submit()
+    script.take()
+    script.wait(8)
+    assert " of sleep 9  ... that were" in said(facts_of(script, views=usual))["running_long"].text
     assert "running_long" not in said(facts_of(told, views=replace(usual, usual=Usual(20, 1.0, 9.0))))
 
 
