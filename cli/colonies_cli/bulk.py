@@ -169,7 +169,7 @@ async def _run(here: Here, verb: Verb, ids: Sequence[str]) -> None:
 
     ids = list(dict.fromkeys(ids))
     told = _Told(here, verb, len(ids))
-    async with here.client() as client:
+    async with here.client(submits=verb.done == "submitted") as client:
         act = verb.act(client)
         try:
             await bulk.each(ids, act, told.hear)

@@ -97,7 +97,7 @@ def rerun(
 
 
 async def _rerun(here: Here, id: str, key: str | None) -> None:
-    async with here.client() as client:
+    async with here.client(submits=True) as client:
         new = (await client.process(id).rerun(key=key)).id
     if here.output == Output.json:
         output.json_line({"id": id, "outcome": "submitted", "detail": None, "new": new})
@@ -189,6 +189,6 @@ async def _rerun_workflow(
 ) -> None:
     from colonies_cli import flow_showing
 
-    async with here.client() as client:
+    async with here.client(submits=True) as client:
         handle = await client.workflow(id).rerun(from_node, given)
         await flow_showing.show_submitted(here, handle, f"runs {id} again", wait=wait, timeout_s=timeout)
