@@ -29,7 +29,7 @@ from colonies.errors import Invalid, NotFound, Unavailable
 from colonies.heartbeats import read_heartbeat
 from colonies.history import Story, examine
 from colonies.looking import NodeNow, workflow_now
-from colonies.reasons import Ahead, Facts, Parent, PlaceNow, Reason, Step, Stop, Usual, Views, WorkerNow
+from colonies.reasons import Ahead, Cause, Facts, PlaceNow, Reason, Step, Stop, Usual, Views, WorkerNow
 from colonies.show import rfc3339
 from colonies.show_event import numbered
 from colonies.why import why
@@ -138,7 +138,7 @@ class _Reader:
         if workflow is not None and isinstance(steps[-1].record.event, Cancelled):
             label = steps[-1].record.event.cause
             cause = session.knowledge.process(workflow.process_of(label)) if label is not None else None
-            found = replace(found, cause=Parent(label, cause) if label is not None else None)
+            found = replace(found, cause=Cause(label, cause) if label is not None else None)
         return await self._with_views(found)
 
     # --- the ledger ----------------------------------------------------------------------------------

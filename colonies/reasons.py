@@ -142,13 +142,11 @@ class PlaceNow:
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
-    """A node that another waits for, or that ended it: the last of its parts where it maps. `parts` says of a
-    node that maps how many there are, and how many of them have ended."""
+class Cause:
+    """The node whose end ended another; `process` is None if it is not known here."""
 
     label: str
     process: Process | None
-    parts: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +168,7 @@ class Facts:
     silence: str = ""
     beat: Heartbeat | None = None
     workflow: Workflow | None = None
-    cause: Parent | None = None
+    cause: Cause | None = None
 
     def sequence_of(self, event_id: str) -> tuple[int, ...]:
         """The sequence of the process's event of this id."""

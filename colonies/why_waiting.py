@@ -113,6 +113,8 @@ def _workers(facts: Facts, views: Views, phase: Waiting) -> Iterator[Reason]:
     able = [worker for missing, worker in lacks if not missing]
     begun = f"waiting since {to_the_second(phase.since)}: needs {needs(conditions)}; "
     known = {"position": views.position, "needs": needs(conditions), "alive": len(lacks)}
+    if views.more:
+        begun += "of the newest workers "
     if not able:
         yield _unserved(facts, lacks, begun, known, phase.since)
         return

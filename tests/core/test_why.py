@@ -30,8 +30,8 @@ from colonies.ledger import Stored
 from colonies.looking import NodeNow
 from colonies.reasons import (
     Ahead,
+    Cause,
     Facts,
-    Parent,
     PlaceNow,
     Reason,
     Step,
@@ -92,6 +92,12 @@ def test_what_nobody_has_is_said_with_the_nearest_worker() -> None:
     assert found.since == START
     assert [near["worker"] for near in found.data["nearest"]] == ["lab1", "lab3", "lab2"]
     assert found.data["position"] == 9
+
+
+def test_of_very_many_workers_it_says_that_it_looked_at_the_newest() -> None:
+    told = Telling(conditions={"runtimetype": "cli", "gpu": {"count": 2}}).submit()
+    found = said(facts_of(told, views=Views(9, (worker(), worker("w2")), more=True)))["unserved"]
+    assert "; of the newest workers 0 of 2 workers have it" in found.text
 
 
 def test_that_no_worker_is_alive_is_said_as_such() -> None:
@@ -421,7 +427,7 @@ def test_what_ended_a_node_is_said_with_its_error() -> None:
     steps = [*facts_of(told).steps, Step(record, evolve(told.it, record))]
     parent = Telling().submit()
     parent.fail(parent.take(), "final")
-    facts = facts_of(told, process=steps[-1].after, steps=steps, cause=Parent("b", parent.it))
+    facts = facts_of(told, process=steps[-1].after, steps=steps, cause=Cause("b", parent.it))
     found = said(facts)["stopped_by_node"]
     assert found.text.endswith("since node b failed (sequence 77): broken")
     assert found.sequences == (record.sequence, 77)
