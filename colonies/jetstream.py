@@ -27,6 +27,7 @@ from colonies.ids import new_token
 from colonies.ledger import Draft, Offers, Stored, Subscription
 from colonies.link import ANSWER_S, Link, sequence_of, status_of
 from colonies.queueing import JetStreamMachinery, JetStreamOffers
+from colonies.whole import whole
 
 READ_BATCH = 512
 READ_BYTES = 1024 * 1024  # of a batch: what else is asked on this connection is answered behind it
@@ -145,7 +146,21 @@ class JetStreamLedger:
     # --- reading -------------------------------------------------------------------------------------
 
     async def read(self, pattern: str) -> list[Stored]:
+        if (found := await whole(self, pattern)) is not None:
+            return found
         return [stored async for batch in self.scan(0, pattern) for stored in batch]
+
+    async def get_many(self, body: dict[str, Any]) -> list[Stored] | None:
+        """As `whole.Reads` says."""
+        try:
+            return (await self._get_many(subjects.LEDGER, {**body, "max_bytes": READ_BYTES}))[0]
+        except _TooMany:
+            return None
+
+    async def counts(self, pattern: str) -> dict[str, int]:
+        """As `whole.Reads` says."""
+        info = await self._link.ask(f"$JS.API.STREAM.INFO.{subjects.LEDGER}", {"subjects_filter": pattern})
+        return dict(info["state"].get("subjects") or {})
 
     async def _last_under(self, pattern: str) -> int:
         """The last sequence under a pattern as the leader has it, 0 if there is none."""

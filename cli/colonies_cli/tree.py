@@ -14,15 +14,14 @@ from colonies_cli import (
     context,
     cron,
     dev,
+    ending,
     generator,
     ledger,
     log,
-    process,
     projection,
     queue,
     server,
     worker,
-    workflow,
 )
 from colonies_cli.command import group
 
@@ -59,8 +58,8 @@ def build() -> typer.Typer:
     app.command("dev")(_logged(dev.dev))
     server.app.callback()(_logged(lambda: None))
     groups: tuple[tuple[str, typer.Typer], ...] = (
-        ("process", process.app),
-        ("workflow", workflow.app),
+        ("process", ending.PROCESSES),
+        ("workflow", ending.WORKFLOWS),
         ("generator", generator.app),
         ("worker", worker.app),
         ("queue", queue.app),
