@@ -25,6 +25,7 @@ QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."
 CRONS = "ledger.cron.>"
 GENERATORS_ADDED = "ledger.generator.*.added.*"
+WEBHOOKS = "ledger.webhook.>"
 PROCESSES = "ledger.process.>"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -44,7 +45,9 @@ _ENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EVENT = re.compile(r"[a-z]{1,32}")
 _QUEUE = re.compile(r"[a-z2-7]{26}")
 _AUTHOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_KINDS = frozenset({"process", "workflow", "member", "queue", "worker", "limit", "cron", "generator"})
+_KINDS = frozenset(
+    {"process", "workflow", "member", "queue", "worker", "limit", "cron", "generator", "webhook"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +190,8 @@ def value_chunks(name: str) -> str:
 
 def value_meta(encoded_name: str) -> str:
     return f"$O.{VALUES_BUCKET}.M.{encoded_name}"
+
+
+def webhooks_at(service: str) -> str:
+    """Where the service that sends to webhooks, the member of this name, is asked about them."""
+    return f"query.webhooks.{service}"

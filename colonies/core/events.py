@@ -89,6 +89,16 @@ from colonies.core.shapes import (
     Value,
     WorkflowId,
 )
+from colonies.core.webhook_events import (
+    MAX_SEALED_BYTES,
+    MAX_WEBHOOK_FILTERS,
+    MAX_WEBHOOK_URL_CHARS,
+    MIN_SEALED_BYTES,
+    WebhookAdded,
+    WebhookChanged,
+    WebhookEvent,
+    WebhookRemoved,
+)
 from colonies.core.workflow_events import (
     MAX_CRON_CHARS,
     MAX_INTERVAL_S,
@@ -136,13 +146,17 @@ __all__ = [
     "MAX_REUSED",
     "MAX_ROLES",
     "MAX_SCHEMA_KEYS",
+    "MAX_SEALED_BYTES",
     "MAX_STORED_BYTES",
     "MAX_TEXT_CHARS",
     "MAX_TRIGGER",
     "MAX_UNIX_S",
     "MAX_VALUE_LEVELS",
+    "MAX_WEBHOOK_FILTERS",
+    "MAX_WEBHOOK_URL_CHARS",
     "MAX_ZONE_CHARS",
     "MIN_LEASE_S",
+    "MIN_SEALED_BYTES",
     "SECOND",
     "VALID",
     "Approved",
@@ -207,6 +221,10 @@ __all__ = [
     "UnixSeconds",
     "Value",
     "Verdict",
+    "WebhookAdded",
+    "WebhookChanged",
+    "WebhookEvent",
+    "WebhookRemoved",
     "WorkerDrained",
     "WorkerResumed",
     "WorkerStarted",
@@ -256,7 +274,7 @@ WorkflowEvent = Part | WorkflowSubmitted | WorkflowCancelled | WorkflowSignalled
 ScheduleEvent = (
     CronAdded | CronPaused | CronResumed | CronRemoved | GeneratorAdded | GeneratorPacked | GeneratorRemoved
 )
-Event = ProcessEvent | ColonyEvent | PlaceEvent | WorkflowEvent | ScheduleEvent
+Event = ProcessEvent | ColonyEvent | PlaceEvent | WorkflowEvent | ScheduleEvent | WebhookEvent
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
 
