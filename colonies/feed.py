@@ -31,7 +31,7 @@ AGAIN_S = 0.5
 MAX_PROCESSES = 10_000  # that are kept between two of their events
 AT_ONCE = 64  # processes that are read together
 
-_COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, subjects.WORKERS)
+_COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, subjects.WORKERS, subjects.WEBHOOKS)
 _OF_COLONY = tuple(pattern.removesuffix(">") for pattern in _COLONY_PATTERNS)
 
 

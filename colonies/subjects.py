@@ -81,6 +81,12 @@ def matches(event: Event, subject: Subject) -> bool:
     return kind == subject.kind and ("queued" if name in _QUEUED else name) == subject.event
 
 
+def types_of(subject: Subject) -> tuple[str, ...]:
+    """The types of events that may stand on a subject."""
+    names = sorted(_QUEUED) if subject.event == "queued" and subject.kind == "process" else [subject.event]
+    return tuple(f"{subject.kind}.{name}" for name in names)
+
+
 @lru_cache(maxsize=1_024)
 def parse(subject: str) -> Subject | None:
     """A ledger subject taken apart, or None when it is not of the grammar. Each is asked for again soon."""

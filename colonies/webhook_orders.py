@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from colonies import codec, subjects
-from colonies.core.events import MAX_COUNT
-from colonies.core.states import SECOND
+from colonies.core.events import MAX_COUNT, SECOND
 from colonies.errors import Invalid, Refused
 from colonies.session import Session
 

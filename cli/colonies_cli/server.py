@@ -26,19 +26,24 @@ def start(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", metavar="SERVICE", help="orchestrator, projector or operator; may be repeated."
+            "--only",
+            metavar="SERVICE",
+            help="orchestrator, projector, webhooks or operator; may be repeated.",
         ),
     ] = None,
     views: Annotated[
         Path | None,
         typer.Option("--views", metavar="DIR", help="Where the projector keeps its views."),
     ] = None,
+    public_only: Annotated[
+        bool, typer.Option("--public-only", help="Webhooks reach public addresses only, not this network.")
+    ] = False,
     operator_keys: Annotated[
         Path | None,
         typer.Option("--operator-keys", metavar="DIR", help="Where the operator's keys are."),
     ] = None,
 ) -> None:
-    """Run orchestrator, projector and operator until SIGTERM; some of them with --only.
+    """Run orchestrator, projector, webhooks and operator until SIGTERM; some of them with --only.
 
     Where the context holds the owner's keys, each service is enrolled, as orchestrator-HOST for one.
     Elsewhere the credential must be that of the one service to run. Each may run several times, on one host
@@ -50,7 +55,7 @@ def start(
     from colonies_cli.services import run_until_stopped
 
     context = contexts.resolve(here.context, here.url, here.creds)
-    services = _services(context, _kinds(only or []), views, operator_keys)
+    services = _services(context, _kinds(only or []), views, operator_keys, public_only)
     run_until_stopped(lambda: _serve(context, services))
 
 
@@ -70,7 +75,7 @@ def _kinds(only: list[str]) -> list[Kind]:
 
 
 def _services(
-    context: Context, wanted: list[Kind], views: Path | None, operator_keys: Path | None
+    context: Context, wanted: list[Kind], views: Path | None, operator_keys: Path | None, public_only: bool
 ) -> list[Service]:
     """The services to run. Raises Invalid if this context cannot run what is asked for."""
     from colonies import contexts
@@ -87,11 +92,11 @@ def _services(
         views.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Invalid(f"{views} cannot be used: {error.strerror}; name another with --views") from None
-    place = Place(context.url, views, operator, keys)
+    place = Place(context.url, views, operator, keys, public_only)
     if keys is None or credential.role != "owner":
         return [_single(place, credential, wanted)]
     if not wanted:
-        wanted = ["orchestrator", "projector"]
+        wanted = ["orchestrator", "projector", "webhooks"]
         if operator is not None:
             wanted.append("operator")
     return [_enrolled(kind, context, place) for kind in wanted]
@@ -135,8 +140,8 @@ def _single(place: Place, credential: Credential, wanted: list[Kind]) -> Service
     if len(kinds) != 1 or ROLES[kinds[0]] != credential.role:
         raise Invalid(
             f"the credential of {credential.name} ({credential.role}) cannot run "
-            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service, a projector or "
-            "an operator one of role observer. Name one with --creds and the service with --only, or use a "
+            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service, a projector, "
+            "webhooks or an operator one of role observer. Name one with --creds and the service with --only, or use a "
             "context that holds the owner's keys"
         )
 

@@ -38,22 +38,29 @@ STEADY_S = 60.0  # whoever ran this long has earned the first pause again
 MEMBER_CHECK_S = 0.5
 MAX_SAME_NAME = 100
 
-Kind = Literal["orchestrator", "projector", "operator"]
+Kind = Literal["orchestrator", "projector", "webhooks", "operator"]
 
 # The operator's service only reads the ledger; what it may do beyond that, it may by the operator's keys.
-ROLES: Mapping[Kind, RoleName] = {"orchestrator": "service", "projector": "observer", "operator": "observer"}
+ROLES: Mapping[Kind, RoleName] = {
+    "orchestrator": "service",
+    "projector": "observer",
+    "webhooks": "observer",
+    "operator": "observer",
+}
 
 _log = structlog.get_logger("colonies.services")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the services of a colony work. The keys are needed by the operator's service only."""
+    """Where the services of a colony work. The keys are needed by the operator's service only; webhooks reach
+    public addresses only, if `public_only`."""
 
     url: str
     views: Path
     operator: OperatorKeys | None = None
     owner: OwnerKeys | None = None
+    public_only: bool = False
 
 
 class _Running(Protocol):
@@ -138,6 +145,11 @@ class Service:
             from colonies_projections import Projector
 
             return Projector(session, self._place.views / "views.sqlite")
+        if self.kind == "webhooks":
+            from colonies_projections.webhooks import Webhooks
+
+            path = self._place.views / "webhooks.sqlite"
+            return Webhooks(session, path, public_only=self._place.public_only)
         return _Operator(session, self._place)
 
     async def _announce(self, service: _Running) -> None:

@@ -34,7 +34,9 @@ def refusal(address: str, *, public_only: bool) -> str | None:
     return None
 
 
-def _plain(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _plain(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """The IPv4 address that an IPv6 one stands for, if it does."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip

@@ -132,8 +132,9 @@ class Book:
                 raise Unusable("it was made by another version")
             if of != colony:
                 raise Unusable("it is of another colony")
-            self.position = Position(sequence, digest)
-        if self.position is None:
+            self.position = Position(sequence, digest) if sequence else None
+            break
+        else:
             await self._db.execute("INSERT INTO service VALUES (?, ?, 0, ?)", (VERSION, colony, b""))
         for name, said, state in await self._db.execute_fetchall("SELECT name, said, state FROM webhook"):
             fields = msgpack.unpackb(said)
@@ -143,18 +144,21 @@ class Book:
 
     # --- from the ledger -----------------------------------------------------------------------------
 
-    async def take(self, position: Position, changes: Changes) -> None:
+    async def take(self, position: Position, changes: Changes, at: int) -> None:
         """Keep what the ledger brought up to this position: all of it or nothing."""
         async with self._transaction() as db:
-            await db.execute("UPDATE service SET position = ?, digest = ?", (position.sequence, position.digest))
+            await db.execute(
+                "UPDATE service SET position = ?, digest = ?", (position.sequence, position.digest)
+            )
             for name, said in changes.webhooks.items():
                 await self._say(db, name, said)
             by_name: dict[str, list[Delivery]] = {}
             for delivery in changes.deliveries:
-                by_name.setdefault(delivery.webhook, []).append(delivery)
+                entry = self.entries.get(delivery.webhook)
+                if entry is not None and entry.said.added < delivery.sequence:
+                    by_name.setdefault(delivery.webhook, []).append(delivery)
             for name, deliveries in by_name.items():
-                if name in self.entries:
-                    await self._add(db, self.entries[name], deliveries)
+                await self._add(db, self.entries[name], deliveries, at)
         self.position = position
 
     async def _say(self, db: aiosqlite.Connection, name: str, said: Webhook | None) -> None:
@@ -169,7 +173,9 @@ class Book:
             self.entries[name] = Entry(said, state, before.pending if before is not None else 0)
             await self._keep(db, name)
 
-    async def _add(self, db: aiosqlite.Connection, entry: Entry, deliveries: Sequence[Delivery]) -> None:
+    async def _add(
+        self, db: aiosqlite.Connection, entry: Entry, deliveries: Sequence[Delivery], at: int
+    ) -> None:
         room = max(0, MAX_PENDING - entry.pending)
         entry.pending += len(deliveries[:room])
         await db.executemany(
@@ -178,15 +184,14 @@ class Book:
         )
         for late in deliveries[room:]:
             error = f"{MAX_PENDING} deliveries were waiting already"
-            await self._bury(db, replace(late, dead=late.due, error=error))
+            await self._bury(db, replace(late, dead=at, error=error))
 
     # --- what is next --------------------------------------------------------------------------------
 
-    async def firsts(self, name: str, after: int, most: int) -> list[Delivery]:
-        """The next deliveries that were never tried, after a sequence, in order."""
+    async def firsts(self, name: str, most: int) -> list[Delivery]:
+        """The next deliveries that were never tried, in order."""
         return await self._deliveries(
-            "WHERE webhook = ? AND dead IS NULL AND tries = 0 AND sequence > ? ORDER BY sequence LIMIT ?",
-            (name, after, most),
+            "WHERE webhook = ? AND dead IS NULL AND tries = 0 ORDER BY sequence LIMIT ?", (name, most)
         )
 
     async def retries(self, name: str, most: int) -> list[Delivery]:
@@ -195,11 +200,10 @@ class Book:
             "WHERE webhook = ? AND dead IS NULL AND tries > 0 ORDER BY due, sequence LIMIT ?", (name, most)
         )
 
-    async def dead(self, name: str, most: int, before: int) -> list[Delivery]:
-        """Dead letters of events before a sequence, the latest first."""
+    async def dead(self, name: str, most: int) -> list[Delivery]:
+        """The dead letters, those of the latest events first."""
         return await self._deliveries(
-            "WHERE webhook = ? AND dead IS NOT NULL AND sequence < ? ORDER BY sequence DESC LIMIT ?",
-            (name, before, most),
+            "WHERE webhook = ? AND dead IS NOT NULL ORDER BY sequence DESC LIMIT ?", (name, most)
         )
 
     async def counts(self, name: str) -> tuple[int, int]:
@@ -219,30 +223,36 @@ class Book:
     # --- what became of it ---------------------------------------------------------------------------
 
     async def delivered(self, done: Delivery, at: int) -> None:
+        """The receiver has it."""
         async with self._transaction() as db:
-            if (entry := await self._remove(db, done)) is not None:
-                state = entry.state
-                state.delivered, state.delivered_at = state.delivered + 1, at
-                state.failing_since, state.error, state.held_until = None, None, 0
-                await self._keep(db, done.webhook)
+            if not await self._remove(db, done):
+                return
+            state = self.entries[done.webhook].state
+            state.delivered, state.delivered_at = state.delivered + 1, at
+            state.failing_since, state.error, state.held_until = None, None, 0
+            await self._keep(db, done.webhook)
 
-    async def failed(self, tried: Delivery, error: str, at: int, due: int | None, held_until: int = 0) -> None:
+    async def failed(
+        self, tried: Delivery, error: str, at: int, due: int | None, held_until: int = 0
+    ) -> None:
         """It is tried again when it is `due`; without that it is a dead letter."""
         async with self._transaction() as db:
-            entry = self.entries.get(tried.webhook)
-            if entry is None:
-                return
-            state = entry.state
-            state.failing_since, state.error = state.failing_since or at, error
-            state.held_until = max(state.held_until, held_until)
             if due is None:
-                await self._remove(db, tried)
-                await self._bury(db, replace(tried, tries=tried.tries + 1, dead=at, error=error))
+                there = await self._remove(db, tried)
             else:
-                await db.execute(
-                    "UPDATE delivery SET tries = ?, due = ?, error = ? WHERE webhook = ? AND sequence = ?",
+                found = await db.execute(
+                    "UPDATE delivery SET tries = ?, due = ?, error = ? "
+                    "WHERE webhook = ? AND sequence = ? AND dead IS NULL",
                     (tried.tries + 1, due, error, tried.webhook, tried.sequence),
                 )
+                there = found.rowcount > 0
+            if not there:  # the webhook was removed meanwhile
+                return
+            if due is None:
+                await self._bury(db, replace(tried, tries=tried.tries + 1, dead=at, error=error))
+            state = self.entries[tried.webhook].state
+            state.failing_since, state.error = state.failing_since or at, error
+            state.held_until = max(state.held_until, held_until)
             await self._keep(db, tried.webhook)
 
     async def gone(self, name: str, at: int) -> None:
@@ -266,7 +276,9 @@ class Book:
             entry = self.entries.get(name)
             if entry is None:
                 return 0
-            query = "UPDATE delivery SET dead = NULL, tries = 1, due = ? WHERE webhook = ? AND dead IS NOT NULL"
+            query = (
+                "UPDATE delivery SET dead = NULL, tries = 1, due = ? WHERE webhook = ? AND dead IS NOT NULL"
+            )
             parameters: list[Any] = [at, name]
             if sequences is not None:
                 query += " AND sequence IN (SELECT value FROM json_each(?))"
@@ -277,15 +289,13 @@ class Book:
             await self._keep(db, name)
         return count
 
-    async def _remove(self, db: aiosqlite.Connection, done: Delivery) -> Entry | None:
-        where = (done.webhook, done.sequence)
-        found = await db.execute(
-            "DELETE FROM delivery WHERE webhook = ? AND sequence = ? AND dead IS NULL", where
-        )
-        entry = self.entries.get(done.webhook)
-        if entry is not None:
-            entry.pending -= found.rowcount
-        return entry
+    async def _remove(self, db: aiosqlite.Connection, done: Delivery) -> bool:
+        """Was it there?"""
+        query = "DELETE FROM delivery WHERE webhook = ? AND sequence = ? AND dead IS NULL"
+        there = (await db.execute(query, (done.webhook, done.sequence))).rowcount > 0
+        if there:
+            self.entries[done.webhook].pending -= 1
+        return there
 
     async def _bury(self, db: aiosqlite.Connection, letter: Delivery) -> None:
         row = (letter.webhook, letter.sequence, letter.type, letter.tries, 0, letter.dead, letter.error)

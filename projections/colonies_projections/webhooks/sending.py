@@ -66,7 +66,9 @@ class Sender:
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._wait_s):
-                async with self._client.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                async with self._client.post(
+                    url, data=body, headers=headers, allow_redirects=False
+                ) as answer:
                     outcome = _outcome(answer, time.monotonic() - began)
                     await _read_some(answer)
                     return outcome
