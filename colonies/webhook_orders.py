@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from colonies import codec, subjects
 from colonies.core.events import MAX_COUNT, SECOND
-from colonies.errors import Invalid, Refused
+from colonies.errors import ColoniesError, Invalid, NotFound, Refused, Unavailable
 from colonies.session import Session
 
 GOOD_S: Final = 60  # how old an order may be, or how far ahead its author's clock
@@ -24,6 +24,7 @@ MIN_PAUSE_S: Final = 1.0  # between two orders for one webhook
 MAX_KNOWN: Final = 10_000  # orders of the last minutes that are known to have been carried out
 
 Verb = Literal["test", "rerun"]
+_KINDS: dict[str, type[ColoniesError]] = {kind.__name__: kind for kind in (Invalid, NotFound, Refused)}
 _TYPES: dict[str, Verb] = {"order.test": "test", "order.rerun": "rerun"}
 
 
@@ -34,6 +35,22 @@ class Order:
     verb: Verb
     webhook: str
     sequences: tuple[int, ...] | None = None
+
+
+async def ask_about(
+    session: Session, service: str, question: dict[str, Any], *, wait_s: float
+) -> dict[str, Any]:
+    """What the service of a webhook answers.
+
+    Raises:
+        Unavailable: it does not answer; and whatever it refuses.
+    """
+    ledger: Any = session.ledger
+    answer = await ledger.ask_service(subjects.webhooks_at(service), question, wait_s=wait_s)
+    if "error" not in answer:
+        return dict(answer)
+    kind = _KINDS.get(str(answer.get("kind")), Unavailable)
+    raise kind(f"{service}: {answer['error']}")
 
 
 async def sealed_order(session: Session, service: str, order: Order) -> dict[str, Any]:

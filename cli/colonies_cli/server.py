@@ -140,9 +140,9 @@ def _single(place: Place, credential: Credential, wanted: list[Kind]) -> Service
     if len(kinds) != 1 or ROLES[kinds[0]] != credential.role:
         raise Invalid(
             f"the credential of {credential.name} ({credential.role}) cannot run "
-            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service, a projector, "
-            "webhooks or an operator one of role observer. Name one with --creds and the service with --only, or use a "
-            "context that holds the owner's keys"
+            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service; a projector, "
+            "webhooks and an operator need one of role observer. Name one with --creds and the service with "
+            "--only, or use a context that holds the owner's keys"
         )
 
     async def own() -> Credential:

@@ -19,6 +19,7 @@ from colonies_cli import (
     process,
     queue,
     server,
+    webhook,
     worker,
     workflow,
 )
@@ -63,6 +64,7 @@ def build() -> typer.Typer:
         ("worker", worker.app),
         ("queue", queue.app),
         ("cron", cron.app),
+        ("webhook", webhook.app),
         ("colony", colony.app),
         ("member", joining.app),
         ("context", context.app),
