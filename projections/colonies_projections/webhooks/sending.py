@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -91,8 +92,8 @@ class Sender:
                 return f"no answer within {self._wait_s:g} s"
             case ssl.SSLError():
                 return f"no TLS: {_words(cause)}"
-            case OSError() if cause.strerror:
-                return f"not connected: {_words(cause.strerror)}"
+            case OSError() if cause.errno is not None and cause.errno > 0:
+                return f"not connected: {os.strerror(cause.errno)}"
         return f"no answer that is HTTP: {_words(cause)}"
 
 
@@ -154,5 +155,6 @@ async def open_sender(*, wait_s: float = ANSWER_S, public_only: bool = False) ->
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=wait_s, sock_read=wait_s),
         headers={"user-agent": "colonies-webhooks"},
+        skip_auto_headers=("accept", "accept-encoding"),
     ) as client:
         yield Sender(client, wait_s)

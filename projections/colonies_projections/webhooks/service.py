@@ -9,7 +9,6 @@ least once, always under the same id. The first time it begins where its first w
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 import time
 from collections import OrderedDict
@@ -25,30 +24,26 @@ import structlog
 from colonies import subjects
 from colonies.core.events import Record, WebhookRemoved
 from colonies.core.webhooks import Webhook, evolve
-from colonies.errors import Invalid, NotFound, Refused, Unavailable
+from colonies.errors import NotFound, Refused, Unavailable
 from colonies.feed import tell
 from colonies.history import Judged
-from colonies.ids import new_id
 from colonies.jetstream import JetStreamLedger
 from colonies.ledger import Stored
 from colonies.session import Session
-from colonies.show import rfc3339
-from colonies.show_event import cloud_event
 from colonies.tasks import first_error
-from colonies.webhook_orders import Order, Orders
-from colonies.webhooks import secret_of, webhooks
+from colonies.webhooks import webhooks
 from colonies_projections.store import Position, Unusable, discard, locked
-from colonies_projections.webhooks.book import Book, Changes, Delivery, Entry
+from colonies_projections.webhooks.answers import Answers
+from colonies_projections.webhooks.book import Book, Changes, Delivery
 from colonies_projections.webhooks.desk import open_desk
-from colonies_projections.webhooks.line import DELAYS_S, Line, Means, NotNow
+from colonies_projections.webhooks.line import DELAYS_S, Line, Means
+from colonies_projections.webhooks.messages import event_message
 from colonies_projections.webhooks.sending import ANSWER_S, Sender, open_sender
 
 MAX_TAKEN: Final = 500  # events that are kept in one go
 MAX_SPECS_KEPT: Final = 10_000  # functions and labels of processes
 POSITION_EVERY: Final = 1_000  # events: of those that no webhook hears, every so many moves the position
-
 AGAIN_S: Final = 0.5
-DIGEST_CHARS: Final = 16  # of an event, in the id of its deliveries
 
 _log = structlog.get_logger("colonies.webhooks")
 T = TypeVar("T")
@@ -88,7 +83,6 @@ class Webhooks:
         self._wait_s = wait_s
         self._book: Book
         self._sender: Sender
-        self._orders: Orders
         self._said: dict[str, Webhook] = {}
         self._lines: dict[str, Line] = {}
         self._specs: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
@@ -119,13 +113,13 @@ class Webhooks:
             self._sender = await stack.enter_async_context(
                 open_sender(wait_s=self._wait_s, public_only=self._public_only)
             )
-            self._orders = Orders(self.session, await self.ledger.now())
+            answers = Answers(self.session, book, self._sender, await self.ledger.now(), self._wake)
             position = book.position.sequence if book.position else await self._beginning()
             with first_error():
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self.ledger.lost(), name="connection")
                     self._open_lines(group)
-                    desk = open_desk(self.ledger.client(), self.session.name, self._answer, group)
+                    desk = open_desk(self.ledger.client(), self.session.name, answers.answer, group)
                     await stack.enter_async_context(desk)
                     self.ready.set()
                     _log.info("sending to webhooks", path=str(self.path), position=position)
@@ -193,8 +187,7 @@ class Webhooks:
             await self._book.take(Position.of(taken[-1].stored), changes, time.time_ns())
             self._open_lines(group)
             for name in {delivery.webhook for delivery in changes.deliveries} | set(changes.webhooks):
-                if (line := self._lines.get(name)) is not None:
-                    line.wake()
+                self._wake(name)
 
     def _wanted(self, stored: Stored) -> bool:
         """By its subject: could a webhook hear it, or is it about one?"""
@@ -263,119 +256,16 @@ class Webhooks:
 
     def _open_lines(self, group: asyncio.TaskGroup) -> None:
         """A line for each webhook that has none."""
-        means = Means(self._book, self._sender, self._request, self._delays_s)
+        means = Means(self._book, self._sender, partial(event_message, self.session), self._delays_s)
         for name in self._book.entries:
             if name not in self._lines:
                 line = self._lines[name] = Line(name, means)
                 task = group.create_task(line.run(), name=f"webhook {name}")
                 task.add_done_callback(partial(self._line_ended, name))
 
+    def _wake(self, name: str) -> None:
+        if (line := self._lines.get(name)) is not None:
+            line.wake()
+
     def _line_ended(self, name: str, _: asyncio.Task[None]) -> None:
         self._lines.pop(name, None)
-
-    async def _request(self, webhook: Webhook, delivery: Delivery) -> tuple[bytes, str, bytes]:
-        """What is sent: the secret that signs it, its id, its body. Raises NotNow, LookupError."""
-        try:
-            secret = secret_of(self.session, webhook)
-            stored = await self.ledger.at(delivery.sequence)
-            seen = await self.session.examine(stored)
-        except NotFound:
-            raise LookupError("the ledger has this event no more") from None
-        except (Invalid, Unavailable) as error:
-            raise NotNow(str(error)) from None
-        if seen.record is None:
-            raise LookupError("the ledger has another event there now")
-        id = f"evt_{delivery.sequence}_{seen.record.digest.hex()[:DIGEST_CHARS]}"
-        return secret, id, _json(cloud_event(seen, self.session.colony))
-
-    # --- answering -----------------------------------------------------------------------------------
-
-    async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        if "order" in question:
-            item = await self._carry_out(await self._orders.take(question["order"]))
-            return {"items": [item]}
-        name = question.get("webhook")
-        entries = [self._entry(name)] if name is not None else list(self._book.entries.values())
-        items = [await self._item(entry) for entry in entries]
-        if name is not None:
-            letters = await self._book.dead(name, question.get("dead", 0))
-            items[0]["dead_letters"] = [_letter(letter) for letter in letters]
-        return {"items": items, "position": self._book.position.sequence if self._book.position else 0}
-
-    def _entry(self, name: str) -> Entry:
-        entry = self._book.entries.get(name)
-        if entry is None:
-            raise NotFound(f"{self.session.name} sends for no webhook {name}")
-        return entry
-
-    async def _carry_out(self, order: Order) -> dict[str, Any]:
-        entry = self._entry(order.webhook)
-        if order.verb == "rerun":
-            count = await self._book.rerun(order.webhook, order.sequences, time.time_ns())
-            if (line := self._lines.get(order.webhook)) is not None:
-                line.wake()
-            return {"webhook": order.webhook, "rerun": count}
-        colony, id = self.session.colony, new_id()
-        said = {"webhook": order.webhook, "service": self.session.name}
-        event = {
-            "specversion": "1.0",
-            "id": id,
-            "source": f"colonies:{colony.key}",
-            "type": "colonies.webhook.test",
-            "subject": f"webhook/{order.webhook}",
-            "time": rfc3339(time.time_ns()),
-            "datacontenttype": "application/json",
-            "data": said,
-        }
-        secret = secret_of(self.session, entry.said)
-        outcome = await self._sender.send(entry.said.url, secret, f"test_{id}", _json(event))
-        return {"webhook": order.webhook, "status": outcome.status, "seconds": round(outcome.took_s, 3)} | {
-            "error": outcome.error
-        }
-
-    async def _item(self, entry: Entry) -> dict[str, Any]:
-        said, state = entry.said, entry.state
-        pending, dead = await self._book.counts(said.name)
-        return {
-            "name": said.name,
-            "url": said.url,
-            "state": self._state(entry),
-            "delivered": state.delivered,
-            "delivered_at": _time(state.delivered_at),
-            "pending": pending,
-            "dead": dead,
-            "dropped": state.dropped,
-            "failing_since": _time(state.failing_since),
-            "held_until": _time(state.held_until if state.held_until > time.time_ns() else None),
-            "error": state.error,
-        }
-
-    def _state(self, entry: Entry) -> str:
-        try:
-            secret_of(self.session, entry.said)
-        except Invalid:
-            return "locked"
-        if entry.state.gone is not None:
-            return "gone"
-        return "failing" if entry.state.failing_since is not None else "active"
-
-
-def _letter(letter: Delivery) -> dict[str, Any]:
-    return {
-        "sequence": letter.sequence,
-        "event": letter.type,
-        "tries": letter.tries,
-        "dead_at": _time(letter.dead),
-        "error": letter.error,
-    }
-
-
-def _time(ns: int | None) -> str | None:
-    return rfc3339(ns) if ns is not None else None
-
-
-def _json(event: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
-    except (ValueError, RecursionError):
-        raise LookupError("this event cannot be written as JSON") from None
