@@ -127,3 +127,9 @@ async def ground(folder: Path, *, orchestrate: bool = False) -> AsyncIterator[Gr
         (folder / "colony").mkdir()
         colony = await stack.enter_async_context(running_colony(folder / "colony", orchestrate=orchestrate))
         yield Ground(colony, receiver)
+
+
+async def stopped(task: asyncio.Task[None]) -> None:
+    """Stop a service of this process, and wait until it has."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
