@@ -152,16 +152,15 @@ class KeyPair:
         return f"KeyPair({self.public})"
 
 
-def agree(public: str) -> tuple[bytes, bytes]:
-    """A new X25519 public key, and what it shares with the holder of a public nkey. The private half is gone
-    when this returns. Raises Invalid if `public` is no sound public nkey.
+def agree(public: str, scalar: bytes) -> tuple[bytes, bytes]:
+    """The X25519 public key of a private one (32 random bytes), and what it shares with the holder of a
+    public nkey. Raises Invalid if `public` is no sound public nkey.
 
     A point of Ed25519 is one of X25519 by RFC 7748, section 4.1: u = (1 + y) / (1 - y).
     """
     kind_of(public)
     y = int.from_bytes(_decoded(public, "public nkey")[1:33], "little") & _Y_MASK
     theirs = (1 + y) * pow(1 - y, -1, _P) % _P
-    scalar = os.urandom(32)
     return _base(scalar), _shared(scalar, theirs.to_bytes(32, "little"))
 
 

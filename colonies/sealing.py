@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from colonies.errors import Invalid
+from colonies.ids import new_secret
 from colonies.nkeys import KeyPair, agree
 
 PUBLIC_BYTES = 32
@@ -25,7 +26,12 @@ _NONCE = bytes(12)  # each key is used once
 
 def seal(secret: bytes, public: str, about: bytes) -> bytes:
     """The secret for the holder of a public nkey only. Raises Invalid: that is no sound public nkey."""
-    ours, shared = agree(public)
+    return sealed_with(new_secret(), secret, public, about)
+
+
+def sealed_with(private: bytes, secret: bytes, public: str, about: bytes) -> bytes:
+    """As `seal`, with a private key that must never be used again."""
+    ours, shared = agree(public, private)
     return ours + _cipher(shared, ours, public).encrypt(_NONCE, secret, about)
 
 

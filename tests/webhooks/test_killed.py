@@ -58,7 +58,7 @@ async def test_a_service_killed_again_and_again_under_load_skips_nothing(tmp_pat
         async def load() -> None:
             for _ in range(PROCESSES // 20):
                 await asyncio.gather(*(ann.submit(SPEC) for _ in range(20)))
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.4)
 
         dice = random.Random(7)
         loading = asyncio.create_task(load())

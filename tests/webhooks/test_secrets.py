@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from colonies.webhook_orders import Order
 from colonies.webhooks import add_webhook, read_secret, secret_of, shown_secret, unserved
 from tests.webhooks.ground import ground, stopped
 
+TOO_SHORT, TOO_LONG = shown_secret(bytes(23)), shown_secret(bytes(65))
 SECRET = hashlib.sha256(b"a secret that can be looked for").digest()
 
 
@@ -48,7 +50,7 @@ def test_what_is_no_sealed_secret_is_said_to_be_none() -> None:
 def test_both_halves_of_a_key_mean_the_same_on_both_curves() -> None:
     for _ in range(100):
         keypair = KeyPair.new("user")
-        public, shared = agree(keypair.public)
+        public, shared = agree(keypair.public, os.urandom(32))
         assert keypair.shared_with(public) == shared
         assert len(public) == len(shared) == 32
 
@@ -60,9 +62,7 @@ def test_a_secret_is_read_as_it_is_shown(size: int) -> None:
     assert read_secret(f" {base64.b64encode(secret).decode().rstrip('=')}\n") == secret
 
 
-@pytest.mark.parametrize(
-    "text", ["", "whsec_", "whsec_ä", "whsec_!!!!", shown_secret(bytes(23)), shown_secret(bytes(65))]
-)
+@pytest.mark.parametrize("text", ["", "whsec_", "whsec_ä", "whsec_!!!!", TOO_SHORT, TOO_LONG])
 def test_a_secret_that_is_none_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(Invalid) as refused:
         read_secret(text)
@@ -119,9 +119,8 @@ async def test_a_service_with_another_key_says_so_and_nothing_is_lost(tmp_path: 
         await at.owner.refresh()
         why = unserved(at.owner.colony, await at.webhook("ops"), await at.owner.ledger.now())
         assert why == "webhooks has another key than when the secret was sealed for it"
-        await add_webhook(
-            at.owner, "ops", at.receiver.url(), secret=SECRET, change=True, events=["process.*"]
-        )
+        given = {"secret": SECRET, "events": ["process.*"], "change": True}
+        await add_webhook(at.owner, "ops", at.receiver.url(), **given)
         await at.heard(sequences)
         said = await at.until("ops", lambda said: said["delivered"] == 2, "both are delivered")
         assert said["state"] == "active"

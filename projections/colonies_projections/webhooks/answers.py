@@ -5,18 +5,22 @@ It is asked by whom the colony trusts least, so nothing that it says comes from 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from colonies.errors import Invalid, NotFound
 from colonies.session import Session
 from colonies.show import rfc3339
 from colonies.webhook_orders import Order, Orders
-from colonies.webhooks import secret_of
+from colonies.webhooks import secret_of, webhooks
 from colonies_projections.webhooks.book import Book, Delivery, Entry
 from colonies_projections.webhooks.messages import test_message
 from colonies_projections.webhooks.sending import Sender
+
+CATCH_UP_S: Final = 1.5
 
 
 class Answers:
@@ -32,6 +36,7 @@ class Answers:
         self._wake = wake
 
     async def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        await self._catch_up()
         if "order" in question:
             item = await self._carry_out(await self._orders.take(question["order"]))
             return {"items": [item]}
@@ -42,6 +47,19 @@ class Answers:
             letters = await self._book.dead(name, question.get("dead", 0))
             items[0]["dead_letters"] = [_letter(letter) for letter in letters]
         return {"items": items, "position": self._book.position.sequence if self._book.position else 0}
+
+    async def _catch_up(self) -> None:
+        """Wait, for a moment, until what the ledger has now of our webhooks is known here: whoever adds one
+        and asks at once is not told that there is none."""
+        ours = [found for found in await webhooks(self._session) if found.service == self._session.name]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_S):
+                while any(self._since(found.name) < found.since for found in ours):
+                    await self._book.taken.wait()
+
+    def _since(self, name: str) -> int:
+        entry = self._book.entries.get(name)
+        return entry.said.since if entry is not None else 0
 
     def _entry(self, name: str) -> Entry:
         entry = self._book.entries.get(name)

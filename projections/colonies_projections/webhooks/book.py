@@ -99,6 +99,7 @@ class Book:
         self._stack = stack
         self._writing = asyncio.Lock()
         self.position: Position | None = None
+        self.taken = asyncio.Event()  # set, and another in its place, when the ledger brought something
         self.entries: dict[str, Entry] = {}
 
     @classmethod
@@ -160,6 +161,8 @@ class Book:
             for name, deliveries in by_name.items():
                 await self._add(db, self.entries[name], deliveries, at)
         self.position = position
+        taken, self.taken = self.taken, asyncio.Event()
+        taken.set()
 
     async def _say(self, db: aiosqlite.Connection, name: str, said: Webhook | None) -> None:
         before = self.entries.pop(name, None)
