@@ -30,13 +30,8 @@ def test_the_pages_receiver_hears_what_the_page_says(tmp_path: Path) -> None:
     (tmp_path / "receiver.py").write_text(code)
     command = shlex.split(start.replace("whsec_...", secret).replace("8000", port))
     heard: Queue[str] = Queue()
-    with subprocess.Popen(
-        [sys.executable, *command[1:]],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as receiver:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen([sys.executable, *command[1:]], cwd=tmp_path, **streams) as receiver:
         assert receiver.stdout is not None
         reading = threading.Thread(target=lambda: [heard.put(line) for line in receiver.stdout or ()])
         reading.start()
@@ -45,7 +40,7 @@ def test_the_pages_receiver_hears_what_the_page_says(tmp_path: Path) -> None:
             assert "answered 204" in run(test)
             said = re.findall(r"The receiver prints `(.*?)`", section)[0]
             assert heard.get(timeout=60) == f"{said}\n"
-            run("colonies process submit echo hello --runtimetype nobody")
+            run(f"colonies process submit --spec {ROOT / 'examples' / 'sayhello.json'}")
             assert heard.get(timeout=60).startswith("colonies.process.queued process/")
         finally:
             receiver.kill()
