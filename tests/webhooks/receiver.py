@@ -23,6 +23,7 @@ LOCK = threading.Lock()
 
 class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer goes out in one piece
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))

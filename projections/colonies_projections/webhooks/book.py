@@ -191,10 +191,11 @@ class Book:
 
     # --- what is next --------------------------------------------------------------------------------
 
-    async def firsts(self, name: str, most: int) -> list[Delivery]:
-        """The next deliveries that were never tried, in order."""
+    async def firsts(self, name: str, after: int, most: int) -> list[Delivery]:
+        """The next deliveries that were never tried, of events after a sequence, in order."""
         return await self._deliveries(
-            "WHERE webhook = ? AND dead IS NULL AND tries = 0 ORDER BY sequence LIMIT ?", (name, most)
+            "WHERE webhook = ? AND dead IS NULL AND tries = 0 AND sequence > ? ORDER BY sequence LIMIT ?",
+            (name, after, most),
         )
 
     async def retries(self, name: str, most: int) -> list[Delivery]:

@@ -1,8 +1,9 @@
 """What is sent for one webhook: every event first in its turn, and what failed again, beside that.
 
-First tries go one at a time, in the order of the ledger; what is tried again holds up none of them, and is
-not more than RETRIES_AT_ONCE requests. Each webhook has a line of its own, so a slow receiver delays no
-other. A line lasts as long as its webhook does, whatever is changed about that.
+First tries go one at a time, in the order of the ledger; when more than BEHIND wait, up to FIRSTS_AT_ONCE
+begin in that order. What is tried again holds up none of them, and is not more than RETRIES_AT_ONCE requests.
+Each webhook has a line of its own, so a slow receiver delays no other. A line lasts as long as its webhook
+does, whatever is changed about that.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from colonies_projections.webhooks.sending import Outcome, Sender
 # some 28 hours after the first, it is a dead letter. Jitter makes each up to a fifth longer.
 DELAYS_S: Final[tuple[float, ...]] = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 36_000.0)
 JITTER: Final = 0.2
-RETRIES_AT_ONCE: Final = 4  # requests of one webhook, beside one first try
+FIRSTS_AT_ONCE: Final = 8  # requests of one webhook
+RETRIES_AT_ONCE: Final = 4  # and beside these
+BEHIND: Final = 100  # deliveries
 READ_AHEAD: Final = 100  # deliveries
 LOOK_AGAIN_S: Final = 60.0  # clocks may be set
 UNSENT_S: Final = 1.0  # before what could not even be tried is looked at again
@@ -56,12 +59,13 @@ class Line:
         self._means = means
         self._book = means.book
         self._news = asyncio.Event()  # set, and another in its place, when there is some
-        self._flying: set[int] = set()
+        self._firsts_flying: set[int] = set()
+        self._flying: set[int] = set()  # of the others
 
     async def run(self) -> None:
         """Send until the webhook is no more."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._send_firsts(), name=f"first tries of {self.name}")
+            group.create_task(self._send_firsts(group), name=f"first tries of {self.name}")
             await self._send_again(group)
 
     def wake(self) -> None:
@@ -77,21 +81,31 @@ class Line:
 
     # --- first tries ---------------------------------------------------------------------------------
 
-    async def _send_firsts(self) -> None:
+    async def _send_firsts(self, group: asyncio.TaskGroup) -> None:
         async for delivery in self._firsts():
-            await self._try(delivery)
+            self._firsts_flying.add(delivery.sequence)
+            group.create_task(self._try(delivery, self._firsts_flying), name=f"first try of {self.name}")
+            while len(self._firsts_flying) >= self._width():
+                await self._wait(self._news)
+
+    def _width(self) -> int:
+        """How many first tries may be under way."""
+        entry = self._entry
+        return FIRSTS_AT_ONCE if entry is not None and entry.pending > BEHIND else 1
 
     async def _firsts(self) -> AsyncIterator[Delivery]:
         """Those never tried, in order, each when it may be tried."""
+        after = 0
         while await self._open():
             news = self._news
-            ahead = await self._book.firsts(self.name, READ_AHEAD)
+            ahead = await self._book.firsts(self.name, after, READ_AHEAD)
             if not ahead:
                 await self._wait(news)
             for delivery in ahead:
                 if self._closed_s() > 0:
                     break
                 yield delivery
+                after = delivery.sequence
 
     async def _open(self) -> bool:
         """Wait until the receiver may be sent to; False: there is no such webhook any more."""
@@ -124,7 +138,7 @@ class Line:
                 room.release()
                 continue
             self._flying.add(delivery.sequence)
-            task = group.create_task(self._try(delivery), name=f"retry of {self.name}")
+            task = group.create_task(self._try(delivery, self._flying), name=f"retry of {self.name}")
             task.add_done_callback(lambda _: room.release())
 
     async def _due(self) -> Delivery | None:
@@ -142,7 +156,7 @@ class Line:
 
     # --- one try -------------------------------------------------------------------------------------
 
-    async def _try(self, delivery: Delivery) -> None:
+    async def _try(self, delivery: Delivery, flying: set[int]) -> None:
         """Send it, and keep what came of it, which it waits for even if it cannot be sent for long."""
         try:
             # What is said of a removed webhook, whose name another has now, is not for that one.
@@ -160,9 +174,8 @@ class Line:
                 await self._keep(delivery, await self._means.sender.send(entry.said.url, secret, id, body))
                 return
         finally:
-            if delivery.sequence in self._flying:
-                self._flying.remove(delivery.sequence)
-                self.wake()
+            flying.discard(delivery.sequence)
+            self.wake()
 
     async def _keep(self, delivery: Delivery, outcome: Outcome) -> None:
         now = time.time_ns()
@@ -186,4 +199,3 @@ class Line:
         await self._book.failed(delivery, outcome.error, now, due, held_until or 0)
         if outcome.gone:
             await self._book.gone(self.name, now)
-        self.wake()
