@@ -216,6 +216,19 @@ async def test_a_removed_webhook_hears_nothing_more_and_its_name_is_free(tmp_pat
         assert (said["pending"], said["delivered"], said["error"]) == (0, 1, None)
 
 
+async def test_another_webhook_of_the_name_does_not_wait_for_what_the_former_has_under_way(
+    tmp_path: Path,
+) -> None:
+    async with ground(tmp_path) as at:
+        await at.send(wait_s=60.0)
+        await at.add("ops", "mute", events=["process.*"])
+        await at.heard(await at.submit(), "mute")
+        await remove_webhook(at.owner, "ops")
+        await at.add("ops", "ok", events=["process.*"])
+        await at.heard(await at.submit(), "ok")
+        assert len(at.receiver.requests("mute")) == 1
+
+
 async def test_a_changed_webhook_keeps_what_is_still_to_be_delivered(tmp_path: Path) -> None:
     async with ground(tmp_path) as at:
         await at.send(delays_s=(0.2,) * 300)

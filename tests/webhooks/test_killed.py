@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import sqlite3
 import sys
 from collections import defaultdict
@@ -102,6 +103,25 @@ async def test_a_service_that_lost_its_file_begins_where_its_first_webhook_did(t
         ids = [request["headers"]["webhook-id"] for request in at.receiver.requests()]
         assert ids[5:] == ids[:5]
         assert at.receiver.sequences()[:5] == sequences
+
+
+async def test_a_file_of_another_ledger_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    async with ground(tmp_path / "one") as at:
+        await at.send()
+        await at.add("ops", events=["process.*"])
+        await at.heard(await at.submit())
+        former = at.file
+    async with ground(tmp_path / "two") as at:
+        shutil.copy(former, at.file)
+        await at.enrol()
+        await at.add("ops", events=["process.*"])
+        sequences = await at.submit()
+        await at.send()
+        await at.heard(sequences)
+        said = await at.until("ops", lambda said: said["delivered"], "it is delivered")
+        assert (said["delivered"], said["pending"]) == (1, 0)
 
 
 async def test_a_service_that_comes_back_goes_on_where_it_was(tmp_path: Path) -> None:

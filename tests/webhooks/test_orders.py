@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from colonies_projections.webhooks.book import Book
 
 from colonies import subjects
 from colonies.errors import Conflict, Invalid, NotFound, Refused, Unavailable
@@ -50,6 +51,24 @@ async def test_a_test_event_is_sent_now_and_the_answer_is_shown(tmp_path: Path) 
         (event,) = at.receiver.events()
         assert event["type"] == "colonies.webhook.test"
         assert "secret of this network" not in json.dumps(said)
+
+
+async def test_who_asks_at_once_is_not_told_that_there_is_no_webhook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Book.take
+
+    async def slow(book: Book, *given: Any) -> None:
+        await asyncio.sleep(0.3)
+        await take(book, *given)
+
+    monkeypatch.setattr(Book, "take", slow)
+    async with ground(tmp_path) as at:
+        await at.send()
+        await at.add("ops", events=["process.failed"])
+        assert (await at.ask("ops"))["state"] == "active"
+        await add_webhook(at.owner, "ops", at.receiver.url("status/201"), change=True)
+        assert (await at.order(TEST))["status"] == 201
 
 
 async def test_only_an_owner_orders_and_each_order_counts_once(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ CREATE INDEX first ON delivery (webhook, sequence) WHERE dead IS NULL AND tries 
 CREATE INDEX again ON delivery (webhook, due) WHERE dead IS NULL AND tries > 0;
 CREATE INDEX dead ON delivery (webhook, sequence) WHERE dead IS NOT NULL;
 """
+# No such table (1), and what a damaged file brings about; a full disk and the like are something else.
+_BROKEN = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,12 @@ class Book:
                     await db.executescript(f"BEGIN; {_TABLES} COMMIT;")
                 book = cls(db, stack)
                 await book._restore(colony)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
                     raise
                 raise Unusable(f"it is broken: {error}") from None
+            except (ValueError, TypeError, KeyError, msgpack.exceptions.UnpackException) as error:
+                raise Unusable(f"it is broken: what it holds makes no sense: {error}") from None
             book._stack = stack.pop_all()
         return book
 

@@ -52,10 +52,11 @@ class Means:
 
 
 class Line:
-    """The line of the webhook `name`."""
+    """The line of the webhook `name` that was added with the sequence `added`: not of another of its name."""
 
-    def __init__(self, name: str, means: Means) -> None:
+    def __init__(self, name: str, added: int, means: Means) -> None:
         self.name = name
+        self._added = added
         self._means = means
         self._book = means.book
         self._news = asyncio.Event()  # set, and another in its place, when there is some
@@ -125,7 +126,8 @@ class Line:
 
     @property
     def _entry(self) -> Entry | None:
-        return self._book.entries.get(self.name)
+        entry = self._book.entries.get(self.name)
+        return entry if entry is not None and entry.said.added == self._added else None
 
     # --- tries after the first -----------------------------------------------------------------------
 
@@ -159,8 +161,7 @@ class Line:
     async def _try(self, delivery: Delivery, flying: set[int]) -> None:
         """Send it, and keep what came of it, which it waits for even if it cannot be sent for long."""
         try:
-            # What is said of a removed webhook, whose name another has now, is not for that one.
-            while (entry := self._entry) is not None and entry.said.added < delivery.sequence:
+            while (entry := self._entry) is not None:
                 news = self._news
                 try:
                     secret, id, body = await self._means.request(entry.said, delivery)

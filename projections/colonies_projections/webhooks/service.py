@@ -84,7 +84,7 @@ class Webhooks:
         self._book: Book
         self._sender: Sender
         self._said: dict[str, Webhook] = {}
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[tuple[str, int], Line] = {}  # by name and `added`
         self._specs: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
 
     async def run(self) -> None:
@@ -257,15 +257,17 @@ class Webhooks:
     def _open_lines(self, group: asyncio.TaskGroup) -> None:
         """A line for each webhook that has none."""
         means = Means(self._book, self._sender, partial(event_message, self.session), self._delays_s)
-        for name in self._book.entries:
-            if name not in self._lines:
-                line = self._lines[name] = Line(name, means)
+        for name, entry in self._book.entries.items():
+            which = name, entry.said.added
+            if which not in self._lines:
+                line = self._lines[which] = Line(*which, means)
                 task = group.create_task(line.run(), name=f"webhook {name}")
-                task.add_done_callback(partial(self._line_ended, name))
+                task.add_done_callback(partial(self._line_ended, which))
 
     def _wake(self, name: str) -> None:
-        if (line := self._lines.get(name)) is not None:
-            line.wake()
+        for line in self._lines.values():
+            if line.name == name:
+                line.wake()
 
-    def _line_ended(self, name: str, _: asyncio.Task[None]) -> None:
-        self._lines.pop(name, None)
+    def _line_ended(self, which: tuple[str, int], _: asyncio.Task[None]) -> None:
+        self._lines.pop(which, None)
