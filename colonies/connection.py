@@ -12,11 +12,12 @@ import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 
-from colonies import contexts, jetstream
+from colonies import contexts, jetstream, past
 from colonies.blocking import BlockingClient
 from colonies.client import Client
 from colonies.creds import Credential
 from colonies.errors import ColoniesError
+from colonies.ledger import Ledger
 from colonies.session import Session
 
 NEW_KEY_S = 2.0
@@ -35,15 +36,29 @@ async def session_of(url: str, credential: Credential) -> AsyncIterator[Session]
 
 
 async def open_session(
-    *, context: str | None = None, url: str | None = None, creds: str | os.PathLike[str] | None = None
+    *,
+    context: str | None = None,
+    url: str | None = None,
+    creds: str | os.PathLike[str] | None = None,
+    at: str | None = None,
 ) -> Session:
-    """Log in and read who is who. Raises NotFound, Invalid, Unavailable, Refused."""
+    """Log in and read who is who; `at` a moment of the past (`past.MOMENTS`), then the ledger ends there.
+
+    Raises:
+        NotFound, Invalid, Unavailable, Refused.
+    """
     found = contexts.resolve(context, url, creds)
-    return await _open(found.url, contexts.credential_of(found))
+    return await _open(found.url, contexts.credential_of(found), at)
 
 
-async def _open(url: str, credential: Credential) -> Session:
-    ledger = await jetstream.connect(url, credential)
+async def _open(url: str, credential: Credential, at: str | None = None) -> Session:
+    ledger: Ledger = await jetstream.connect(url, credential)
+    if at is not None:
+        try:
+            ledger = past.PastLedger(ledger, await past.moment(ledger, at, "--at"))
+        except BaseException:
+            await ledger.close()
+            raise
     session = Session(ledger, credential.name, credential.keypair)
     try:
         return await session.open()

@@ -24,13 +24,10 @@ from colonies_cli.output import Output
 
 if TYPE_CHECKING:
     from colonies.client import Client
+    from colonies.querying import Answer
     from colonies.session import Session
 
-SERVICE_WAIT_S = 2.0
-CATCH_UP_S = 1.0
-NO_PROJECTOR = (
-    "no projector answers; start one: `colonies dev` runs it, or `colonies server start --only projector`"
-)
+SERVICE_WAIT_S = 15.0
 
 _ContextOption = Annotated[
     str | None,
@@ -48,23 +45,27 @@ _OutputOption = Annotated[
     Output,
     typer.Option("-o", "--output", help="For people, as one JSON object per line, or ids only."),
 ]
+_AtOption = Annotated[
+    str | None,
+    typer.Option("--at", metavar="SEQ|TIME", help="As it was at this sequence, time, or age (10m, 2h, 1d)."),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Where a command acts and how it prints, as its options say."""
+    """Where a command acts and how it prints, as its options say. `at`: the moment of the past to show."""
 
     context: str | None
     url: str | None
     creds: str | None
     output: Output
+    at: str | None = None
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """This member, logged in. Raises NotFound, Invalid, Unavailable, Refused."""
-        from colonies.connection import open_session
-
-        session = await open_session(context=self.context, url=self.url, creds=self.creds)
+        """This member, logged in; with --at on the ledger as it was. Raises NotFound, Invalid, Unavailable,
+        Refused."""
+        session = await self._open()
         try:
             yield session
         finally:
@@ -74,63 +75,73 @@ class Here:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
         """A client. Raises as `session`."""
-        from colonies.connection import connect
+        from colonies.client import Client
 
-        async with connect(self.context, url=self.url, creds=self.creds) as client:
-            yield client
-
-    async def query(self, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
-        """What the projector says, as of now if it is not far behind.
-
-        Raises:
-            Unavailable: no projector answers.
-        """
-        async with self.session() as session:
-            return await ask(session.ledger, subject, filters)
-
-
-async def ask(ledger: Any, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
-    """As `Here.query`, over a connection that there is."""
-    return await _ask(ledger, subject, filters, await ledger.last_sequence())
-
-
-async def _ask(ledger: Any, subject: str, filters: dict[str, Any], now: int) -> list[dict[str, Any]]:
-    """Ask until the view has reached the ledger as it was when we began, or for a moment."""
-    import asyncio
-    import time
-
-    from colonies.errors import Unavailable
-
-    deadline = time.monotonic() + CATCH_UP_S
-    while True:
+        client = Client(await self._open())
         try:
-            answer = await ledger.ask_service(subject, filters, wait_s=SERVICE_WAIT_S)
-        except Unavailable:
-            raise Unavailable(NO_PROJECTOR) from None
-        if "error" in answer:
-            raise Unavailable(f"the projector has no answer: {answer['error']}")
-        if int(answer.get("position", now)) >= now or time.monotonic() >= deadline:
-            if answer.get("cut"):
-                exits.say("not all fits into one answer; ask for fewer with --limit")
-            return list(answer["items"])
-        await asyncio.sleep(0.02)
+            yield client
+        finally:
+            await client.close()
+
+    async def _open(self) -> Session:
+        from colonies.connection import open_session
+        from colonies.past import PastLedger
+
+        session = await open_session(context=self.context, url=self.url, creds=self.creds, at=self.at)
+        if isinstance(session.ledger, PastLedger):
+            exits.say(f"as of {session.ledger.moment}")
+        return session
+
+    def check_now(self, option: str, given: object) -> None:
+        """Raises Invalid: this option waits for what comes, and nothing comes to the past."""
+        if given and self.at is not None:
+            from colonies.errors import Invalid
+
+            raise Invalid(f"{option}: it waits for what comes, and nothing comes to the past; leave out --at")
+
+    async def query(self, view: str, question: dict[str, Any]) -> Answer:
+        """As `ask`, over a connection of its own; with --at as it was."""
+        async with self.session() as session:
+            return await ask(session.ledger, view, question)
+
+
+async def ask(ledger: Any, view: str, question: dict[str, Any]) -> Answer:
+    """What the projector says, as of all that is on the ledger now; if it is far behind, as of where it is.
+
+    Raises:
+        Invalid: the question makes no sense. Unavailable: no projector answers.
+    """
+    from colonies import querying
+
+    last = await ledger.last_sequence()
+    try:
+        answer = await querying.ask(ledger, view, {**question, "at_least": last}, wait_s=SERVICE_WAIT_S)
+    except querying.Behind:
+        answer = await querying.ask(ledger, view, question, wait_s=SERVICE_WAIT_S)
+        exits.say(f"the projector is behind: this is as of sequence {answer.position} of {last}")
+    if answer.cut:
+        exits.say("not all fits into one answer; ask for fewer with --limit")
+    return answer
 
 
 def command(
-    group: typer.Typer, name: str, *, log: str = "warning", **options: Any
+    group: typer.Typer, name: str, *, log: str = "warning", past: bool = False, **options: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Make `function(here, ...)` the command `name` of a group. `log` is its usual log level."""
+    """Make `function(here, ...)` the command `name` of a group. `log` is its usual log level.
+
+    `past`: it has the option --at; it only reads, by `here.session()`, `here.client()` or `here.query()`.
+    """
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
         own = list(signature.parameters.values())[1:]
 
         @functools.wraps(function)
-        def run(*, context: Any, url: Any, creds: Any, output: Output, **given: Any) -> None:
+        def run(*, context: Any, url: Any, creds: Any, output: Output, at: Any = None, **given: Any) -> None:
             try:
                 with exits.said():
                     logging.configure(log)
-                    result = function(Here(context, url, creds, output), **given)
+                    result = function(Here(context, url, creds, output, at), **given)
                     if inspect.iscoroutine(result):
                         _run(result)
             except exits.Ended as ended:
@@ -139,6 +150,7 @@ def command(
         shared = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
             for name, kind, default in (
+                *([("at", _AtOption, None)] if past else []),
                 ("context", _ContextOption, None),
                 ("url", _UrlOption, None),
                 ("creds", _CredsOption, None),

@@ -98,7 +98,7 @@ async def _add(here: Here, name: str, event: CronAdded) -> None:
         _show(here, now)
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(here: Here) -> None:
     """List the crons of the colony, by name.
 
@@ -116,7 +116,7 @@ def _row(now: CronNow) -> tuple[Any, ...]:
     return now.name, now.state, _when(now.cron), due, now.cron.author
 
 
-@command(app, "get")
+@command(app, "get", past=True)
 async def get(here: Here, name: _Name) -> None:
     """Show a cron, the next times that it is due, and how its last runs ended.
 
@@ -162,7 +162,7 @@ async def _last_runs(client: Client, cron: Cron) -> list[WorkflowNow]:
     found = {run.workflow.id: run for run in await client.cron(cron.name).runs()}
     asked = {"source": f"cron {cron.name}", "limit": LAST_RUNS}
     try:
-        items = await ask(client.ledger, "query.workflows", asked)
+        items = (await ask(client.ledger, "workflows", asked)).items
     except Unavailable as error:
         exits.say(f"runs by `colonies cron run` are not shown: {error}")
         items = []

@@ -97,7 +97,7 @@ async def _rerun(
         await flow_showing.show_submitted(here, handle, f"runs {id} again", wait=wait, timeout_s=timeout)
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(
     here: Here,
     state: Annotated[str | None, options.state(STATES)] = None,
@@ -110,7 +110,13 @@ async def ls(
     submitter: Annotated[
         str | None, typer.Option("--submitter", metavar="MEMBER", help="Only those of this member.")
     ] = None,
-    limit: options.Limit = 50,
+    since: options.Since = None,
+    until: options.Until = None,
+    text: options.Text = None,
+    sort: Annotated[str | None, options.sort("submitted or ended")] = None,
+    limit: options.Limit = options.LIMIT,
+    all: options.All = False,
+    cursor: options.Cursor = None,
 ) -> None:
     """List workflows, newest first, as the projector has them.
 
@@ -118,7 +124,16 @@ async def ls(
     """
     listing.check_state(state, STATES)
     items = await listing.asked(
-        here, "query.workflows", state=state, name=name, label=label, submitter=submitter, limit=limit
+        here,
+        "workflows",
+        listing.Pages(limit, all, cursor, sort),
+        state=state,
+        name=name,
+        label=label,
+        submitter=submitter,
+        since=since,
+        until=until,
+        text=text,
     )
     header = ("ID", "STATE", "DONE", "SUBMITTER", "SUBMITTED", "NAME")
     listing.show(here, items, header, _row, elastic=5)
@@ -136,7 +151,7 @@ def _row(item: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-@command(app, "get")
+@command(app, "get", past=True)
 async def get(
     here: Here,
     id: _Id,
@@ -155,6 +170,7 @@ async def get(
     from colonies_cli import flow_showing
 
     specs.check_id(id)
+    here.check_now("--watch", watch)
     async with here.client() as client:
         handle = client.workflow(id)
         if watch:
@@ -163,7 +179,7 @@ async def get(
             await flow_showing.show(here, handle, await handle.get(), everything=everything)
 
 
-@command(app, "history")
+@command(app, "history", past=True)
 async def history(here: Here, id: _Id) -> None:
     """Print every event of a workflow and of all its nodes, in the ledger's order, with verdicts.
 
