@@ -180,3 +180,15 @@ def test_a_service_that_does_not_answer_is_named_with_what_to_start(owner: Cli, 
     assert done.code == 6
     assert "colonies server start --only webhooks" in done.err
     assert owner.ok("webhook", "get", name, "-o", "json").one["dead_letters"] == []
+
+
+def test_webhooks_are_shown_as_they_were(owner: Cli, name: str) -> None:
+    before = owner.last_sequence()
+    owner.ok("webhook", "add", name, "https://x/one", "--events", "colony.configured")
+    added = owner.last_sequence()
+    owner.ok("webhook", "add", name, "https://x/two", "--events", "colony.configured", "--change")
+    assert name not in owner.ok("webhook", "ls", "--at", str(before), "-o", "name").out.split()
+    assert owner("webhook", "get", name, "--at", str(before)).code == 5
+    then = owner.ok("webhook", "get", name, "--at", str(added), "-o", "json")
+    assert (then.one["url"], then.one["state"], then.one["delivered"]) == ("https://x/one", None, None)
+    assert owner.ok("webhook", "get", name, "-o", "json").one["url"] == "https://x/two"

@@ -13,7 +13,7 @@ from typing import Any
 from colonies_projections.webhooks import Webhooks
 
 from colonies.core.webhooks import Webhook
-from colonies.webhook_orders import Order, ask_about, sealed_order
+from colonies.webhook_orders import Order, ask_about, give_order
 from colonies.webhooks import add_webhook, webhooks
 from tests.harness import RunningColony, running_colony, until
 
@@ -98,9 +98,7 @@ class Ground:
         return dict(answer["items"][0])
 
     async def order(self, order: Order) -> dict[str, Any]:
-        question = await sealed_order(self.owner, "webhooks", order)
-        answer = await ask_about(self.owner, "webhooks", question, wait_s=20)
-        return dict(answer["items"][0])
+        return await give_order(self.owner, "webhooks", order, wait_s=20)
 
     async def webhook(self, name: str) -> Webhook:
         return next(found for found in await webhooks(self.owner) if found.name == name)

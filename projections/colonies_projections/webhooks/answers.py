@@ -37,8 +37,8 @@ class Answers:
 
     async def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         await self._catch_up()
-        if "order" in question:
-            item = await self._carry_out(await self._orders.take(question["order"]))
+        if "request" in question:
+            item = await self._carry_out(await self._orders.take(question["request"]))
             return {"items": [item]}
         name = question.get("webhook")
         entries = [self._entry(name)] if name is not None else list(self._book.entries.values())

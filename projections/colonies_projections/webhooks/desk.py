@@ -2,7 +2,7 @@
 
     query.webhooks.<service>   {}                                  ->  {"items": [...], "position": 1234}
                                {"webhook": "ops", "dead": 20}      ->  ... with the latest dead letters
-                               {"order": "<a signed note>"}        ->  {"items": [{...}]}
+                               {"request": "<an order, signed>"}  ->  {"items": [{...}]}
 
 Any member may ask how it goes; it says no more than that and what the ledger has. Only a member's own
 inbox is answered, as by every projector.
@@ -26,6 +26,7 @@ from nats.micro.service import Service, ServiceConfig
 from colonies import subjects
 from colonies.errors import ColoniesError, Invalid
 from colonies.tasks import cancellable
+from colonies.webhook_orders import KINDS
 from colonies_projections.desk import CLOSE_S, _OnlyInboxes, _version
 
 SERVICE: Final = "colonies-webhooks"
@@ -82,10 +83,11 @@ def _handler(answer: Answer, group: asyncio.TaskGroup) -> Callable[[Request], Aw
         try:
             found = await answer(_question(request.data))
         except ColoniesError as error:
-            found = {"error": str(error), "kind": type(error).__name__}
+            kind = next((word for word, kind in KINDS.items() if isinstance(error, kind)), "behind")
+            found = {"error": str(error), "kind": kind}
         except Exception:
             _log.exception("question not answered")
-            found = {"error": "an error that is ours; its log has more", "kind": "ColoniesError"}
+            found = {"error": "an error that is ours; its log has more", "kind": "behind"}
         with contextlib.suppress(NatsError):
             await request.respond(json.dumps(found).encode())
 
@@ -100,8 +102,8 @@ def _question(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise Invalid("the question is no JSON") from None
     match found:
-        case {"order": order} if len(found) == 1:
-            return {"order": order}
+        case {"request": request} if len(found) == 1:
+            return {"request": request}
         case {"webhook": str() as name, "dead": int() as most} if len(found) == 2:
             return {"webhook": name, "dead": max(0, min(most, MAX_DEAD_SHOWN))}
         case {"webhook": str()} if len(found) == 1:

@@ -155,10 +155,10 @@ class Webhooks:
         if ours is None:
             return
         try:
-            there = Position.of(await self.ledger.at(ours.sequence))
+            there = Position.of(await self.ledger.at(ours.sequence)).digest
         except NotFound:
             raise Unusable(f"the ledger has no event {ours.sequence} any more") from None
-        if there != ours:
+        if there != ours.digest:
             raise Unusable(f"the ledger was replaced: event {ours.sequence} is another one now")
 
     async def _beginning(self) -> int:
