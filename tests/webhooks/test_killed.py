@@ -15,8 +15,8 @@ import pytest
 from tests.harness import until
 from tests.webhooks.ground import HERE, SPEC, Ground, ground, stopped
 
-KILLS = 15
-PROCESSES = 600
+KILLS = 12
+PROCESSES = 400
 
 
 class Killed:

@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 import aiohttp
+import structlog
 
 from colonies.webhooks import signature
 from colonies_projections.webhooks.addresses import NotAllowed, socket_maker
@@ -30,6 +31,8 @@ MAX_READ_BYTES: Final = 65_536  # of an answer: then the connection is used agai
 MAX_RETRY_AFTER_S: Final = 86_400
 IDLE_S: Final = 30.0  # of a connection
 MEDIA_TYPE: Final = "application/cloudevents+json"
+
+_log = structlog.get_logger("colonies.webhooks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,25 @@ class Sender:
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._wait_s):
-                async with self._client.post(
-                    url, data=body, headers=headers, allow_redirects=False
-                ) as answer:
-                    outcome = _outcome(answer, time.monotonic() - began)
-                    await _read_some(answer)
-                    return outcome
+                try:
+                    return await self._post(url, headers, body)
+                except aiohttp.ClientConnectorError:
+                    raise
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    # It ended a connection that was kept, while we took it up again. It may have the event.
+                    return await self._post(url, headers, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
             return Outcome(None, time.monotonic() - began, self._said(error))
+        except Exception:  # a receiver is a stranger: nothing that it answers may end the service
+            _log.exception("not sent by an error that is ours", id=id)
+            return Outcome(None, time.monotonic() - began, "an error that is ours; the log has more")
+
+    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> Outcome:
+        began = time.monotonic()
+        async with self._client.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+            outcome = _outcome(answer, time.monotonic() - began)
+            await _read_some(answer)
+            return outcome
 
     def _said(self, error: Exception) -> str:
         match error:
@@ -128,10 +142,11 @@ def retry_after_s(text: str) -> float | None:
         return float(min(int(text[:9]), MAX_RETRY_AFTER_S))
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+        at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+        wait_s = (at - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), float(MAX_RETRY_AFTER_S))
+    return min(max(wait_s, 0.0), float(MAX_RETRY_AFTER_S))
 
 
 def _words(error: object) -> str:
