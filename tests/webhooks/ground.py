@@ -20,6 +20,7 @@ from tests.harness import RunningColony, running_colony, until
 HERE = Path(__file__).parent
 SPEC = {"func": "echo", "args": ["hello"], "conditions": {"runtimetype": "cli"}}
 QUICK = (0.05, 0.05, 0.05)
+LIMIT_S = 100.0
 
 
 class Receiver:
@@ -105,14 +106,14 @@ class Ground:
 
     async def until(self, name: str, fact: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
         """Wait until this is so of what the service says of a webhook."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_S):
             while not fact(said := await self.ask(name)):
                 await asyncio.sleep(0.05)
         return said
 
     async def heard(self, wanted: Sequence[int], path: str | None = None) -> None:
         """Wait until the receiver has all of these events."""
-        await until(lambda: set(wanted) <= set(self.receiver.sequences(path)), f"{wanted} at {path}", 60)
+        await until(lambda: set(wanted) <= set(self.receiver.sequences(path)), f"{wanted} at {path}", LIMIT_S)
 
 
 @asynccontextmanager

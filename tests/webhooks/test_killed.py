@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import shutil
 import sqlite3
@@ -37,7 +38,7 @@ class Killed:
                 stderr=log,
             )
         assert self._process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             assert await self._process.stdout.readline() == b"ready\n", self.log.read_text()
 
     async def kill(self) -> None:
@@ -46,7 +47,7 @@ class Killed:
             await self._process.wait()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_service_killed_again_and_again_under_load_skips_nothing(tmp_path: Path) -> None:
     async with ground(tmp_path) as at:
         credential = await at.colony.credential("webhooks", "observer")
@@ -81,8 +82,8 @@ async def test_a_service_killed_again_and_again_under_load_skips_nothing(tmp_pat
             await service.kill()
         for path in ("fails/1", "ok"):
             ids = defaultdict(set)
-            for request, event in zip(at.receiver.requests(path), at.receiver.events(path), strict=True):
-                ids[int(event["id"])].add(request["headers"]["webhook-id"])
+            for request in at.receiver.requests(path):
+                ids[int(json.loads(request["body"])["id"])].add(request["headers"]["webhook-id"])
             assert set(ids) == wanted
             assert all(len(same) == 1 for same in ids.values())
             assert len(set.union(*ids.values())) == PROCESSES
