@@ -28,7 +28,7 @@ def start(
         typer.Option(
             "--only",
             metavar="SERVICE",
-            help="orchestrator, projector, webhooks or operator; may be repeated.",
+            help="orchestrator, projector, webhooks, operator or traces; may be repeated.",
         ),
     ] = None,
     views: Annotated[
@@ -47,7 +47,7 @@ def start(
 
     Where the context holds the owner's keys, each service is enrolled, as orchestrator-HOST for one.
     Elsewhere the credential must be that of the one service to run. Each may run several times, on one host
-    or many.
+    or many. Where OTEL_EXPORTER_OTLP_ENDPOINT is set, traces runs as well, which exports to there.
 
     Example: colonies server start --only orchestrator --creds orchestrator.creds
     """
@@ -82,7 +82,7 @@ def _services(
     from colonies.errors import Invalid
     from colonies.files import expanded
     from colonies.operator import OwnerKeys
-    from colonies_cli.services import Place
+    from colonies_cli.services import Place, exports_traces
 
     credential = contexts.credential_of(context)
     keys = None if context.keys is None else OwnerKeys.open(expanded(context.keys))
@@ -99,6 +99,8 @@ def _services(
         wanted = ["orchestrator", "projector", "webhooks"]
         if operator is not None:
             wanted.append("operator")
+        if exports_traces():
+            wanted.append("traces")
     return [_enrolled(kind, context, place) for kind in wanted]
 
 
@@ -140,9 +142,9 @@ def _single(place: Place, credential: Credential, wanted: list[Kind]) -> Service
     if len(kinds) != 1 or ROLES[kinds[0]] != credential.role:
         raise Invalid(
             f"the credential of {credential.name} ({credential.role}) cannot run "
-            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service; a projector, "
-            "webhooks and an operator need one of role observer. Name one with --creds and the service with "
-            "--only, or use a context that holds the owner's keys"
+            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service, the "
+            "others one of role observer. Name one with --creds and the service with --only, or use a "
+            "context that holds the owner's keys"
         )
 
     async def own() -> Credential:

@@ -38,7 +38,7 @@ STEADY_S = 60.0  # whoever ran this long has earned the first pause again
 MEMBER_CHECK_S = 0.5
 MAX_SAME_NAME = 100
 
-Kind = Literal["orchestrator", "projector", "webhooks", "operator"]
+Kind = Literal["orchestrator", "projector", "webhooks", "operator", "traces"]
 
 # The operator's service only reads the ledger; what it may do beyond that, it may by the operator's keys.
 ROLES: Mapping[Kind, RoleName] = {
@@ -46,6 +46,7 @@ ROLES: Mapping[Kind, RoleName] = {
     "projector": "observer",
     "webhooks": "observer",
     "operator": "observer",
+    "traces": "observer",
 }
 
 _log = structlog.get_logger("colonies.services")
@@ -150,6 +151,10 @@ class Service:
 
             path = self._place.views / "webhooks.sqlite"
             return Webhooks(session, path, public_only=self._place.public_only)
+        if self.kind == "traces":
+            from colonies_projections.traces.exporter import Exporter
+
+            return Exporter(session, self._place.views / "traces.sqlite")
         return _Operator(session, self._place)
 
     async def _announce(self, service: _Running) -> None:
@@ -157,6 +162,19 @@ class Service:
         if not self.ready.is_set():
             _log.info("service ready", service=self.kind)
         self.ready.set()
+
+
+def exports_traces() -> bool:
+    """Is the service `traces` to run beside the others: does the environment say where to? If it cannot, that
+    is logged."""
+    from colonies_projections import traces
+
+    if not traces.wanted():
+        return False
+    if (reason := traces.why_not()) is not None:
+        _log.warning("no traces are exported", reason=reason)
+        return False
+    return True
 
 
 async def _until_revoked(session: Session) -> None:

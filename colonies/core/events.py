@@ -89,6 +89,7 @@ from colonies.core.shapes import (
     Value,
     WorkflowId,
 )
+from colonies.core.trace import Trace, TraceParent
 from colonies.core.webhook_events import (
     MAX_SEALED_BYTES,
     MAX_WEBHOOK_FILTERS,
@@ -223,6 +224,8 @@ __all__ = [
     "Source",
     "Submitted",
     "Text",
+    "Trace",
+    "TraceParent",
     "UnixSeconds",
     "Value",
     "Verdict",

@@ -118,7 +118,7 @@ _COLUMNS = (
 )
 _TEXT = """
 sequence IN (
-    WITH hits AS MATERIALIZED (SELECT rowid AS hit FROM processes_text WHERE words MATCH ?)
+    WITH hits AS MATERIALIZED (SELECT rowid AS hit FROM processes_text WHERE processes_text MATCH ?)
     SELECT hit FROM hits UNION SELECT process FROM processes_errors WHERE sequence IN (SELECT hit FROM hits)
 )
 """
