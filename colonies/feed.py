@@ -36,7 +36,7 @@ MAX_KEPT_BYTES = 64 * 1024 * 1024  # of events that these are made of
 MAX_LEFT_OUT = 1_000  # of events in a row that the broker leaves out, so many are asked for one by one
 AT_ONCE = 64  # processes that are read together
 
-_COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, subjects.WORKERS)
+_COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, subjects.WORKERS, subjects.WEBHOOKS)
 _OF_COLONY = tuple(pattern.removesuffix(">") for pattern in _COLONY_PATTERNS)
 
 _log = structlog.get_logger("colonies.feed")

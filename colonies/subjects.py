@@ -27,6 +27,7 @@ WORKFLOWS = "ledger.workflow."
 CRONS = "ledger.cron.>"
 WORKERS = "ledger.worker.>"
 GENERATORS_ADDED = "ledger.generator.*.added.*"
+WEBHOOKS = "ledger.webhook.>"
 PROCESSES = "ledger.process.>"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -46,7 +47,9 @@ _ENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EVENT = re.compile(r"[a-z]{1,32}")
 _QUEUE = re.compile(r"[a-z2-7]{26}")
 _AUTHOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_KINDS = frozenset({"process", "workflow", "member", "queue", "worker", "limit", "cron", "generator"})
+_KINDS = frozenset(
+    {"process", "workflow", "member", "queue", "worker", "limit", "cron", "generator", "webhook"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,12 @@ def matches(event: Event, subject: Subject) -> bool:
 def event_of(name: str) -> str:
     """How a subject names an event of this name: offers are all `queued`."""
     return "queued" if name in _QUEUED else name
+
+
+def types_of(subject: Subject) -> tuple[str, ...]:
+    """The types of events that may stand on a subject."""
+    names = sorted(_QUEUED) if subject.event == "queued" and subject.kind == "process" else [subject.event]
+    return tuple(f"{subject.kind}.{name}" for name in names)
 
 
 @lru_cache(maxsize=1_024)
@@ -194,3 +203,8 @@ def value_chunks(name: str) -> str:
 
 def value_meta(encoded_name: str) -> str:
     return f"$O.{VALUES_BUCKET}.M.{encoded_name}"
+
+
+def webhooks_at(service: str) -> str:
+    """Where the service that sends to webhooks, the member of this name, is asked about them."""
+    return f"query.webhooks.{service}"

@@ -2,9 +2,9 @@
 
     <folder>/dev.lock   held by the program that runs it, with its pid
              keys/      the operator's and the owner's keys
-             members/   credentials: the owner's, the services', and those of whom `worker start` enrols
+             members/   credentials: owner, each service's, and whom `worker start` enrols
              nats/      the broker's: the ledger, its log, account tokens
-             views/     what the projector derives
+             views/     what the projector derives, and what webhooks are still to hear
 
 Every step of the first creation is whole or not there, and each start does those that are missing, so a
 program killed at any point is just started again. Services stop first, the broker last. Nothing here is
@@ -50,7 +50,7 @@ POLL_S = 0.05
 BROKER_STARTS_MAX = 5
 TEMPORARY = "colonies-dev-"
 ABANDONED_S = 60.0
-KINDS: tuple[Kind, ...] = ("orchestrator", "projector", "operator", "http")
+KINDS: tuple[Kind, ...] = ("orchestrator", "projector", "webhooks", "operator", "http")
 
 _log = structlog.get_logger("colonies.dev")
 

@@ -31,13 +31,16 @@ def start(
         typer.Option(
             "--only",
             metavar="SERVICE",
-            help="orchestrator, projector, operator, http or traces; may be repeated.",
+            help="orchestrator, projector, webhooks, operator, http or traces; may be repeated.",
         ),
     ] = None,
     views: Annotated[
         Path | None,
         typer.Option("--views", metavar="DIR", help="Where the projector keeps its views."),
     ] = None,
+    public_only: Annotated[
+        bool, typer.Option("--public-only", help="Webhooks reach public addresses only, not this network.")
+    ] = False,
     operator_keys: Annotated[
         Path | None,
         typer.Option("--operator-keys", metavar="DIR", help="Where the operator's keys are."),
@@ -65,7 +68,7 @@ def start(
         typer.Option("--host", metavar="NAME", help="A name under which HTTP is asked too; repeatable."),
     ] = None,
 ) -> None:
-    """Run orchestrator, projector and operator until SIGTERM; some of them with --only; HTTP with --listen.
+    """Run orchestrator, projector, webhooks and operator until SIGTERM; with --only some; HTTP with --listen.
 
     Where the context holds the owner's keys, each service is enrolled, as orchestrator-HOST for one.
     Elsewhere the credential must be that of the one service to run. Each may run several times, on one host
@@ -83,7 +86,7 @@ def start(
     http = _listen(kinds, listen, (tls_cert, tls_key), insecure, host or [])
     with contextlib.ExitStack() as stack:
         door = None if http is None else stack.enter_context(open_door(http))
-        services = _services(context, kinds, views, operator_keys, door)
+        services = _services(context, kinds, views, operator_keys, door, public_only)
         run_until_stopped(lambda: _serve(context, services, door))
 
 
@@ -131,6 +134,7 @@ def _services(
     views: Path | None,
     operator_keys: Path | None,
     door: Door | None,
+    public_only: bool,
 ) -> list[Service]:
     """The services to run. Raises Invalid if this context cannot run what is asked for."""
     from colonies import contexts
@@ -147,11 +151,11 @@ def _services(
         views.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Invalid(f"{views} cannot be used: {error.strerror}; name another with --views") from None
-    place = Place(context.url, views, operator, keys, door)
+    place = Place(context.url, views, operator, keys, door, public_only)
     if keys is None or credential.role != "owner":
         return [_single(place, credential, wanted or (["http"] if door is not None else []))]
     if not wanted:
-        wanted = ["orchestrator", "projector"]
+        wanted = ["orchestrator", "projector", "webhooks"]
         if operator is not None:
             wanted.append("operator")
         if door is not None:

@@ -41,12 +41,13 @@ STEADY_S = 60.0  # whoever ran this long has earned the first pause again
 MEMBER_CHECK_S = 0.5
 MAX_SAME_NAME = 100
 
-Kind = Literal["orchestrator", "projector", "operator", "http", "traces"]
+Kind = Literal["orchestrator", "projector", "webhooks", "operator", "http", "traces"]
 
 # The operator's service only reads the ledger; what it may do beyond that, it may by the operator's keys.
 ROLES: Mapping[Kind, RoleName] = {
     "orchestrator": "service",
     "projector": "observer",
+    "webhooks": "observer",
     "operator": "observer",
     "http": "observer",
     "traces": "observer",
@@ -58,13 +59,14 @@ _log = structlog.get_logger("colonies.services")
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the services of a colony work. The keys are needed by the operator's service only, the door by
-    the HTTP server."""
+    the HTTP server; webhooks reach public addresses only, if `public_only`."""
 
     url: str
     views: Path
     operator: OperatorKeys | None = None
     owner: OwnerKeys | None = None
     door: Door | None = None
+    public_only: bool = False
 
 
 class _Running(Protocol):
@@ -154,6 +156,11 @@ class Service:
 
             assert self._place.door is not None
             return HttpService(session, self._place.door)
+        if self.kind == "webhooks":
+            from colonies_projections.webhooks import Webhooks
+
+            path = self._place.views / "webhooks.sqlite"
+            return Webhooks(session, path, public_only=self._place.public_only)
         if self.kind == "traces":
             from colonies_projections.traces.exporter import Exporter
 

@@ -21,6 +21,7 @@ from colonies_cli import (
     projection,
     queue,
     server,
+    webhook,
     worker,
 )
 from colonies_cli.command import group
@@ -64,6 +65,7 @@ def build() -> typer.Typer:
         ("worker", worker.app),
         ("queue", queue.app),
         ("cron", cron.app),
+        ("webhook", webhook.app),
         ("colony", colony.app),
         ("member", access.app),
         ("context", context.app),

@@ -430,10 +430,11 @@ def test_services_of_an_external_broker_enrol_themselves_by_the_owners_keys(star
 
     services = start("server", "start")
 
-    assert services.said("services") == "orchestrator,projector,operator"
+    assert services.said("services") == "orchestrator,projector,webhooks,operator"
     members = [json.loads(line) for line in done("member", "ls", "-o", "json").splitlines()]
     assert any(m["name"].startswith("orchestrator-") and m["role"] == "service" for m in members)
     assert any(m["name"].startswith("projector-") and m["role"] == "observer" for m in members)
+    assert any(m["name"].startswith("webhooks-") and m["role"] == "observer" for m in members)
     assert services.stop() == 0
 
 
@@ -444,6 +445,7 @@ def test_one_service_runs_with_a_credential_of_its_own_and_survives_a_kill(
     for name, only in (
         ("orchestrator", "orchestrator"),
         ("projector", "projector"),
+        ("webhooks", "webhooks"),
         ("projector", "operator"),
     ):
         creds = str(dev.folder / "members" / f"{name}.creds")

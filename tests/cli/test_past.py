@@ -16,6 +16,7 @@ READING = (
     ("cron", "ls"),
     ("generator", "ls"),
     ("member", "ls"),
+    ("webhook", "ls"),
 )
 
 

@@ -131,7 +131,7 @@ def test_of_every_event_a_cloud_event_is_made_whose_id_is_its_place(whole: list[
         assert all(value is not None and value != "" for value in event.values())
         assert event["verdict"] == seen.verdict.kind
         counts = re.fullmatch(
-            r"colonies\.(process|workflow|cron|generator|member|colony|queue|worker|limit)"
+            r"colonies\.(process|workflow|cron|generator|member|colony|queue|worker|limit|webhook)"
             r"\.[a-z]+",
             event["type"],
         )

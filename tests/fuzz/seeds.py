@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgpack
 
-from colonies import bearer, codec, jwt
+from colonies import bearer, codec, jwt, sealing
 from colonies.creds import Credential
 from tests.fuzz import samples, world
 from tests.fuzz.targets import TARGETS, TYPES
@@ -89,6 +89,15 @@ def _conditions() -> list[bytes]:
     return [expression.encode() + b"\0" + inputs for expression in expressions]
 
 
+def _webhooks() -> list[bytes]:
+    return [
+        *(b"https://example.com:8443/a?b=c", b"http://[::1]/", b"process.failed,workflow.*,*"),
+        *(b"whsec_" + base64.b64encode(bytes(32)), b"120", b"Wed, 21 Oct 2026 07:28:00 GMT"),
+        sealing.sealed_with(bytes([7]) * 32, bytes(32), world.KEYS["ann"].public, b"ops"),
+        *(json.dumps(asked).encode() for asked in ({"webhook": "ops", "dead": 5}, {"request": "AAAA"})),
+    ]
+
+
 # Choices, the same each time.
 _LIVES = [random.Random(number).randbytes(700) for number in range(8)]
 
@@ -119,6 +128,7 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "credential": lambda: [Credential.of(_token(), world.KEYS["ann"]).text().encode()],
     "nkey": lambda: [key.encode() for pair in world.KEYS.values() for key in (pair.public, pair.seed)],
     "question": _questions,
+    "webhook": _webhooks,
     "small-files": _contexts,
 }
 assert _SEEDS.keys() == TARGETS.keys()

@@ -23,9 +23,10 @@ from colonies_cli.dev import lease_s
 from colonies_projections.processes import Processes
 from colonies_projections.question import read_question
 from colonies_projections.view import MAX_LIMIT
+from colonies_projections.webhooks import desk, sending
 from colonies_projections.workers import Workers, _item
 
-from colonies import bearer, codec, contexts, jwt, nkeys, show_event, subjects, witness
+from colonies import bearer, codec, contexts, jwt, nkeys, sealing, show_event, subjects, webhooks, witness
 from colonies.core import events, references, units, when
 from colonies.core import trace as traces
 from colonies.core.colony import Colony
@@ -375,6 +376,24 @@ def question(data: bytes) -> None:
                 str(value).encode()
 
 
+def webhook(data: bytes) -> None:
+    """What an owner gives, what is sealed on the ledger, what the service is asked, what receivers say."""
+    text = data.decode("utf-8", "replace")
+    with only(Invalid):
+        assert webhooks.checked_url(webhooks.checked_url(text)) == webhooks.checked_url(text)
+    with only(Invalid):
+        assert webhooks.checked_filters(text.split(","))
+    with only(Invalid):
+        secret = webhooks.read_secret(text)
+        assert webhooks.read_secret(webhooks.shown_secret(secret)) == secret
+    with only(Invalid):
+        sealing.open_sealed(data, world.KEYS["ann"], b"ops")
+    with only(Invalid):
+        assert desk._question(data).keys() <= {"request", "webhook", "dead"}
+    after_s = sending.retry_after_s(text)
+    assert after_s is None or 0 <= after_s <= sending.MAX_RETRY_AFTER_S
+
+
 def small_files(data: bytes) -> None:
     """The files that the command keeps for itself, as anybody may have left them."""
     os.environ["COLONIES_CONFIG_DIR"] = os.environ["COLONIES_DATA_DIR"] = str(_folder())
@@ -431,5 +450,6 @@ TARGETS: dict[str, Target] = {
     "credential": credential,
     "nkey": nkey,
     "question": question,
+    "webhook": webhook,
     "small-files": small_files,
 }

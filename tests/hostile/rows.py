@@ -563,6 +563,20 @@ FLOWS = (
         QUARANTINED,
     ),
     Row(
+        "events-abroad",
+        "Have events sent to an address of one's own: add or change a webhook, or repeat an owner's",
+        "user, worker, observer, service",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "ordered-requests",
+        "Have the service send requests: an order of one's own, or an owner's once more",
+        "user, worker, observer",
+        "readers",
+        "a refusal to the attacker; nothing is sent",
+    ),
+    Row(
         "replayed-flow",
         "Store a workflow's and its nodes' events once more, elsewhere, or from another colony",
         "user",
