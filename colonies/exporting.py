@@ -1,0 +1,162 @@
+"""Takes a ledger, or a part of it, out of its broker: into a file that can be verified, or as lines of JSON.
+
+It reads as `ledger verify` does, over what the broker cannot read, and writes to nothing but its stream. A
+part holds what its judgement needs as well (`colonies.closure`). What is exported is what is there, whatever it
+is worth: who reads the file judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
+
+from colonies import codec, subjects
+from colonies.closure import Closure
+from colonies.core.events import Ref
+from colonies.errors import Invalid, NotFound, Unavailable
+from colonies.export_file import PIECE_BYTES, VALUE, Counts, Header, Writer, program
+from colonies.ledger import Ledger, Stored
+from colonies.reading import Silent, Source
+from colonies.session import Session
+from colonies.values import is_kept
+
+Progress = Callable[[int, int], None]
+
+
+class Exportable(Ledger, Protocol):
+    """A ledger whose logs can be read in batches as well."""
+
+    def scan_emitted(self, pattern: str) -> AsyncIterator[list[Stored]]:
+        """As `emitted`, in batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be exported: the events `first` to `last`, the stored values that they name, and logs and
+    heartbeats."""
+
+    first: int = 1
+    last: int | None = None
+    values: bool = True
+    notes: bool = False
+
+
+@dataclass(slots=True)
+class Exported:
+    """What was written. `lost` are stored values that events name, and that are not there as they say."""
+
+    header: Header
+    counts: Counts
+    context: int = 0
+    lost: list[str] = field(default_factory=list)
+
+
+async def export(
+    session: Session, source: Source, wanted: Wanted, stream: BinaryIO, progress: Progress | None = None
+) -> Exported:
+    """Write an export. `source` reads the session's ledger.
+
+    Raises:
+        Invalid: there are no such events.
+        Unavailable: the broker is gone, or does not answer for what may stand in between.
+    """
+    ledger: Exportable = session.ledger  # type: ignore[assignment]
+    end, last = await range_of(source, wanted)
+    header = Header(
+        colony=ledger.colony,
+        name=session.colony.name,
+        first=wanted.first,
+        last=last,
+        end=end,
+        at=await ledger.now(),
+        values=wanted.values,
+        notes=wanted.notes,
+        by=program(),
+    )
+    closure = Closure(wanted.first)
+    if wanted.first > 1:
+        async for stored in _read(source, 0, last, None):
+            closure.see(stored)
+        closure.close()
+    writer = Writer(stream, header)
+    found = Exported(header, writer.counts)
+    refs: dict[str, Ref] = {}
+    processes: set[str] = set()
+    async for stored in _read(source, 0, last, progress):
+        if not closure.needs(stored):
+            continue
+        writer.add(stored)
+        found.context += stored.sequence < wanted.first
+        if wanted.values:
+            refs |= {ref.object: ref for ref in refs_of(stored)}
+        if wanted.notes and stored.subject.startswith("ledger.process."):
+            processes.add(subjects.process_of(stored.subject))
+    if wanted.notes:
+        await _write_notes(ledger, writer, processes)
+    for ref in refs.values():
+        if not await _write_value(ledger, writer, ref):
+            found.lost.append(ref.object)
+    writer.end()
+    return found
+
+
+async def range_of(source: Source, wanted: Wanted) -> tuple[int, int]:
+    """The ledger's last sequence, and that of what is wanted. Raises Invalid."""
+    extent = await source.extent()
+    last = extent.last if wanted.last is None else min(wanted.last, extent.last)
+    if wanted.first > last:
+        to = "the end" if wanted.last is None else wanted.last
+        raise Invalid(f"there is nothing from {wanted.first} to {to}: the ledger ends at {extent.last}")
+    return extent.last, last
+
+
+async def _read(source: Source, position: int, last: int, progress: Progress | None) -> AsyncIterator[Stored]:
+    """All that can be read after a sequence, up to another."""
+    while position < last:
+        try:
+            batch = await source.next(position)
+        except Silent as silent:
+            raise Unavailable(f"sequence {silent.sequence}: {silent}") from None
+        for stored in batch:
+            if stored.sequence <= last:
+                yield stored
+        if not batch:
+            return
+        position = batch[-1].sequence
+        if progress is not None:
+            progress(min(position, last), last)
+
+
+async def _write_notes(ledger: Exportable, writer: Writer, processes: set[str]) -> None:
+    """Logs of these processes, and the last heartbeats."""
+    for pattern in ("heartbeat.>", "log.>"):
+        async for batch in ledger.scan_emitted(pattern):
+            for stored in batch:
+                if pattern == "heartbeat.>" or stored.subject.split(".")[1] in processes:
+                    writer.add(stored)
+
+
+async def _write_value(ledger: Ledger, writer: Writer, ref: Ref) -> bool:
+    """A stored value in pieces, if it is there as the event says."""
+    try:
+        data = await ledger.get_value(ref.object, ref.size_bytes)
+    except NotFound:
+        return False
+    if not data or not is_kept(data, ref):
+        return False
+    for number, start in enumerate(range(0, len(data), PIECE_BYTES), start=1):
+        writer.add(Stored(f"{VALUE}{ref.object}", number, 0, data[start : start + PIECE_BYTES]))
+    return True
+
+
+def refs_of(stored: Stored) -> list[Ref]:
+    """The stored values that an event names, whoever signed it."""
+    if b"size_bytes" not in stored.data:
+        return []
+    try:
+        event = codec.open_("", stored.subject, stored.data).event()
+    except codec.Malformed:
+        return []
+    named = (getattr(event, "arguments", None), getattr(event, "stored", None))
+    return [ref for ref in named if isinstance(ref, Ref)]
