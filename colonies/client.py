@@ -8,7 +8,7 @@ leader. It never runs work and never talks to a server of ours, for there is non
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Generic, TypeVar, overload
 
 from colonies import values
@@ -116,8 +116,6 @@ class Client(CronClient, GeneratorClient, Pausing):
         self.session = session
         self.ledger = session.ledger
         self._watcher = Watcher(session)
-        self.ears: set[Callable[[], None]] = set()  # called when the feed may have lost something
-        self.ledger.on_gap(self._on_gap)
 
     @property
     def name(self) -> str:
@@ -128,10 +126,6 @@ class Client(CronClient, GeneratorClient, Pausing):
     def colony(self) -> str:
         """The colony's name."""
         return self.session.colony.name
-
-    def _on_gap(self) -> None:
-        for hear in list(self.ears):
-            hear()
 
     async def close(self) -> None:
         """Leave; whoever still waits gets `Unavailable`."""

@@ -150,8 +150,8 @@ async def follow(client: Client, id: str, *, ends: bool = False) -> AsyncGenerat
             (subjects.feed_of(subjects.guard_of("workflow", id)), ear.on_other),
         ):
             stack.push_async_callback((await client.ledger.subscribe(feed, on_event)).close)
-        client.ears.add(ear.on_other)
-        stack.callback(client.ears.discard, ear.on_other)
+        client.session.ears.add(ear.on_other)
+        stack.callback(client.session.ears.discard, ear.on_other)
         while True:
             ear.look()
             try:

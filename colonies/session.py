@@ -55,6 +55,7 @@ class Session:
         self.keypair = keypair
         self.colony = Colony(ledger.colony)
         self.stale = asyncio.Event()
+        self.ears: set[Callable[[], None]] = set()  # called when the feed may have lost something
         self.on_queues: list[Callable[[], None]] = []
         self.changed = asyncio.Event()
         self.knowledge = Knowledge(self)
@@ -73,10 +74,15 @@ class Session:
         for pattern in _COLONY_PATTERNS:
             feed = subjects.feed_of(pattern)
             self._subscriptions.append(await self.ledger.subscribe(feed, lambda _: self.stale.set()))
-        self.ledger.on_gap(self.stale.set)
+        self.ledger.on_gap(self._on_gap)
         await self.refresh()
         self._keeper = asyncio.create_task(self._keep_fresh(), name="colony keeper")
         return self
+
+    def _on_gap(self) -> None:
+        self.stale.set()
+        for hear in list(self.ears):
+            hear()
 
     async def close(self) -> None:
         if self._keeper is not None:

@@ -24,6 +24,7 @@ TRUST = ("ledger.colony.>", "ledger.member.>")
 QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."
 CRONS = "ledger.cron.>"
+WORKERS = "ledger.worker.>"
 GENERATORS_ADDED = "ledger.generator.*.added.*"
 PROCESSES = "ledger.process.>"
 

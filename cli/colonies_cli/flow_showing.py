@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
+from colonies import show_event
 from colonies.client import Client
 from colonies.errors import NotFound
 from colonies.flows import WorkflowHandle
@@ -208,15 +209,15 @@ async def show_history(here: Here, client: Client, id: str) -> None:
     story = await client.session.knowledge.workflow_now(id)
     if not story.judged:
         raise NotFound(f"there is no workflow {id} in the colony {client.colony}")
-    found = [(seen, events.event_object(seen, None) | {"node": None}) for seen in story.judged]
+    found = [(seen, show_event.event_object(seen, None) | {"node": None}) for seen in story.judged]
     taken = 0
     if story.workflow is not None:
         now = await handle.get()
         own = [node for node in now.nodes if node.label not in (now.workflow.reuses or {})]
         taken = len(now.nodes) - len(own)
         async for label, judged in _stories(client, {node.label: node.id for node in own}):
-            numbered = events.numbered(judged, client.session.knowledge)
-            found += [(seen, events.event_object(seen, n) | {"node": label}) for seen, n, _ in numbered]
+            numbered = show_event.numbered(judged, client.session.knowledge)
+            found += [(seen, show_event.event_object(seen, n) | {"node": label}) for seen, n, _ in numbered]
     found.sort(key=lambda pair: pair[0].stored.sequence)
     if here.output == Output.table:
         output.table(HISTORY, (_row(event) for _, event in found))

@@ -34,12 +34,18 @@ async def tail(
 
     Example: colonies ledger tail --from 1 -o json
     """
-    from colonies_cli.tailing import Tail
+    from contextlib import aclosing
+
+    from colonies.feed import tell
+    from colonies_cli import tailing
 
     async with here.session() as session:
         last = await session.ledger.last_sequence()
-        reading = Tail(session, start if start is not None else max(1, last - LAST + 1))
-        await reading.run(here, follow=follow)
+        after = max(0, last - LAST) if start is None else start - 1
+        tailing.show_header(here)
+        async with aclosing(tell(session, after, live=follow)) as feed:
+            async for told in feed:
+                tailing.show(here, told)
 
 
 @command(app, "verify")

@@ -280,6 +280,7 @@ async def history(here: Here, id: _Id) -> None:
 
     Example: colonies process history 01JZY8
     """
+    from colonies import show_event
     from colonies.errors import NotFound
     from colonies.logs import read_logs
     from colonies_cli.showing import say_missing_logs
@@ -290,8 +291,8 @@ async def history(here: Here, id: _Id) -> None:
         if not story.judged:
             raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
         entries = await read_logs(session, id)
-        numbered = events.numbered(story.judged, session.knowledge)
-        objects = [events.event_object(seen, n) for seen, n, _ in numbered]
+        numbered = show_event.numbered(story.judged, session.knowledge)
+        objects = [show_event.event_object(seen, n) for seen, n, _ in numbered]
         notes = [entry for entry in entries if entry.type != "log.written"]
         objects += [events.note_object(entry, id) for entry in notes]
         if here.output == Output.table:

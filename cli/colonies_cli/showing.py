@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from colonies import values
+from colonies import show_event, values
 from colonies.client import Client
 from colonies.core.process import CancelledForGood, Process, Successful, evolve
 from colonies.core.workflow import Known
@@ -81,7 +81,7 @@ async def watch_process(here: Here, client: Client, id: str, *, redraw: bool) ->
             if heading:
                 output.line(output.spaced(events.HEADER, events.WIDTHS))
                 heading = False
-            event = events.event_object(seen, events.attempt_of(seen, process))
+            event = show_event.event_object(seen, show_event.attempt_of(seen, process))
             output.line(output.spaced(events.row(event), events.WIDTHS))
     assert process is not None
     if here.output == Output.name:
@@ -199,7 +199,7 @@ async def stream_until_final(here: Here, client: Client, id: str) -> bool:
 
 def say_missing_logs(judged: Sequence[Judged], entries: Sequence[LogEntry], known: Known) -> None:
     """Compare each ended attempt's log with the digest on the ledger."""
-    for seen, n, _ in events.numbered(judged, known):
+    for seen, n, _ in show_event.numbered(judged, known):
         event: Any = seen.record.event if seen.record is not None and seen.verdict.valid else None
         digest = getattr(event, "logs", None)
         if digest is None:

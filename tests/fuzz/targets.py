@@ -23,7 +23,7 @@ from colonies_projections.processes import Processes
 from colonies_projections.view import MAX_LIMIT, read_question
 from colonies_projections.workers import Workers, _item
 
-from colonies import codec, contexts, jwt, nkeys, subjects, witness
+from colonies import codec, contexts, jwt, nkeys, show_event, subjects, witness
 from colonies.core import events, references, units, when
 from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node
@@ -124,7 +124,8 @@ def examining(data: bytes) -> None:
         world.colony(), Stored(subject, 100, world.START, msgpack.packb([payload, b"\1" * 64]))
     )
     assert unsigned.record is None
-    object_ = shown_events.event_object(seen, None)
+    output.json_text(show_event.cloud_event(seen, world.colony())).encode()
+    object_ = show_event.event_object(seen)
     output.json_text(object_).encode()
     shown_events.row(object_, with_entity=True)
     if seen.record is not None:
