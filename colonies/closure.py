@@ -1,7 +1,7 @@
 """What a part of a ledger needs before it, so that its events can be judged without the rest.
 
-    always          all events that are not of a process or workflow: colony, members, queues, workers, limits,
-                    crons, generators
+    always          all events that are not of a process or workflow: colony, members, queues, workers,
+                    limits, crons, generators
     of what is touched in the part
                     the earlier events of each process and workflow
                     of a node: its workflow

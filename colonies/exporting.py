@@ -1,14 +1,15 @@
 """Takes a ledger, or a part of it, out of its broker: into a file that can be verified, or as lines of JSON.
 
 It reads as `ledger verify` does, over what the broker cannot read, and writes to nothing but its stream. A
-part holds what its judgement needs as well (`colonies.closure`). What is exported is what is there, whatever it
-is worth: who reads the file judges it.
+part holds what its judgement needs as well (`colonies.closure`). What is exported is what is there, whatever
+it is worth: who reads the file judges it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Protocol
 
 from colonies import codec, subjects
@@ -16,10 +17,13 @@ from colonies.closure import Closure
 from colonies.core.events import Ref
 from colonies.errors import Invalid, NotFound, Unavailable
 from colonies.export_file import PIECE_BYTES, VALUE, Counts, Header, Writer, program
+from colonies.history import History, Judged
 from colonies.ledger import Ledger, Stored
-from colonies.reading import Silent, Source
+from colonies.reading import Extent, Silent, Source
 from colonies.session import Session
+from colonies.show_event import attempt_of, event_data, event_object
 from colonies.values import is_kept
+from colonies.verify import verify
 
 Progress = Callable[[int, int], None]
 
@@ -109,6 +113,54 @@ async def range_of(source: Source, wanted: Wanted) -> tuple[int, int]:
         to = "the end" if wanted.last is None else wanted.last
         raise Invalid(f"there is nothing from {wanted.first} to {to}: the ledger ends at {extent.last}")
     return extent.last, last
+
+
+class _UpTo:
+    """A source that ends at a sequence."""
+
+    def __init__(self, source: Source, last: int) -> None:
+        self.what, self.colony, self.silent = source.what, source.colony, source.silent
+        self._source = source
+        self._last = last
+
+    async def extent(self) -> Extent:
+        return replace(await self._source.extent(), last=self._last)
+
+    async def next(self, position: int) -> list[Stored]:
+        return [stored for stored in await self._source.next(position) if stored.sequence <= self._last]
+
+
+async def export_lines(
+    source: Source, wanted: Wanted, stream: BinaryIO, progress: Progress | None = None
+) -> int:
+    """Write one JSON object for each event, with its verdict; how many were written.
+
+    The fields are those of `show_event.event_object`, and `data`, the event's own. What stands before the
+    first is read and judged as well.
+
+    Raises:
+        Invalid: there are no such events.
+        Unavailable: the broker is gone.
+    """
+    _, last = await range_of(source, wanted)
+    count = 0
+
+    def saw(seen: Judged, history: History) -> None:
+        nonlocal count
+        if seen.stored.sequence >= wanted.first:
+            count += 1
+            stream.write(_line(seen, history))
+
+    await verify(_UpTo(source, last), progress=progress, saw=saw)
+    return count
+
+
+def _line(seen: Judged, history: History) -> bytes:
+    record = seen.record
+    is_process = record is not None and record.kind == "process"
+    process = history.process(record.entity) if record is not None and is_process else None
+    line = {**event_object(seen, attempt_of(seen, process)), "data": event_data(seen)}
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
 
 async def _read(source: Source, position: int, last: int, progress: Progress | None) -> AsyncIterator[Stored]:

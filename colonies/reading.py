@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from colonies.errors import NotFound, Unavailable, Unknown
 from colonies.jetstream import JetStreamLedger
-from colonies.ledger import Stored
+from colonies.ledger import Ledger, Stored
 
 SILENCE_S = 3.0  # before an answer, be it one of many
 TRIES = 3
@@ -57,6 +57,26 @@ class Source(Protocol):
             Silent: there may be more.
             Unavailable: it is not to be had at all.
         """
+
+
+class PlainSource:
+    """Any ledger that gives all that it has, as `Source`: one in memory, or an imported one."""
+
+    what = "the ledger"
+
+    def __init__(self, ledger: Ledger, first: int = 1) -> None:
+        self.colony = ledger.colony
+        self.silent: set[int] = set()
+        self._ledger = ledger
+        self._first = first
+
+    async def extent(self) -> Extent:
+        return Extent(self._first, await self._ledger.last_sequence())
+
+    async def next(self, position: int) -> list[Stored]:
+        async for batch in self._ledger.scan(position):
+            return batch
+        return []
 
 
 class LedgerSource:
@@ -149,3 +169,8 @@ class LedgerSource:
             except Unavailable:
                 continue
         return "silent"
+
+
+def source_of(ledger: Ledger) -> Source:
+    """What reads this ledger as well as it can be read."""
+    return LedgerSource(ledger) if isinstance(ledger, JetStreamLedger) else PlainSource(ledger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 app = group("Read the colony's ledger, and verify it.\n\nExample: colonies ledger tail -f")
 
 LAST = 20
+
+
+class Format(StrEnum):
+    """What an export is written as."""
+
+    colonies = "colonies"
+    jsonl = "jsonl"
 
 
 @command(app, "tail")
@@ -51,6 +59,18 @@ async def tail(
 @command(app, "verify")
 async def verify(
     here: Here,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="An export, instead of a colony's ledger; no broker is asked.",
+            show_default=False,
+        ),
+    ] = None,
+    colony: Annotated[
+        str | None,
+        typer.Option("--colony", metavar="KEY", help="Of FILE: the colony's account key that it must be of."),
+    ] = None,
     from_start: Annotated[
         bool,
         typer.Option(
@@ -67,20 +87,68 @@ async def verify(
 
     Example: colonies ledger verify -o json
     """
+    from colonies.errors import Invalid
     from colonies.verify import verify_ledger
     from colonies.witness import HighWater, recall, remember
+    from colonies_cli import ledger_file
 
+    if file is not None:
+        await ledger_file.verify(here, file, colony, from_start=from_start)
+        return
+    if colony is not None:
+        raise Invalid("--colony: it says what FILE must be of; the ledger of a context is its colony's")
     async with here.session() as session:
         ledger: Any = session.ledger
         before = HighWater() if from_start else recall(ledger.colony)
-        report = await verify_ledger(ledger, high_water=before, progress=_progress())
-    _show_report(here, report)
+        report = await verify_ledger(ledger, high_water=before, progress=progress("verifying"))
+    show_report(here, report)
     if not report.clean:
         raise exits.Ended(exits.FAILED)
     remember(ledger.colony, report.high_water)
 
 
-def _show_report(here: Here, report: Report) -> None:
+@command(app, "export")
+async def export(
+    here: Here,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Where to; -: standard output.", show_default=False)
+    ],
+    start: Annotated[
+        int, typer.Option("--from", metavar="SEQ", min=1, help="From this sequence on. Default: the first.")
+    ] = 1,
+    to: Annotated[
+        int | None,
+        typer.Option("--to", metavar="SEQ", min=1, help="Up to this sequence. Default: the last."),
+    ] = None,
+    format: Annotated[
+        Format,
+        typer.Option("--format", help="colonies: to verify and import; jsonl: a JSON object per event."),
+    ] = Format.colonies,
+    values: Annotated[
+        bool,
+        typer.Option("--values/--no-values", help="Also arguments and outputs too large for an event."),
+    ] = True,
+    logs: Annotated[
+        bool, typer.Option("--logs", help="Also the logs that are still there, and the last heartbeats.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write the ledger, or a part of it, to a file.
+
+    A part holds what its verification needs as well. The file has what this member may read: arguments,
+    outputs, and with --logs what functions printed. It is there whole, or not at all.
+
+    Example: colonies ledger export lab.colonies
+    """
+    from colonies.exporting import Wanted
+    from colonies_cli import ledger_file
+
+    wanted = Wanted(start, to, values, logs)
+    await ledger_file.export(here, file, wanted, as_lines=format == Format.jsonl, force=force)
+
+
+def show_report(here: Here, report: Report, **more: Any) -> None:
+    """Findings, then a summary; with `more` fields of its own as JSON."""
     findings = [finding_object(finding) for finding in report.findings]
     if here.output == Output.json:
         for finding in findings:
@@ -91,6 +159,7 @@ def _show_report(here: Here, report: Report) -> None:
                 "valid": report.valid,
                 "findings": findings,
                 "last_sequence": report.last_sequence,
+                **more,
             }
         )
     elif here.output == Output.name:
@@ -118,13 +187,13 @@ def finding_object(finding: Finding) -> dict[str, Any]:
     return found if finding.last is None else {**found, "last": finding.last}
 
 
-def _progress() -> Callable[[int, int], None] | None:
+def progress(doing: str) -> Callable[[int, int], None] | None:
     """A line on the terminal that is written over, or nothing."""
     if sys.stderr is None or not sys.stderr.isatty():
         return None
 
     def show(position: int, last: int) -> None:
         end = "\r\x1b[K" if position >= last else ""
-        output.raw(f"\rverifying {position} of {last}\x1b[K{end}", sys.stderr)
+        output.raw(f"\r{doing} {position} of {last}\x1b[K{end}", sys.stderr)
 
     return show
