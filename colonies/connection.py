@@ -37,8 +37,13 @@ async def session_of(url: str, credential: Credential) -> AsyncIterator[Session]
 async def open_session(
     *, context: str | None = None, url: str | None = None, creds: str | os.PathLike[str] | None = None
 ) -> Session:
-    """Log in and read who is who. Raises NotFound, Invalid, Unavailable, Refused."""
+    """Log in and read who is who; of an imported ledger, just read. Raises NotFound, Invalid, Unavailable,
+    Refused."""
     found = contexts.resolve(context, url, creds)
+    if (folder := found.imported) is not None:
+        from colonies.imported import open_imported
+
+        return await open_imported(folder)
     return await _open(found.url, contexts.credential_of(found))
 
 

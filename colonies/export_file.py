@@ -250,15 +250,15 @@ def opened(path: Path) -> Iterator[Reader]:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or "this cannot be a path"
-        raise Invalid(f"{shown(str(path))}: {what}; allowed: the path of an export") from None
+        raise Invalid(f"{_named(path)}: {what}; allowed: the path of an export") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Invalid(f"{_named(path)}: this is no file; allowed: the path of an export")
     with io.FileIO(descriptor, "rb") as raw, io.BufferedReader(raw) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Invalid(f"{shown(str(path))}: this is no file; allowed: the path of an export")
         try:
-            reader = Reader(file)
+            yield Reader(file)
         except Broken as error:
-            raise Broken(f"{shown(str(path))}: {error}") from None
-        yield reader
+            raise Broken(f"{_named(path)}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -272,7 +272,7 @@ def written(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
     except OSError as error:
-        raise Invalid(f"{shown(str(path))}: it cannot be written: {error.strerror}") from None
+        raise Invalid(f"{_named(path)}: it cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -281,14 +281,19 @@ def written(path: Path, *, force: bool) -> Iterator[BinaryIO]:
         _check_free(path, force)
         os.replace(temporary, path)
     except OSError as error:
-        raise Invalid(f"{shown(str(path))}: it cannot be written: {error.strerror or error}") from None
+        raise Invalid(f"{_named(path)}: it cannot be written: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
 
 
+def _named(path: Path) -> str:
+    """A path as it can be shown."""
+    return str(path) if str(path).isprintable() else shown(str(path))
+
+
 def _check_free(path: Path, force: bool) -> None:
     if path.is_dir():
-        raise Invalid(f"{shown(str(path))}: this is a directory; give the path of a file")
+        raise Invalid(f"{_named(path)}: this is a directory; give the path of a file")
     if path.exists() and not force:
-        raise Invalid(f"{shown(str(path))}: it is there already; say --force to write over it")
+        raise Invalid(f"{_named(path)}: it is there already; say --force to write over it")

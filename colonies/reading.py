@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from colonies.errors import NotFound, Unavailable, Unknown
+from colonies.imported import ImportedLedger
 from colonies.jetstream import JetStreamLedger
 from colonies.ledger import Ledger, Stored
 
@@ -173,4 +174,6 @@ class LedgerSource:
 
 def source_of(ledger: Ledger) -> Source:
     """What reads this ledger as well as it can be read."""
-    return LedgerSource(ledger) if isinstance(ledger, JetStreamLedger) else PlainSource(ledger)
+    if isinstance(ledger, JetStreamLedger):
+        return LedgerSource(ledger)
+    return PlainSource(ledger, ledger.header.first if isinstance(ledger, ImportedLedger) else 1)

@@ -88,7 +88,9 @@ async def verify(
     Example: colonies ledger verify -o json
     """
     from colonies.errors import Invalid
-    from colonies.verify import verify_ledger
+    from colonies.imported import ImportedLedger
+    from colonies.reading import source_of
+    from colonies.verify import verify as judged
     from colonies.witness import HighWater, recall, remember
     from colonies_cli import ledger_file
 
@@ -98,13 +100,16 @@ async def verify(
     if colony is not None:
         raise Invalid("--colony: it says what FILE must be of; the ledger of a context is its colony's")
     async with here.session() as session:
-        ledger: Any = session.ledger
+        ledger = session.ledger
         before = HighWater() if from_start else recall(ledger.colony)
-        report = await verify_ledger(ledger, high_water=before, progress=progress("verifying"))
+        if isinstance(ledger, ImportedLedger) and before.sequence > ledger.header.last:
+            before = HighWater()  # it is of a time before
+        report = await judged(source_of(ledger), high_water=before, progress=progress("verifying"))
     show_report(here, report)
     if not report.clean:
         raise exits.Ended(exits.FAILED)
-    remember(ledger.colony, report.high_water)
+    if not isinstance(ledger, ImportedLedger):  # which nobody has to have had from the broker
+        remember(ledger.colony, report.high_water)
 
 
 @command(app, "export")
@@ -145,6 +150,35 @@ async def export(
 
     wanted = Wanted(start, to, values, logs)
     await ledger_file.export(here, file, wanted, as_lines=format == Format.jsonl, force=force)
+
+
+@command(app, "import")
+def import_(
+    here: Here,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An export.", show_default=False)],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Of the context. Default: the colony's, and -import."),
+    ] = None,
+    colony: Annotated[
+        str | None,
+        typer.Option("--colony", metavar="KEY", help="The colony's account key that it must be of."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="In place of an import of the same name that is there.")
+    ] = False,
+) -> None:
+    """Make an export readable by all commands, offline: as a context of its own.
+
+    It is the colony's ledger as it was, with its sequences and times. No broker runs, nobody is logged in,
+    and nothing can be written to it. What is read is judged as always; `colonies ledger verify FILE` judges
+    all of it.
+
+    Example: colonies ledger import lab.colonies --name lab-in-may
+    """
+    from colonies_cli import ledger_file
+
+    ledger_file.import_(here, file, name, colony, force=force)
 
 
 def show_report(here: Here, report: Report, **more: Any) -> None:

@@ -140,3 +140,40 @@ def check_colony(file: str, header: Header, colony: str | None) -> None:
     if not sound:
         raise Invalid(f"--colony {colony}: allowed: a colony's account key (A and 55 more characters)")
     raise Invalid(f"{file}: it is of the colony {header.colony}, not of {colony}")
+
+
+def import_(here: Here, file: str, name: str | None, colony: str | None, *, force: bool) -> None:
+    """Make an export a context that can be read; say how to use it."""
+    from colonies import contexts, imported
+    from colonies.errors import Invalid
+    from colonies.export_file import opened
+    from colonies.files import expanded
+
+    with opened(expanded(file, "FILE")) as reader:
+        header = reader.header
+        check_colony(file, header, colony)
+        context = name or f"{header.name or 'ledger'}-import"
+        folder = contexts.data_folder() / "imports" / context
+        if contexts.path_of(context).exists() and not force:
+            before = contexts.load(context).imported
+            how = "say --force to put this in its place" if before == folder else "take another --name"
+            raise Invalid(f"there is a context {context} already; {how}")
+        if contexts.path_of(context).exists() and contexts.load(context).imported != folder:
+            raise Invalid(f"the context {context} is no import, and stays as it is; take another --name")
+        counts = imported.write(reader, folder, progress("importing"))
+    contexts.save(contexts.Context(context, folder.as_uri(), ""))
+    fields = {
+        "context": context,
+        "colony": header.colony,
+        "name": header.name,
+        "first": header.first,
+        "last": header.last,
+        "events": counts.events,
+    }
+    if here.output == Output.json:
+        output.json_line(fields)
+    elif here.output == Output.name:
+        output.line(context)
+    else:
+        output.line(f"{counts.events} events of the colony {header.name} ({header.colony})")
+        output.line(f"read it with --context {context}, such as: colonies process ls --context {context}")
