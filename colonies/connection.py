@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 
 from colonies import contexts, jetstream
@@ -17,10 +17,14 @@ from colonies.blocking import BlockingClient
 from colonies.client import Client
 from colonies.creds import Credential
 from colonies.errors import ColoniesError
+from colonies.ledger import Ledger
+from colonies.read_only import ReadingLedger
 from colonies.session import Session
 
 NEW_KEY_S = 2.0
 POLL_S = 0.05
+
+_ONLY_READING: list[str] = []  # why nobody in this program may write
 
 
 @contextlib.asynccontextmanager
@@ -48,7 +52,9 @@ async def open_session(
 
 
 async def _open(url: str, credential: Credential) -> Session:
-    ledger = await jetstream.connect(url, credential)
+    ledger: Ledger = await jetstream.connect(url, credential)
+    if _ONLY_READING:
+        ledger = ReadingLedger(ledger, _ONLY_READING[-1])
     session = Session(ledger, credential.name, credential.keypair)
     try:
         return await session.open()
@@ -56,6 +62,16 @@ async def _open(url: str, credential: Credential) -> Session:
         await session.close()
         await ledger.close()
         raise
+
+
+@contextlib.contextmanager
+def only_reading(why: str) -> Iterator[None]:
+    """While this lasts, whoever connects in this program may read and nothing else, and is told `why`."""
+    _ONLY_READING.append(why)
+    try:
+        yield
+    finally:
+        _ONLY_READING.pop()
 
 
 async def rekeyed(
