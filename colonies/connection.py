@@ -9,15 +9,16 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 
-from colonies import contexts, jetstream
+from colonies import contexts, jetstream, past
 from colonies.blocking import BlockingClient
 from colonies.client import Client
 from colonies.creds import Credential
 from colonies.errors import ColoniesError
 from colonies.ledger import Ledger
+from colonies.nkeys import KeyPair
 from colonies.read_only import ReadingLedger
 from colonies.session import Session
 
@@ -39,23 +40,50 @@ async def session_of(url: str, credential: Credential) -> AsyncIterator[Session]
 
 
 async def open_session(
-    *, context: str | None = None, url: str | None = None, creds: str | os.PathLike[str] | None = None
+    *,
+    context: str | None = None,
+    url: str | None = None,
+    creds: str | os.PathLike[str] | None = None,
+    at: str | None = None,
 ) -> Session:
-    """Log in and read who is who; of an imported ledger, just read. Raises NotFound, Invalid, Unavailable,
-    Refused."""
+    """Log in and read who is who; `at` a moment of the past (`past.MOMENTS`), then the ledger ends there.
+
+    Of an imported ledger nobody is asked: it is read.
+
+    Raises:
+        NotFound, Invalid, Unavailable, Refused.
+    """
     found = contexts.resolve(context, url, creds)
     if (folder := found.imported) is not None:
-        from colonies.imported import open_imported
+        from colonies.imported import READER, ImportedLedger, ImportSession
 
-        return await open_imported(folder)
-    return await _open(found.url, contexts.credential_of(found))
+        imported = ImportedLedger(folder)
+        return await _opened(ImportSession, imported, READER, KeyPair.new("user"), at)
+    return await _open(found.url, contexts.credential_of(found), at)
 
 
-async def _open(url: str, credential: Credential) -> Session:
+async def _open(url: str, credential: Credential, at: str | None = None) -> Session:
     ledger: Ledger = await jetstream.connect(url, credential)
     if _ONLY_READING:
         ledger = ReadingLedger(ledger, _ONLY_READING[-1])
-    session = Session(ledger, credential.name, credential.keypair)
+    return await _opened(Session, ledger, credential.name, credential.keypair, at)
+
+
+async def _opened(
+    make: Callable[[Ledger, str, KeyPair], Session],
+    ledger: Ledger,
+    name: str,
+    keypair: KeyPair,
+    at: str | None,
+) -> Session:
+    """The session, reading; without one the ledger is closed."""
+    if at is not None:
+        try:
+            ledger = past.PastLedger(ledger, await past.moment(ledger, at, "--at"))
+        except BaseException:
+            await ledger.close()
+            raise
+    session = make(ledger, name, keypair)
     try:
         return await session.open()
     except BaseException:

@@ -14,23 +14,25 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from colonies import subjects
 from colonies.core.events import Role
-from colonies.errors import Invalid, NotFound, Unavailable
+from colonies.errors import Invalid, NotFound, Refused, Unavailable
 from colonies.export_file import VALUE, Counts, Header, Reader, kind_of_entry
 from colonies.ledger import Stored, Subscription
-from colonies.nkeys import KeyPair
 from colonies.read_only import ReadOnly
 from colonies.session import Session
 
 FILE = "ledger.sqlite"
 READ_BATCH = 512
 WRITE_BATCH = 2_000
+WHY = (
+    "this is an imported ledger: it is only read, and nothing can be done in it; use a context of the colony"
+)
 READER = "reader"  # how a session on it is called; nobody of that name has to be a member
 
 _TABLES = """
@@ -115,10 +117,7 @@ class ImportedLedger(ReadOnly):
         self._database, self.header = _opened(folder)
         self.folder = folder
         self.colony = self.header.colony
-        super().__init__(
-            f"this is an imported ledger of the colony {self.header.name}: it is only read, and nothing can "
-            "be done in it; use a context of the colony itself"
-        )
+        super().__init__(WHY)
         self._closed = asyncio.Event()
 
     def _select(self, where: str, *values: Any) -> Iterator[Stored]:
@@ -190,6 +189,12 @@ class ImportedLedger(ReadOnly):
         """Nothing will ever be heard."""
         return _Silence()
 
+    async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]:
+        """As of `JetStreamLedger`: what there is to answer here is `answers`. Raises Unavailable: nothing."""
+        if answers is None:
+            raise Unavailable(f"nothing answers on {subject}: no services run on an imported ledger")
+        return await answers(self, subject, body)
+
     # --- the end -------------------------------------------------------------------------------------
 
     async def now(self) -> int:
@@ -206,6 +211,10 @@ class ImportedLedger(ReadOnly):
     async def close(self) -> None:
         self._closed.set()
         self._database.close()
+
+
+answers: Callable[[ImportedLedger, str, dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
+"""What answers questions about imported ledgers in this program, in the place of services."""
 
 
 class _Silence:
@@ -243,20 +252,4 @@ class ImportSession(Session):
     @property
     def role(self) -> Role:
         """What whoever wants to write asks for."""
-        self._no_member()
-
-    def _no_member(self) -> NoReturn:
-        assert isinstance(self.ledger, ImportedLedger)
-        self.ledger._refuse()
-
-
-async def open_imported(folder: Path) -> Session:
-    """A session that reads the imported ledger in this folder. Raises NotFound, Invalid."""
-    ledger = ImportedLedger(folder)
-    session = ImportSession(ledger, READER, KeyPair.new("user"))
-    try:
-        return await session.open()
-    except BaseException:
-        await session.close()
-        await ledger.close()
-        raise
+        raise Refused(WHY)

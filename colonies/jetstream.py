@@ -98,6 +98,10 @@ class JetStreamLedger:
             raise Unavailable(f"what answers on {subject} is no service of ours")
         return answer
 
+    def new_inbox(self) -> str:
+        """A subject on which only this member hears."""
+        return f"{self._link.inbox}.g.{new_token()}"
+
     # --- writing -------------------------------------------------------------------------------------
 
     async def append(self, draft: Draft) -> int:

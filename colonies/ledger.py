@@ -161,6 +161,9 @@ class Ledger(Protocol):
     def scan(self, after: int = 0, pattern: str = "ledger.>") -> AsyncIterator[list[Stored]]:
         """Everything stored after a sequence, in order and in batches, up to what is there now."""
 
+    async def at(self, sequence: int) -> Stored:
+        """One message of the ledger by its sequence. Raises NotFound: the broker has none there."""
+
     async def last_sequence(self) -> int:
         """The sequence of the last event stored."""
 

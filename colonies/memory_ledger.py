@@ -227,6 +227,12 @@ class MemoryLedger:
             after = batch[-1].sequence
             yield batch
 
+    async def at(self, sequence: int) -> Stored:
+        await self._turn()
+        if not 1 <= sequence <= len(self.broker.events):
+            raise NotFound(f"there is no event {sequence}")
+        return self.broker.events[sequence - 1]
+
     async def last_sequence(self) -> int:
         await self._turn()
         return len(self.broker.events)

@@ -55,6 +55,9 @@ class ReadingLedger(ReadOnly):
     def scan(self, after: int = 0, pattern: str = subjects.EVERYTHING) -> AsyncIterator[list[Stored]]:
         return self._ledger.scan(after, pattern)
 
+    async def at(self, sequence: int) -> Stored:
+        return await self._ledger.at(sequence)
+
     async def last_sequence(self) -> int:
         return await self._ledger.last_sequence()
 

@@ -11,7 +11,7 @@ from colonies_cli.output import Output
 app = group("See the colony, pause all of its work.\n\nExample: colonies colony pause --reason 'a power cut'")
 
 
-@command(app, "get")
+@command(app, "get", past=True)
 async def get(here: Here) -> None:
     """Show the colony: its settings, and what is paused or drained, by whom and why.
 

@@ -48,23 +48,27 @@ _OutputOption = Annotated[
     Output,
     typer.Option("-o", "--output", help="For people, as one JSON object per line, or ids only."),
 ]
+_AtOption = Annotated[
+    str | None,
+    typer.Option("--at", metavar="SEQ|TIME", help="As it was at this sequence, time, or age (10m, 2h, 1d)."),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Where a command acts and how it prints, as its options say."""
+    """Where a command acts and how it prints, as its options say. `at`: the moment of the past to show."""
 
     context: str | None
     url: str | None
     creds: str | None
     output: Output
+    at: str | None = None
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """This member, logged in. Raises NotFound, Invalid, Unavailable, Refused."""
-        from colonies.connection import open_session
-
-        session = await open_session(context=self.context, url=self.url, creds=self.creds)
+        """This member, logged in; with --at on the ledger as it was. Raises NotFound, Invalid, Unavailable,
+        Refused."""
+        session = await self._open()
         try:
             yield session
         finally:
@@ -74,10 +78,32 @@ class Here:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
         """A client. Raises as `session`."""
-        from colonies.connection import connect
+        from colonies.client import Client
 
-        async with connect(self.context, url=self.url, creds=self.creds) as client:
+        client = Client(await self._open())
+        try:
             yield client
+        finally:
+            await client.close()
+
+    async def _open(self) -> Session:
+        from colonies import imported
+        from colonies.connection import open_session
+        from colonies.past import PastLedger
+
+        imported.answers = _answered_here
+
+        session = await open_session(context=self.context, url=self.url, creds=self.creds, at=self.at)
+        if isinstance(session.ledger, PastLedger):
+            exits.say(f"as of {session.ledger.moment}")
+        return session
+
+    def check_now(self, option: str, given: object) -> None:
+        """Raises Invalid: this option waits for what comes, and nothing comes to the past."""
+        if given and self.at is not None:
+            from colonies.errors import Invalid
+
+            raise Invalid(f"{option}: it waits for what comes, and nothing comes to the past; leave out --at")
 
     async def query(self, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
         """What the projector says, as of now if it is not far behind.
@@ -87,6 +113,13 @@ class Here:
         """
         async with self.session() as session:
             return await ask(session.ledger, subject, filters)
+
+
+async def _answered_here(ledger: Any, subject: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Questions about an imported ledger, which no projector follows, are answered by this program."""
+    from colonies_projections import offline
+
+    return await offline.answer(ledger, subject, body)
 
 
 async def ask(ledger: Any, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
@@ -117,20 +150,23 @@ async def _ask(ledger: Any, subject: str, filters: dict[str, Any], now: int) -> 
 
 
 def command(
-    group: typer.Typer, name: str, *, log: str = "warning", **options: Any
+    group: typer.Typer, name: str, *, log: str = "warning", past: bool = False, **options: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Make `function(here, ...)` the command `name` of a group. `log` is its usual log level."""
+    """Make `function(here, ...)` the command `name` of a group. `log` is its usual log level.
+
+    `past`: it has the option --at; it only reads, by `here.session()`, `here.client()` or `here.query()`.
+    """
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
         own = list(signature.parameters.values())[1:]
 
         @functools.wraps(function)
-        def run(*, context: Any, url: Any, creds: Any, output: Output, **given: Any) -> None:
+        def run(*, context: Any, url: Any, creds: Any, output: Output, at: Any = None, **given: Any) -> None:
             try:
                 with exits.said():
                     logging.configure(log)
-                    result = function(Here(context, url, creds, output), **given)
+                    result = function(Here(context, url, creds, output, at), **given)
                     if inspect.iscoroutine(result):
                         _run(result)
             except exits.Ended as ended:
@@ -139,6 +175,7 @@ def command(
         shared = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
             for name, kind, default in (
+                *([("at", _AtOption, None)] if past else []),
                 ("context", _ContextOption, None),
                 ("url", _UrlOption, None),
                 ("creds", _CredsOption, None),

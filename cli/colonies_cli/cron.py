@@ -98,7 +98,7 @@ async def _add(here: Here, name: str, event: CronAdded) -> None:
         _show(here, now)
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(here: Here) -> None:
     """List the crons of the colony, by name.
 
@@ -116,7 +116,7 @@ def _row(now: CronNow) -> tuple[Any, ...]:
     return now.name, now.state, _when(now.cron), due, now.cron.author
 
 
-@command(app, "get")
+@command(app, "get", past=True)
 async def get(here: Here, name: _Name) -> None:
     """Show a cron, the next times that it is due, and how its last runs ended.
 

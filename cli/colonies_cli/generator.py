@@ -98,7 +98,7 @@ async def _pack(here: Here, name: str, given: list[Any]) -> None:
         output.line(name)
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(here: Here) -> None:
     """List the generators, as the ledger has them.
 
@@ -114,7 +114,7 @@ def _row(now: GeneratorNow) -> tuple[Any, ...]:
     return now.name, now.trigger, _timeout(now), now.waiting, now.runs, now.added_by
 
 
-@command(app, "get")
+@command(app, "get", past=True)
 async def get(
     here: Here,
     name: _Name,

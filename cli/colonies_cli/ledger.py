@@ -119,11 +119,14 @@ async def export(
         str, typer.Argument(metavar="FILE", help="Where to; -: standard output.", show_default=False)
     ],
     start: Annotated[
-        int, typer.Option("--from", metavar="SEQ", min=1, help="From this sequence on. Default: the first.")
-    ] = 1,
+        str | None,
+        typer.Option(
+            "--from", metavar="SEQ|TIME", help="From this sequence, time or age on. Default: the first."
+        ),
+    ] = None,
     to: Annotated[
-        int | None,
-        typer.Option("--to", metavar="SEQ", min=1, help="Up to this sequence. Default: the last."),
+        str | None,
+        typer.Option("--to", metavar="SEQ|TIME", help="Up to this sequence, time or age. Default: the last."),
     ] = None,
     format: Annotated[
         Format,
@@ -145,11 +148,10 @@ async def export(
 
     Example: colonies ledger export lab.colonies
     """
-    from colonies.exporting import Wanted
     from colonies_cli import ledger_file
 
-    wanted = Wanted(start, to, values, logs)
-    await ledger_file.export(here, file, wanted, as_lines=format == Format.jsonl, force=force)
+    asked = ledger_file.Asked(file, start, to, values, logs, force)
+    await ledger_file.export(here, asked, as_lines=format == Format.jsonl)
 
 
 @command(app, "import")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from colonies_cli import exits, output
@@ -18,32 +19,63 @@ from colonies_cli.output import Output
 if TYPE_CHECKING:
     from colonies.export_file import Header
     from colonies.exporting import Exported, Wanted
+    from colonies.ledger import Ledger
 
 STDOUT = "-"
 MAX_NAMED = 5  # lost values that are named one by one
 
 
-async def export(here: Here, file: str, wanted: Wanted, *, as_lines: bool, force: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for on the command line. `start` and `to` are moments (`colonies.past.MOMENTS`)."""
+
+    file: str
+    start: str | None
+    to: str | None
+    values: bool
+    logs: bool
+    force: bool
+
+
+async def export(here: Here, asked: Asked, *, as_lines: bool) -> None:
     """Write an export to a file, or to stdout; say what is in it."""
     from colonies import exporting
     from colonies.errors import Invalid
     from colonies.reading import source_of
 
+    file = asked.file
     if file == STDOUT and not as_lines and output.on_terminal():
         raise Invalid("-: an export is not for a terminal; give a file, or say --format jsonl")
     async with here.session() as session:
         source = source_of(session.ledger)
+        wanted = await _wanted(session.ledger, asked)
         await exporting.range_of(source, wanted)
         shown = progress("exporting")
         if as_lines:
-            with _stream(file, force) as stream:
+            with _stream(file, asked.force) as stream:
                 count = await exporting.export_lines(source, wanted, stream, shown)
             _say(here, file, {"file": file, "events": count}, f"{count} events")
             return
-        with _stream(file, force) as stream:
+        with _stream(file, asked.force) as stream:
             found = await exporting.export(session, source, wanted, stream, shown)
     _say_lost(found)
     _say(here, file, _object(file, found), _words(found))
+
+
+async def _wanted(ledger: Ledger, asked: Asked) -> Wanted:
+    """The moments as sequences. From a time means: from the first event that is not before it. Raises Invalid."""
+    from colonies import past
+    from colonies.exporting import Wanted
+
+    first, last = 1, None
+    if asked.start is not None and asked.start.isdecimal():
+        first = (await past.moment(ledger, asked.start, "--from")).sequence
+    elif asked.start is not None:
+        time = await past.time_of(ledger, asked.start, "--from")
+        first = await past.last_before(ledger, time - 1, await ledger.last_sequence()) + 1
+    if asked.to is not None:
+        last = (await past.moment(ledger, asked.to, "--to")).sequence
+    return Wanted(first, last, asked.values, asked.logs)
 
 
 @contextlib.contextmanager

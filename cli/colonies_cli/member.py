@@ -126,7 +126,7 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(here: Here) -> None:
     """List the members, also those that were revoked or have ended by themselves.
 

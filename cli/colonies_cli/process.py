@@ -177,7 +177,7 @@ def _row(item: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-@command(app, "get")
+@command(app, "get", past=True)
 async def get(
     here: Here,
     id: _Id,
@@ -190,6 +190,7 @@ async def get(
     from colonies_cli.showing import end_of, show, watch_process
 
     specs.check_id(id)
+    here.check_now("--watch", watch)
     async with here.client() as client:
         if watch:
             end_of(await watch_process(here, client, id, redraw=True))
@@ -248,7 +249,7 @@ def signal(
     return signalling.send(here, "process", id, name, data)
 
 
-@command(app, "logs")
+@command(app, "logs", past=True)
 async def logs(
     here: Here,
     id: _Id,
@@ -262,6 +263,7 @@ async def logs(
     from colonies_cli.showing import follow_logs, show_log
 
     specs.check_id(id)
+    here.check_now("--follow", follow)
     async with here.client() as client:
         process = await client.process(id).get()
         if follow:
@@ -272,7 +274,7 @@ async def logs(
             show_log(here, entry, id)
 
 
-@command(app, "history")
+@command(app, "history", past=True)
 async def history(here: Here, id: _Id) -> None:
     """Print every event of a process, with verdicts.
 

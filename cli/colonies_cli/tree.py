@@ -17,6 +17,7 @@ from colonies_cli import (
     joining,
     ledger,
     process,
+    projection,
     queue,
     server,
     worker,
@@ -67,6 +68,7 @@ def build() -> typer.Typer:
         ("member", joining.app),
         ("context", context.app),
         ("ledger", ledger.app),
+        ("projection", projection.app),
         ("server", server.app),
     )
     for name, sub in groups:

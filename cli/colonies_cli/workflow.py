@@ -136,7 +136,7 @@ def _row(item: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-@command(app, "get")
+@command(app, "get", past=True)
 async def get(
     here: Here,
     id: _Id,
@@ -155,6 +155,7 @@ async def get(
     from colonies_cli import flow_showing
 
     specs.check_id(id)
+    here.check_now("--watch", watch)
     async with here.client() as client:
         handle = client.workflow(id)
         if watch:
@@ -163,7 +164,7 @@ async def get(
             await flow_showing.show(here, handle, await handle.get(), everything=everything)
 
 
-@command(app, "history")
+@command(app, "history", past=True)
 async def history(here: Here, id: _Id) -> None:
     """Print every event of a workflow and of all its nodes, in the ledger's order, with verdicts.
 

@@ -6,7 +6,20 @@ A view is one file with its tables and its fold (README.md beside this shows how
 machine of its own: every event comes to it judged by `colonies.history`.
 """
 
+from colonies_projections.listing import Listing, Where
 from colonies_projections.projector import Projector
-from colonies_projections.view import Asked, Batch, Snapshot, View, Write
+from colonies_projections.view import Asked, Batch, Filter, Page, Snapshot, Step, View, Write
 
-__all__ = ["Asked", "Batch", "Projector", "Snapshot", "View", "Write"]
+__all__ = [
+    "Asked",
+    "Batch",
+    "Filter",
+    "Listing",
+    "Page",
+    "Projector",
+    "Snapshot",
+    "Step",
+    "View",
+    "Where",
+    "Write",
+]

@@ -1,6 +1,6 @@
 """Where questions are answered: each view as an endpoint of the NATS service `colonies-projector`.
 
-    query.processes  {"state": "failed", "limit": 10}  ->  {"items": [...], "position": 1234}
+    query.processes  {"state": "failed", "limit": 10}  ->  {"items": [...], "position": 9, "cursor": "..."}
 
 Several projectors share the work (one queue group); `$SRV.PING`, `.INFO` and `.STATS` find them. The broker
 lets a projector publish to the reply subject of whatever it is asked, and the asker chooses that subject. So
@@ -27,9 +27,11 @@ from nats.micro.request import Request
 from nats.micro.service import Service, ServiceConfig
 from pydantic_core import to_json
 
-from colonies.errors import Invalid, Unavailable
+from colonies.errors import ColoniesError, Invalid, Refused, Unavailable
 from colonies.tasks import cancellable
-from colonies_projections.view import Asked, View, read_question
+from colonies_projections.question import Question, cursor, read_question
+from colonies_projections.standing import REBUILD, SUBJECT, Standing
+from colonies_projections.view import Page, View
 
 SERVICE = "colonies-projector"
 QUEUE_GROUP = "projectors"
@@ -38,14 +40,16 @@ MAX_ANSWER_BYTES = 900_000  # the broker takes 1 MiB; the rest is room for what 
 
 _INBOX = re.compile(r"_INBOX_U[A-Z2-7]{55}(\.[A-Za-z0-9_-]+)+")
 
-Answer = Callable[[View, Asked], Awaitable[tuple[list[dict[str, Any]], int]]]
+Answer = Callable[[str, Question], Awaitable[tuple[Page, int]]]
 
 _log = structlog.get_logger("colonies.projector")
 
 
 @contextlib.asynccontextmanager
-async def open_desk(client: Client, views: list[View], answer: Answer) -> AsyncIterator[None]:
-    """Answer questions within this block. `answer` gives the items and the position that they are of."""
+async def open_desk(
+    client: Client, views: list[View], answer: Answer, standing: Standing
+) -> AsyncIterator[None]:
+    """Answer questions within this block. `answer` gives the items of a view, and of which position."""
     # nats-py asks datetime for the time in a way that is deprecated from Python 3.12 on.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -58,6 +62,15 @@ async def open_desk(client: Client, views: list[View], answer: Answer) -> AsyncI
         for view in views:
             await service.add_endpoint(
                 name=view.name, subject=f"query.{view.name}", handler=_handler(view, answer), metadata={}
+            )
+        # Of these every projector answers: a queue group of one.
+        alone = f"projector-{client._nuid.next().decode()}"
+        for name, subject, said in (
+            ("projections", SUBJECT, standing.answer),
+            ("rebuild", REBUILD, standing.rebuild),
+        ):
+            await service.add_endpoint(
+                name=name, subject=subject, handler=_of_standing(said), queue_group=alone, metadata={}
             )
         await cancellable(client.flush())
         yield
@@ -79,22 +92,52 @@ def _handler(view: View, answer: Answer) -> Callable[[Request], Awaitable[None]]
     return handle
 
 
-async def reply(view: View, question: bytes, answer: Answer) -> bytes:
-    """The answer to a question, as JSON: `{items, position}`, with `cut` if not all fit, or `{error}`."""
+def _of_standing(
+    answer: Callable[[bytes], Awaitable[dict[str, Any]]],
+) -> Callable[[Request], Awaitable[None]]:
+    async def handle(request: Request) -> None:
+        try:
+            answered = to_json(await answer(request.data))
+        except ColoniesError as error:
+            answered = error_answer(error)
+        await request.respond(answered)
+
+    return handle
+
+
+def error_answer(error: ColoniesError) -> bytes:
+    """`{error, kind}`: what is wrong, with the question (`invalid`), with who asks (`refused`), or only for
+    now (`behind`)."""
+    kind = "behind"
+    if isinstance(error, Invalid | Refused):
+        kind = "invalid" if isinstance(error, Invalid) else "refused"
+    return to_json({"error": str(error), "kind": kind})
+
+
+async def reply(view: View, said: bytes, answer: Answer) -> bytes:
+    """The answer to a question, as JSON: `{items, position}`, or `{error}`.
+
+    Where there is more, `cursor` says how to go on; `cut` that not all fit, in a list without pages.
+    """
     try:
-        items, position = await answer(view, read_question(view, question))
+        question = read_question(view, said)
+        page, position = await answer(view.name, question)
     except (Invalid, Unavailable) as error:
-        return to_json({"error": str(error)})
-    packed = [_packed(item) for item in items]
+        return error_answer(error)
+    packed: list[bytes] = []
     size_bytes = 0
-    for count, item in enumerate(packed):
-        size_bytes += len(item) + 1
+    for item in page.items:
+        packed.append(_packed(item))
+        size_bytes += len(packed[-1]) + 1
         if size_bytes > MAX_ANSWER_BYTES:
-            packed, cut = packed[:count], b',"cut":true'
+            packed.pop()
             break
-    else:
-        cut = b""
-    return b'{"items":[%s],"position":%d%s}' % (b",".join(packed), position, cut)
+    rest = b""
+    if page.keys and packed and (page.more or len(packed) < len(page.items)):
+        rest = b',"cursor":"%s"' % cursor(question.about, page.keys[len(packed) - 1]).encode()
+    elif len(packed) < len(page.items):
+        rest = b',"cut":true'
+    return b'{"items":[%s],"position":%d%s}' % (b",".join(packed), position, rest)
 
 
 def _packed(item: dict[str, Any]) -> bytes:

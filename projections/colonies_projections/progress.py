@@ -88,28 +88,54 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """A node or part as it is now. Without a state it is there no more: its parts are in its place."""
+    """A node or part as the event at `since` made it. Without a state it is there no more: its parts are in
+    its place."""
 
+    since: int
     workflow: str
     label: str
     process: str
     state: State | None
 
 
+@dataclass(frozen=True, slots=True)
+class WorkflowStep:
+    """A workflow as the event at `since` made it; `ended_at` (ns) is None as long as it runs."""
+
+    since: int
+    workflow: Workflow
+    state: WorkflowState
+    nodes: int
+    done: int
+    failed: int
+    ended_at: int | None
+
+    @property
+    def first(self) -> bool:
+        """Is it the event that submitted it?"""
+        return self.since == self.workflow.sequence
+
+
 class Progresses:
-    """Keeps up the progress of all workflows. `rows` is what changed of nodes, in order, and `touched` are
-    the workflows that did, since `forget` was called last."""
+    """Keeps up the progress of all workflows. `rows` is what changed of nodes and `steps` what changed of
+    workflows, both in order, since `forget` was called last."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._history = memory.history
         self._waits: dict[str, _Waits] = {}
+        self._at = 0
         self.rows: list[NodeRow] = []
-        self.touched: set[str] = set()
+        self.steps: list[WorkflowStep] = []
+
+    @property
+    def touched(self) -> set[str]:
+        """The workflows that changed."""
+        return {step.workflow.id for step in self.steps}
 
     def forget(self) -> None:
         """The batch is committed."""
-        self.rows, self.touched = [], set()
+        self.rows, self.steps = [], []
         held = self._memory.held["progress"]
         for id in [id for id in self._waits if id not in held or not held[id].pending]:
             del self._waits[id]
@@ -119,6 +145,7 @@ class Progresses:
         record = judged.record
         if record is None or not judged.verdict.valid:
             return
+        self._at = record.sequence
         if isinstance(record.event, WorkflowSubmitted | WorkflowCancelled):
             workflow = self._history.workflow(record.entity)
             assert workflow is not None
@@ -143,7 +170,7 @@ class Progresses:
         progress.count(process.state, node, 1)
         if process.state == "cancelled" and not node.allow_failure:
             progress.cancelled_last = process.sequence
-        self.rows.append(NodeRow(id, label, process.id, process.state))
+        self._row(id, label, process.id, process.state)
         if process.final:
             await self._ended(workflow, progress, process, label)
         self._settle(workflow, progress, process.time)
@@ -155,7 +182,12 @@ class Progresses:
 
     def _settle(self, workflow: Workflow, progress: Progress, time: int) -> None:
         progress.settle(workflow, time)
-        self.touched.add(workflow.id)
+        failed = progress.counts.get("failed", 0)
+        numbers = (progress.nodes, progress.done, failed, progress.ended_at)
+        self.steps.append(WorkflowStep(self._at, workflow, progress.state, *numbers))
+
+    def _row(self, workflow: str, label: str, process: str, state: State | None) -> None:
+        self.rows.append(NodeRow(self._at, workflow, label, process, state))
 
     async def _begin(self, workflow: Workflow) -> None:
         """Count all nodes and parts that there are."""
@@ -166,7 +198,7 @@ class Progresses:
                 progress.pending.add(node.name)
             for label, id, state in found:
                 progress.count(state, node, 1)
-                self.rows.append(NodeRow(workflow.id, label, id, state))
+                self._row(workflow.id, label, id, state)
 
     # --- nodes that map --------------------------------------------------------------------------------
 
@@ -177,7 +209,7 @@ class Progresses:
         look = []
         for node in end.adds:
             progress.count("blocked", node, 1)
-            self.rows.append(NodeRow(workflow.id, node.name, workflow.process_of(node.name), "blocked"))
+            self._row(workflow.id, node.name, workflow.process_of(node.name), "blocked")
             if node.map is not None:
                 progress.pending.add(node.name)
                 look.append(node.name)
@@ -208,9 +240,9 @@ class Progresses:
             progress.pending.discard(name)
             progress.count("blocked", node, -1)
             progress.count("blocked", node, parts)
-            self.rows.append(NodeRow(workflow.id, name, "", None))
+            self._row(workflow.id, name, "", None)
             for label in (label_of(name, number) for number in range(parts)):
-                self.rows.append(NodeRow(workflow.id, label, workflow.process_of(label), "blocked"))
+                self._row(workflow.id, label, workflow.process_of(label), "blocked")
             left.extend(waits.told(name))
 
 

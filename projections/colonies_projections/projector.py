@@ -10,28 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from colonies import subjects
-from colonies.core.events import Record, WorkflowSubmitted
-from colonies.errors import NotFound, Refused, Unavailable
-from colonies.history import Judged
+from colonies.errors import Invalid, NotFound, Refused, Unavailable
 from colonies.jetstream import JetStreamLedger
-from colonies.ledger import Stored
 from colonies.session import Session
+from colonies.tasks import first_error
+from colonies_projections.build import Build
 from colonies_projections.desk import open_desk
-from colonies_projections.memory import Memory
 from colonies_projections.processes import Processes
-from colonies_projections.progress import Progresses
+from colonies_projections.question import Question
 from colonies_projections.queues import Queues
-from colonies_projections.store import Position, Store, Unusable, discard, locked
-from colonies_projections.view import Asked, Batch, Snapshot, View
+from colonies_projections.standing import Standing
+from colonies_projections.store import Unusable, discard, locked
+from colonies_projections.view import Page, View
 from colonies_projections.workers import Workers
 from colonies_projections.workflows import Workflows
 
@@ -39,7 +37,7 @@ POLL_S = 5.0
 GATHER_S = 0.01
 AGAIN_S = 0.2
 MAX_REBUILDS = 5
-EVENTS_IN_A_ROW = 64
+BEHIND_S = 10.0  # how long a question waits until the views are as far as it asks for
 
 VIEWS: tuple[Callable[[], View], ...] = (Processes, Workers, Queues, Workflows)
 
@@ -49,7 +47,8 @@ _log = structlog.get_logger("colonies.projector")
 class Projector:
     """One projector, on a session of a member with the role `observer`; its views are in the file `path`.
 
-    `ready` is set once the views have caught up and questions are answered.
+    `ready` is set once the views have caught up and questions are answered. `build` are the views
+    that answer, `beside` those that are built meanwhile, if any, `next` the same once they have caught up.
     """
 
     def __init__(self, session: Session, path: Path, views: Sequence[Callable[[], View]] = VIEWS) -> None:
@@ -57,15 +56,17 @@ class Projector:
         self.ledger = session.ledger
         self.path = path
         self.ready = asyncio.Event()
+        self.build: Build | None = None
+        self.beside: Build | None = None
+        self.next: Build | None = None
         self._make_views = views
-        self._views: list[View] = []
-        self._store: Store
-        self._memory: Memory
-        self._progresses: Progresses
         self._wake = asyncio.Event()
         self._gap = True
         self._broken: Unusable | None = None
         self._rebuilds = 0
+        self._wanted = asyncio.Event()
+        self._gate = _Gate()
+        self._moved = asyncio.Condition()
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -81,19 +82,24 @@ class Projector:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with locked(self.path):
+                discard(self._beside)
                 await self._work_while_let_in()
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"{self.path} cannot be written: {error}") from None
         finally:
             self.ready.clear()
 
+    @property
+    def _beside(self) -> Path:
+        """The file in which views are built while others answer."""
+        return self.path.with_name(f"{self.path.name}.next")
+
     async def _work_while_let_in(self) -> None:
-        try:
+        with first_error():
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._work(), name="project")
+                group.create_task(self._rebuild_when_asked(), name="rebuild")
                 group.create_task(self.ledger.lost(), name="connection")
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
 
     async def _work(self) -> None:
         self.ledger.on_gap(self._on_gap)
@@ -119,112 +125,174 @@ class Projector:
     # --- following -----------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
+        """Keep the views in the file until they are broken: raises Unusable."""
         self.ready.clear()
         self._gap, self._broken = True, None
-        self._views = [make() for make in self._make_views]
-        async with AsyncExitStack() as stack:
-            store = self._store = await Store.open(self.path, self.ledger.colony, self._views)
-            stack.push_async_callback(store.close)
-            self._memory = await Memory(store).open()
-            self._progresses = Progresses(self._memory)
-            while True:
-                self._wake.clear()
-                if self._broken is not None:
-                    raise self._broken
+        self.build = await Build.open(self.ledger, self.path, self._views())
+        try:
+            async with AsyncExitStack() as stack:
+                while True:
+                    self._wake.clear()
+                    if self._broken is not None:
+                        raise self._broken
+                    try:
+                        await self._catch_up(self.build)
+                        if self.next is not None:
+                            await self._swap(self.next)
+                    except (Unavailable, NotFound) as error:
+                        _log.debug("ledger not read", error=str(error))
+                        await asyncio.sleep(AGAIN_S)
+                        continue
+                    if not self.ready.is_set():
+                        await self._open_desk(stack)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(POLL_S):
+                            await self._wake.wait()
+                        await asyncio.sleep(GATHER_S)
+        finally:
+            build, self.build = self.build, None
+            if build is not None:
+                await build.close()
+
+    def _views(self) -> list[View]:
+        return [make() for make in self._make_views]
+
+    async def _open_desk(self, stack: AsyncExitStack) -> None:
+        assert self.build is not None
+        if isinstance(self.ledger, JetStreamLedger):
+            await stack.enter_async_context(
+                open_desk(self.ledger.client(), self._views(), self._answer, Standing(self))
+            )
+        self._rebuilds = 0
+        self.ready.set()
+        position = self.build.position.sequence
+        _log.info("projector ready", path=str(self.path), position=position)
+
+    async def _catch_up(self, build: Build) -> None:
+        if self._gap:
+            await build.confirm()
+            self._gap = False
+        async for batch in self.ledger.scan(build.position.sequence):
+            await build.take_in(batch)
+            async with self._moved:
+                self._moved.notify_all()
+
+    # --- building anew, beside -------------------------------------------------------------------------
+
+    def rebuild(self) -> None:
+        """Build the views anew beside those that answer, then let them take their place."""
+        self._wanted.set()
+
+    async def _rebuild_when_asked(self) -> None:
+        while True:
+            await self._wanted.wait()
+            await self.ready.wait()
+            await self._build_beside()
+            self._wanted.clear()
+
+    async def _build_beside(self) -> None:
+        discard(self._beside)
+        _log.info("views are built anew beside those that answer", path=str(self.path))
+        build = self.beside = await Build.open(self.ledger, self._beside, self._views())
+        try:
+            while build.position.sequence < self._position() or self.build is None:
                 try:
-                    await self._catch_up()
+                    async for batch in self.ledger.scan(build.position.sequence):
+                        await build.take_in(batch)
+                        await asyncio.sleep(0)
                 except (Unavailable, NotFound) as error:
                     _log.debug("ledger not read", error=str(error))
                     await asyncio.sleep(AGAIN_S)
-                    continue
-                if not self.ready.is_set():
-                    await self._open_desk(stack)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_S):
-                        await self._wake.wait()
-                    await asyncio.sleep(GATHER_S)
+            self.next = build
+            self._wake.set()
+            async with self._moved:
+                await self._moved.wait_for(lambda: self.next is None)
+        except Unusable as reason:
+            _log.warning("the views were not built anew", path=str(self.path), reason=str(reason))
+        finally:
+            self.next = self.beside = None
+            await build.close()
+            discard(self._beside)
 
-    async def _open_desk(self, stack: AsyncExitStack) -> None:
-        if isinstance(self.ledger, JetStreamLedger):
-            await stack.enter_async_context(open_desk(self.ledger.client(), self._views, self._answer))
-        self._rebuilds = 0
-        self.ready.set()
-        _log.info("projector ready", path=str(self.path), position=self._store.position.sequence)
-
-    async def _catch_up(self) -> None:
-        if self._gap:
-            await self._confirm()
-            self._gap = False
-        async for batch in self.ledger.scan(self._store.position.sequence):
-            await self._take_in(batch)
-
-    async def _confirm(self) -> None:
-        """Does our position still stand in this ledger? Raises Unusable if not."""
-        ours = self._store.position
-        if ours.sequence == 0:
+    async def _swap(self, build: Build) -> None:
+        """Let a build that has caught up take the place of the one that answers."""
+        await self._catch_up(build)
+        assert self.build is not None
+        if build.position.sequence < self.build.position.sequence:
             return
-        async for batch in self.ledger.scan(ours.sequence - 1):
-            if Position.of(batch[0]) != ours:
-                raise Unusable(f"the ledger was replaced: event {ours.sequence} is another one now")
-            return
-        last = await self.ledger.last_sequence()
-        if last < ours.sequence:
-            raise Unusable(f"the ledger was cut: it ends at {last}, the views are at {ours.sequence}")
-        raise Unavailable("the broker that answered is behind; another time")
-
-    # --- taking in -----------------------------------------------------------------------------------
-
-    async def _take_in(self, batch: list[Stored]) -> None:
-        memory, progresses = self._memory, self._progresses
-        held = memory.held
-        named = await memory.begin(batch)
-        judged: list[Judged] = []
-        for number, stored in enumerate(batch, start=1):
-            before = held["process"].get(_process_of(stored) or "")
-            judged.append(await memory.take(stored))
-            await progresses.after(judged[-1], before)
-            if number % EVENTS_IN_A_ROW == 0:
-                await asyncio.sleep(0)
-        valid = [seen.record for seen in judged if seen.record is not None and seen.verdict.valid]
-        touched = {(record.kind, record.entity) for record in valid if record.kind in held}
-        touched |= {("generator", name) for name in map(_generator_of, valid) if name is not None}
-        touched |= {("progress", id) for id in progresses.touched}
-        touched |= {(kind, id) for kind, id in named if kind == "voids" and id in held[kind]}
-        changed = Batch(
-            judged,
-            {id: held[kind][id] for kind, id in touched if kind == "process"},
-            {id: (held["workflow"][id], held["progress"][id]) for id in progresses.touched},
-            progresses.rows,
-        )
-        await self._store.commit(
-            Position.of(batch[-1]),
-            memory.packed(touched),
-            memory.history.colony if any(record.kind not in held for record in valid) else None,
-            [write for view in self._views for write in view.fold(changed)],
-        )
-        memory.forget(named)
-        progresses.forget()
+        async with self._gate.closed():
+            await build.close()
+            former, self.build = self.build, None
+            await former.close()
+            discard(self.path)
+            os.replace(self._beside, self.path)
+            self.build = await Build.open(self.ledger, self.path, self._views())
+        _log.info("views built anew answer now", path=str(self.path), position=self._position())
+        async with self._moved:
+            self.next = None
+            self._moved.notify_all()
 
     # --- answering -----------------------------------------------------------------------------------
 
-    async def _answer(self, view: View, asked: Asked) -> tuple[list[dict[str, Any]], int]:
+    async def _answer(self, name: str, question: Question) -> tuple[Page, int]:
+        await self._come_to(max(question.at_least, question.at or 0))
+        async with self._gate.through():
+            build = self.build
+            if build is None:
+                raise Unavailable("the views are being built anew; ask again in a moment")
+            view = next(view for view in build.views if view.name == name)
+            try:
+                return await build.answer(view, question.asked, question.at)
+            except Unusable as reason:
+                self._broken = reason
+                self._wake.set()
+                raise Unavailable("the views are being built anew; ask again in a moment") from None
+
+    async def _come_to(self, sequence: int) -> None:
+        """Wait until the views have taken in this event. Raises Invalid: there is none; Unavailable."""
+        if self._position() >= sequence:
+            return
+        last = await self.ledger.last_sequence()
+        if last < sequence:
+            raise Invalid(f"there is no event {sequence} yet: the ledger ends at {last}")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEHIND_S), self._moved:
+                await self._moved.wait_for(lambda: self._position() >= sequence)
+                return
+        raise Unavailable(f"the views are behind: they have come to {self._position()} of {last}")
+
+    def _position(self) -> int:
+        return self.build.position.sequence if self.build is not None else 0
+
+
+class _Gate:
+    """Many go through at a time, or one holds it closed: then nobody is within, and others wait."""
+
+    def __init__(self) -> None:
+        self._within = 0
+        self._closed = False
+        self._changed = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def through(self) -> AsyncIterator[None]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._closed)
+            self._within += 1
         try:
-            async with self._store.snapshot() as position:
-                at = Snapshot(position, self._store.select, self._memory.history.colony, self.ledger)
-                return await view.answer(asked, at), position
-        except Unusable as reason:
-            self._broken = reason
-            self._wake.set()
-            raise Unavailable("the views are being built anew; ask again in a moment") from None
+            yield
+        finally:
+            async with self._changed:
+                self._within -= 1
+                self._changed.notify_all()
 
-
-def _process_of(stored: Stored) -> str | None:
-    """The process that a message is of, if it is of one."""
-    subject = subjects.parse(stored.subject)
-    return subject.entity if subject is not None and subject.kind == "process" else None
-
-
-def _generator_of(record: Record) -> str | None:
-    """The generator whose arguments this takes."""
-    source = record.event.source if isinstance(record.event, WorkflowSubmitted) else None
-    return source.name if source is not None and source.kind == "generator" else None
+    @contextlib.asynccontextmanager
+    async def closed(self) -> AsyncIterator[None]:
+        async with self._changed:
+            self._closed = True
+            await self._changed.wait_for(lambda: self._within == 0)
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._closed = False
+                self._changed.notify_all()

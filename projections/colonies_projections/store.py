@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,16 +28,17 @@ from pydantic import TypeAdapter
 from colonies.core.colony import Colony
 from colonies.errors import Unavailable
 from colonies.ledger import Stored
-from colonies_projections.view import View, Write
+from colonies_projections.past import SET_MOMENT, Table, looking_back, tables_of
+from colonies_projections.view import Row, View, Write
 
 # Raise it when what the fold stores, or what the views get to see, changes its meaning.
-VERSION = 2
+VERSION = 3
 BUSY_S = 5.0
 
 _TABLES = """
 CREATE TABLE projector (
     schema TEXT NOT NULL, colony TEXT NOT NULL, position INTEGER NOT NULL, digest BLOB NOT NULL,
-    folded BLOB NOT NULL
+    time INTEGER NOT NULL, folded BLOB NOT NULL
 );
 CREATE TABLE folded (
     kind TEXT NOT NULL, id TEXT NOT NULL, entity BLOB NOT NULL, PRIMARY KEY (kind, id)
@@ -64,15 +65,16 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a projector is: the last event that it took in, and that message's digest."""
+    """How far a projector is: the last event that it took in, that message's digest, and its time (ns)."""
 
     sequence: int = 0
     digest: bytes = b""
+    time: int = 0
 
     @classmethod
     def of(cls, stored: Stored) -> Position:
         data = b"%d\n%s\n%s" % (stored.sequence, stored.subject.encode(), stored.data)
-        return cls(stored.sequence, hashlib.sha256(data).digest())
+        return cls(stored.sequence, hashlib.sha256(data).digest(), stored.time)
 
 
 @contextlib.contextmanager
@@ -104,17 +106,17 @@ def discard(path: Path) -> None:
 
 
 class Store:
-    """An open file. `position` and `colony` are those of the last commit."""
+    """An open file. `position` and `colony` are those of the last commit, `tables` those of the views."""
 
-    def __init__(
-        self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, stack: AsyncExitStack
-    ) -> None:
+    def __init__(self, path: Path, writer: aiosqlite.Connection, stack: AsyncExitStack) -> None:
+        self.path = path
         self.position = Position()
         self.colony: Colony
+        self.tables: list[Table] = []
         self._writer = writer
-        self._reader = reader
+        self._now: _Reader
+        self._then: _Reader
         self._stack = stack
-        self._reading = asyncio.Lock()
 
     @classmethod
     async def open(cls, path: Path, colony: str, views: Sequence[View]) -> Store:
@@ -132,12 +134,20 @@ class Store:
                 await writer.execute("PRAGMA synchronous = NORMAL")
                 if not await writer.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1"):
                     await _make(writer, colony, views)
-                reader = await stack.enter_async_context(
-                    aiosqlite.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
-                )
-                reader.row_factory = aiosqlite.Row
-                store = cls(writer, reader, stack)
+                store = cls(path, writer, stack)
                 await store._restore(colony, views)
+                store.tables = [
+                    table for table in await tables_of(writer.execute_fetchall) if table.name not in _OWN
+                ]
+                store._now, store._then = [
+                    _Reader(
+                        await stack.enter_async_context(
+                            aiosqlite.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
+                        )
+                    )
+                    for _ in range(2)
+                ]
+                await store._then.look_back(store.tables)
             store._stack = stack.pop_all()
         return store
 
@@ -146,12 +156,12 @@ class Store:
 
     async def _restore(self, colony: str, views: Sequence[View]) -> None:
         rows = await self._writer.execute_fetchall("SELECT * FROM projector")
-        for schema, of, sequence, digest, folded in rows:
+        for schema, of, sequence, digest, time, folded in rows:
             if schema != schema_of(views):
                 raise Unusable("it was made by another version, or with other views")
             if of != colony:
                 raise Unusable("it is of another colony")
-            self.position = Position(sequence, digest)
+            self.position = Position(sequence, digest, time)
             self.colony = _unpacked(_COLONY, folded)
             return
         raise Unusable("it is not finished")
@@ -186,25 +196,51 @@ class Store:
             if colony is not None:
                 await db.execute("UPDATE projector SET folded = ?", (_packed_colony(colony),))
             await db.execute(
-                "UPDATE projector SET position = ?, digest = ?", (position.sequence, position.digest)
+                "UPDATE projector SET position = ?, digest = ?, time = ?",
+                (position.sequence, position.digest, position.time),
             )
             await db.execute("COMMIT")
         self.position = position
 
     @contextlib.asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[int]:
-        """Within this, `select` sees the views as of one position, which it gives."""
-        async with self._reading:
-            with _broken_is_unusable():
-                await self._reader.execute("BEGIN")
-                try:
-                    rows = await self.select("SELECT position FROM projector", ())
-                    yield int(rows[0]["position"])
-                finally:
-                    await self._reader.execute("ROLLBACK")
+    async def snapshot(self, at: int | None = None) -> AsyncIterator[tuple[int, Select]]:
+        """Within this, the function it gives selects from the views as of one position, which it gives too:
+        the last, or the earlier one that is asked for."""
+        reader = self._now if at is None else self._then
+        async with reader.begin(at) as position:
+            yield position, reader.select
 
-    async def select(self, query: str, parameters: Sequence[Any]) -> list[Mapping[str, Any]]:
-        rows = await self._reader.execute_fetchall(query, parameters)
+
+Select = Callable[[str, Sequence[Any]], Awaitable[list[Row]]]
+_OWN = ("projector", "folded")
+
+
+class _Reader:
+    """A connection that only reads, for one question at a time."""
+
+    def __init__(self, db: aiosqlite.Connection) -> None:
+        db.row_factory = aiosqlite.Row
+        self._db = db
+        self._lock = asyncio.Lock()
+
+    async def look_back(self, tables: Sequence[Table]) -> None:
+        await self._db.executescript(looking_back(tables))
+
+    @contextlib.asynccontextmanager
+    async def begin(self, at: int | None) -> AsyncIterator[int]:
+        async with self._lock:
+            with _broken_is_unusable():
+                await self._db.execute("BEGIN")
+                try:
+                    if at is not None:
+                        await self._db.execute(SET_MOMENT, (at,))
+                    rows = await self.select("SELECT position FROM projector", ())
+                    yield int(rows[0]["position"]) if at is None else at
+                finally:
+                    await self._db.execute("ROLLBACK")
+
+    async def select(self, query: str, parameters: Sequence[Any]) -> list[Row]:
+        rows = await self._db.execute_fetchall(query, parameters)
         return [dict(row) for row in rows]
 
 
@@ -216,12 +252,12 @@ def _prepared(path: Path) -> str:
 
 async def _make(db: aiosqlite.Connection, colony: str, views: Sequence[View]) -> None:
     tables = "".join(view.tables for view in views)
-    await db.executescript(f"BEGIN; {_TABLES} {tables}")
+    await db.executescript(f"{_TABLES} {tables}")
+    await db.executescript("".join(table.keeping() for table in await tables_of(db.execute_fetchall)))
     await db.execute(
-        "INSERT INTO projector VALUES (?, ?, 0, ?, ?)",
+        "INSERT INTO projector VALUES (?, ?, 0, ?, 0, ?)",
         (schema_of(views), colony, b"", _packed_colony(Colony(colony))),
     )
-    await db.execute("COMMIT")
 
 
 def schema_of(views: Sequence[View]) -> str:

@@ -8,16 +8,17 @@ work while nobody asks. At most one read a second; what was verified once is not
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from colonies.core.colony import Paused
-from colonies.core.events import WorkerStarted, WorkerStopped
+from colonies.core.colony_events import WorkerDrained, WorkerResumed, WorkerStarted, WorkerStopped
+from colonies.core.events import Record
 from colonies.core.process import SECOND
 from colonies.heartbeats import Heartbeat
 from colonies.show import rfc3339
 from colonies_projections.beats import Beats
-from colonies_projections.view import Asked, Batch, Snapshot, Write
+from colonies_projections.listing import rfc3339_of
+from colonies_projections.view import Asked, Batch, Filter, Page, Row, Snapshot, Write
 
 LOST_AFTER_LEASES = 2
 MAX_RUNNING = 1_000
@@ -28,23 +29,39 @@ _TABLES = """
 CREATE TABLE workers (
     name TEXT NOT NULL,
     instance TEXT NOT NULL,
-    sequence INTEGER NOT NULL UNIQUE,
+    since INTEGER NOT NULL,
+    started INTEGER NOT NULL,
     runtimetype TEXT NOT NULL,
     concurrency INTEGER NOT NULL,
     functions TEXT NOT NULL,
     has TEXT,
-    started_at TEXT NOT NULL,
-    stopped_at TEXT,
+    started_at INTEGER NOT NULL,
+    stopped_at INTEGER,
     PRIMARY KEY (name, instance)
+) WITHOUT ROWID;
+CREATE TABLE workers_drained (
+    name TEXT PRIMARY KEY,
+    since INTEGER NOT NULL,
+    drained_by TEXT,
+    drained_at INTEGER,
+    reason TEXT
 ) WITHOUT ROWID;
 """
 
 _STARTED = """
-INSERT OR REPLACE INTO workers
-    (name, instance, sequence, runtimetype, concurrency, functions, has, started_at, stopped_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)
+INSERT INTO workers (name, instance, since, started, runtimetype, concurrency, functions, has, started_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name, instance) DO UPDATE SET since = excluded.since, started = excluded.started,
+    runtimetype = excluded.runtimetype, concurrency = excluded.concurrency, functions = excluded.functions,
+    has = excluded.has, started_at = excluded.started_at, stopped_at = NULL
 """
-_STOPPED = "UPDATE workers SET stopped_at = ? WHERE name = ? AND instance = ?"
+_STOPPED = "UPDATE workers SET since = ?, stopped_at = ? WHERE name = ? AND instance = ?"
+_DRAINED = """
+INSERT INTO workers_drained (name, since, drained_by, drained_at, reason) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET since = excluded.since, drained_by = excluded.drained_by,
+    drained_at = excluded.drained_at, reason = excluded.reason
+"""
+# Alive are those that are named, and those too young to be; the others are lost.
 _SELECT = """
 SELECT * FROM (
     SELECT *, CASE
@@ -57,78 +74,136 @@ SELECT * FROM (
 """
 _WHERE = {
     "state": " AND state = ?",
+    "name": " AND name = ?",
     "func": " AND ? IN (SELECT value FROM json_each(functions))",
     "runtimetype": " AND runtimetype = ?",
 }
+# In the past: those that stopped later, or said something later.
+_HEARD_LATER = """
+SELECT name, instance FROM main.workers WHERE since > ?1
+UNION SELECT worker, instance FROM main.processes_attempts WHERE since > ?1
+"""
+_RUNNING = """
+SELECT processes.id, processes_attempts.worker, processes_attempts.instance
+FROM processes CROSS JOIN processes_attempts
+    ON processes_attempts.process = processes.sequence AND processes_attempts.n = processes.attempts
+WHERE processes.state = 'running'
+"""
 
 
 class Workers:
     """See `colonies_projections.view.View`."""
 
     name: ClassVar[str] = "workers"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tables: ClassVar[str] = _TABLES
-    filters: ClassVar[Mapping[str, Sequence[str] | None]] = {
-        "state": ("alive", "lost", "stopped"),
-        "func": None,
-        "runtimetype": None,
+    filters: ClassVar[Mapping[str, Filter]] = {
+        "state": Filter(("alive", "lost", "stopped")),
+        "name": Filter(),
+        "func": Filter(),
+        "runtimetype": Filter(),
     }
+    sorts: ClassVar[Sequence[str]] = ()
+
+    def __init__(self) -> None:
+        self._instances = Instances()
+
+    def fold(self, batch: Batch) -> Iterable[Write]:
+        for record in batch.valid():
+            yield from _of_worker(record)
+
+    async def answer(self, asked: Asked, at: Snapshot) -> Page:
+        """Instances, the newest first. `running` are the processes that its last heartbeat names; in the past
+        those that the ledger says it ran."""
+        rows, beats = await self._instances.find(at, asked.filters, asked.limit)
+        drains = await drained(at)
+        ran = await _running(at) if at.past else None
+        items = []
+        for row in rows:
+            key = f"{row['name']}.{row['instance']}"
+            beat = beats.get(key)
+            running = sorted(map(str, beat.attempts)) if beat is not None else []
+            item = _item(row, beat, ran.get(key, []) if ran is not None else running)
+            items.append({**item, "drained": drains.get(row["name"])})
+        return Page(items)
+
+
+def _of_worker(record: Record) -> Iterator[Write]:
+    """What an event says of workers, as rows."""
+    time = record.time // 1_000
+    match record.event:
+        case WorkerStarted() as event:
+            functions = json.dumps([function.name for function in event.functions])
+            concurrency = min(event.concurrency, MAX_INTEGER)
+            has = None if event.has is None else json.dumps(event.has.wire())
+            said = (event.runtimetype, concurrency, functions, has, time)
+            yield _STARTED, [(record.entity, event.instance, record.sequence, record.sequence, *said)]
+        case WorkerStopped(instance=instance):
+            yield _STOPPED, [(record.sequence, time, record.entity, instance)]
+        case WorkerDrained(reason=reason):
+            yield _DRAINED, [(record.entity, record.sequence, record.author, time, reason)]
+        case WorkerResumed():
+            yield _DRAINED, [(record.entity, record.sequence, None, None, None)]
+
+
+class Instances:
+    """Finds instances, and says which of them are alive."""
 
     def __init__(self) -> None:
         self._beats = Beats()
 
-    def fold(self, batch: Batch) -> Iterable[Write]:
-        for judged in batch.judged:
-            record = judged.record
-            if record is None or not judged.verdict.valid:
-                continue
-            match record.event:
-                case WorkerStarted() as event:
-                    functions = json.dumps([function.name for function in event.functions])
-                    concurrency = min(event.concurrency, MAX_INTEGER)
-                    has = None if event.has is None else json.dumps(event.has.wire())
-                    said = (event.runtimetype, concurrency, functions, has, rfc3339(record.time))
-                    yield _STARTED, [(record.entity, event.instance, record.sequence, *said)]
-                case WorkerStopped(instance=instance):
-                    yield _STOPPED, [(rfc3339(record.time), record.entity, instance)]
-
-    async def answer(self, asked: Asked, at: Snapshot) -> list[dict[str, Any]]:
-        rows, beats = await instances(at, self._beats, asked.filters, asked.limit)
-        items = [_item(row, beats.get(f"{row['name']}.{row['instance']}")) for row in rows]
-        return [{**item, "drained": paused(at.colony.drained.get(item["name"]))} for item in items]
+    async def find(
+        self, at: Snapshot, filters: Mapping[str, Any], limit: int
+    ) -> tuple[list[Row], Mapping[str, Heartbeat]]:
+        """The rows of instances, newest first, each with its `state`, and their last heartbeats, by
+        `<name>.<instance>`: there are none of the past."""
+        now = await at.ledger.now()
+        heard = await self._beats.read(at.ledger, at.colony, now)
+        oldest = now - int(LOST_AFTER_LEASES * at.colony.lease_s * SECOND)
+        alive = [key for key, beat in heard.items() if beat.time >= oldest]
+        if at.past:
+            later = await at.select(_HEARD_LATER, (at.position,))
+            alive += [f"{row['name']}.{row['instance']}" for row in later]
+        wanted = "".join(_WHERE[name] for name in filters)
+        query = f"{_SELECT}{wanted} ORDER BY started DESC LIMIT ?"
+        rows = await at.select(query, (oldest // 1_000, json.dumps(alive), *filters.values(), limit))
+        return rows, {} if at.past else heard
 
 
-async def instances(
-    at: Snapshot, beats: Beats, filters: Mapping[str, str], limit: int
-) -> tuple[list[Mapping[str, Any]], dict[str, Heartbeat]]:
-    """The rows of instances, newest first, each with its `state`, and their last heartbeats."""
-    now = await at.ledger.now()
-    heard = await beats.read(at.ledger, at.colony, now)
-    oldest = now - int(LOST_AFTER_LEASES * at.colony.lease_s * SECOND)
-    alive = json.dumps([key for key, beat in heard.items() if beat.time >= oldest])
-    wanted = "".join(_WHERE[name] for name in filters)
-    query = f"{_SELECT}{wanted} ORDER BY sequence DESC LIMIT ?"
-    return await at.select(query, (rfc3339(oldest), alive, *filters.values(), limit)), heard
+async def drained(at: Snapshot) -> dict[str, dict[str, Any]]:
+    """Who is drained, by name: by whom, since when, why."""
+    rows = await at.select("SELECT * FROM workers_drained WHERE drained_by IS NOT NULL", ())
+    found = {row["name"]: paused(row["drained_by"], row["drained_at"], row["reason"]) for row in rows}
+    return {name: drain for name, drain in found.items() if drain is not None}
 
 
-def paused(since: Paused | None) -> dict[str, Any] | None:
-    """Who paused or drained something, since when, why."""
-    if since is None:
+async def _running(at: Snapshot) -> dict[str, list[str]]:
+    """What each instance ran, by the ledger."""
+    found: dict[str, list[str]] = {}
+    for row in await at.select(_RUNNING, ()):
+        found.setdefault(f"{row['worker']}.{row['instance']}", []).append(row["id"])
+    return found
+
+
+def paused(by: str | None, since: int | None, reason: str | None) -> dict[str, Any] | None:
+    """Who paused or drained something, since when, why; None: nobody."""
+    if by is None:
         return None
-    return {"by": since.by, "since": rfc3339(since.since), "reason": since.reason}
+    return {"by": by, "since": rfc3339_of(since), "reason": reason}
 
 
-def _item(row: Mapping[str, Any], beat: Heartbeat | None) -> dict[str, Any]:
-    """An instance as it is shown. `running` are the processes that its last heartbeat names."""
-    seen = [row["started_at"], row["stopped_at"], rfc3339(beat.time) if beat is not None else None]
-    running = sorted(map(str, beat.attempts)) if beat is not None else []
+def _item(row: Row, beat: Heartbeat | None, running: list[str]) -> dict[str, Any]:
+    """An instance as it is shown."""
+    seen = [rfc3339_of(row["started_at"]), rfc3339_of(row["stopped_at"])]
+    if beat is not None:
+        seen.append(rfc3339(beat.time))
     return {
         "name": row["name"],
         "instance": row["instance"],
         "runtimetype": row["runtimetype"],
         "concurrency": row["concurrency"],
         "state": row["state"],
-        "started_at": row["started_at"],
+        "started_at": rfc3339_of(row["started_at"]),
         "last_seen": max(time for time in seen if time is not None),
         "running": running[:MAX_RUNNING] if row["state"] == "alive" else [],
         "has": row["has"] and json.loads(row["has"]),

@@ -8,20 +8,20 @@ workflow of ten thousand nodes as in one of three.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any, ClassVar, get_args
 
-from colonies.core.events import WorkflowSubmitted
 from colonies.core.workflow import Workflow, WorkflowState
-from colonies.show import rfc3339
-from colonies_projections.progress import NodeRow, Progress
-from colonies_projections.view import Asked, Batch, Snapshot, Write
+from colonies_projections.listing import Listing, Where, like, microseconds, rfc3339_of
+from colonies_projections.progress import WorkflowStep
+from colonies_projections.view import Asked, Batch, Filter, Page, Row, Snapshot, Write
 
 # `sequence` is that of the submission, so the newest is the last row. `source` is what it comes from, if not
-# from a member's own hand, such as `cron nightly`.
+# from a member's own hand, such as `cron nightly`. Times are microseconds since 1970. A node without a state
+# is there no more: its parts are in its place.
 _TABLES = """
 CREATE TABLE workflows (
     sequence INTEGER PRIMARY KEY,
+    since INTEGER NOT NULL,
     id TEXT NOT NULL UNIQUE,
     name TEXT,
     label TEXT,
@@ -31,77 +31,95 @@ CREATE TABLE workflows (
     failed INTEGER NOT NULL,
     submitter TEXT NOT NULL,
     source TEXT,
-    submitted_at TEXT NOT NULL,
-    ended_at TEXT
+    submitted_at INTEGER NOT NULL,
+    ended_at INTEGER
 );
 CREATE INDEX workflows_state ON workflows (state);
-CREATE INDEX workflows_name ON workflows (name);
+CREATE INDEX workflows_name ON workflows (name) WHERE name IS NOT NULL;
+CREATE INDEX workflows_label ON workflows (label) WHERE label IS NOT NULL;
+CREATE INDEX workflows_ended_at ON workflows (ended_at) WHERE ended_at IS NOT NULL;
 CREATE TABLE workflows_nodes (
     workflow TEXT NOT NULL,
     label TEXT NOT NULL,
+    since INTEGER NOT NULL,
     process TEXT NOT NULL,
-    state TEXT NOT NULL,
+    state TEXT,
     PRIMARY KEY (workflow, label)
 ) WITHOUT ROWID;
 """
 
 _INSERT = """
 INSERT INTO workflows (
-    state, nodes, done, failed, ended_at, id, sequence, name, label, submitter, source, submitted_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    since, state, nodes, done, failed, ended_at, id, sequence, name, label, submitter, source, submitted_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_UPDATE = "UPDATE workflows SET state = ?, nodes = ?, done = ?, failed = ?, ended_at = ? WHERE id = ?"
-_GONE = "DELETE FROM workflows_nodes WHERE workflow = ? AND label = ?"
-_NODE = "INSERT OR REPLACE INTO workflows_nodes (workflow, label, process, state) VALUES (?, ?, ?, ?)"
+_UPDATE = (
+    "UPDATE workflows SET since = ?, state = ?, nodes = ?, done = ?, failed = ?, ended_at = ? WHERE id = ?"
+)
+_NODE = """
+INSERT INTO workflows_nodes (workflow, label, since, process, state) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET since = excluded.since, process = excluded.process, state = excluded.state
+"""
 _SHOWN = (
     *("id", "name", "label", "state", "nodes", "done", "failed", "submitter", "source"),
     *("submitted_at", "ended_at"),
 )
 
 
+_FILTERS = {
+    "id": Where(column="id"),
+    "state": Where(get_args(WorkflowState), column="state"),
+    "name": Where(column="name"),
+    "label": Where(column="label"),
+    "submitter": Where(sql="submitter = ?"),
+    "source": Where(sql="source = ?"),
+    "since": Where(read=microseconds, sql="submitted_at >= ?"),
+    "until": Where(read=microseconds, sql="submitted_at < ?"),
+    "text": Where(
+        read=like, sql="coalesce(name, '') || ' ' || coalesce(label, '') || ' ' || id LIKE ? ESCAPE '\\'"
+    ),
+}
+
+
 class Workflows:
     """See `colonies_projections.view.View`."""
 
     name: ClassVar[str] = "workflows"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tables: ClassVar[str] = _TABLES
-    filters: ClassVar[Mapping[str, Sequence[str] | None]] = {
-        "state": get_args(WorkflowState),
-        "name": None,
-        "label": None,
-        "submitter": None,
-        "source": None,
-    }
+    filters: ClassVar[Mapping[str, Filter]] = _FILTERS
+    sorts: ClassVar[Sequence[str]] = ("-submitted", "ended")
+    listing: ClassVar[Listing] = Listing(
+        "workflows", _SHOWN, _FILTERS, {"submitted": "sequence", "ended": "ended_at"}
+    )
 
     def fold(self, batch: Batch) -> Iterable[Write]:
-        submitted = {
-            judged.record.entity
-            for judged in batch.judged
-            if judged.verdict.valid
-            and judged.record is not None
-            and isinstance(judged.record.event, WorkflowSubmitted)
-        }
-        found = {id: (*_moving(progress), id) for id, (_, progress) in batch.workflows.items()}
-        yield _INSERT, [(*found[id], *_fixed(batch.workflows[id][0])) for id in found.keys() & submitted]
-        yield _UPDATE, [found[id] for id in found.keys() - submitted]
-        for statement, rows in groupby(batch.nodes, _statement):
-            yield statement, [_row(statement, row) for row in rows]
+        first = [step for step in batch.workflows if step.first]
+        yield _INSERT, [(*_moving(step), step.workflow.id, *_fixed(step.workflow)) for step in first]
+        later = [step for step in batch.workflows if not step.first]
+        yield _UPDATE, [(*_moving(step), step.workflow.id) for step in later]
+        yield _NODE, [(row.workflow, row.label, row.since, row.process, row.state) for row in batch.nodes]
 
-    async def answer(self, asked: Asked, at: Snapshot) -> list[dict[str, Any]]:
+    async def answer(self, asked: Asked, at: Snapshot) -> Page:
         """`{id, name, label, state, nodes, done, failed, submitter, source, submitted_at, ended_at}`: `nodes`
         is how many nodes and parts there are, as far as is known, `done` how many of them are final."""
-        wanted = "".join(f" AND {name} = ?" for name in asked.filters)
-        query = f"SELECT {', '.join(_SHOWN)} FROM workflows WHERE true{wanted} ORDER BY sequence DESC LIMIT ?"
-        return [dict(row) for row in await at.select(query, (*asked.filters.values(), asked.limit))]
+        rows, keys, more = await self.listing.page(asked, at)
+        return Page([_item(row) for row in rows], keys, more)
 
 
-def _moving(progress: Progress) -> Iterator[Any]:
+def _item(row: Row) -> dict[str, Any]:
+    times = {name: rfc3339_of(row[name]) for name in ("submitted_at", "ended_at")}
+    return {**{name: row[name] for name in _SHOWN}, **times}
+
+
+def _moving(step: WorkflowStep) -> Iterator[Any]:
     """What changes in a workflow's life."""
-    yield progress.state
-    yield progress.nodes
-    yield progress.done
-    yield progress.counts.get("failed", 0)
-    yield rfc3339(progress.ended_at) if progress.ended_at is not None else None
+    yield step.since
+    yield step.state
+    yield step.nodes
+    yield step.done
+    yield step.failed
+    yield step.ended_at // 1_000 if step.ended_at is not None else None
 
 
 def _fixed(workflow: Workflow) -> Iterator[Any]:
@@ -111,13 +129,4 @@ def _fixed(workflow: Workflow) -> Iterator[Any]:
     yield workflow.spec.label
     yield workflow.submitter
     yield f"{workflow.source.kind} {workflow.source.name}" if workflow.source is not None else None
-    yield rfc3339(workflow.submitted_at)
-
-
-def _statement(row: NodeRow) -> str:
-    return _GONE if row.state is None else _NODE
-
-
-def _row(statement: str, row: NodeRow) -> Sequence[Any]:
-    place = (row.workflow, row.label)
-    return place if statement == _GONE else (*place, row.process, row.state)
+    yield workflow.submitted_at // 1_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from colonies_projections import Asked, Batch, Projector, Snapshot, Write
+from colonies_projections import Asked, Batch, Filter, Page, Projector, Snapshot, Write
 from colonies_projections.projector import VIEWS
 
 from colonies.core.process import Process
@@ -24,16 +24,17 @@ class Verdicts:
     name: ClassVar[str] = "verdicts"
     version: ClassVar[int] = 1
     tables: ClassVar[str] = "CREATE TABLE verdicts (sequence INTEGER PRIMARY KEY, kind TEXT, rule TEXT);"
-    filters: ClassVar[dict[str, Any]] = {"kind": ("valid", "void", "quarantined")}
+    filters: ClassVar[Mapping[str, Filter]] = {"kind": Filter(("valid", "void", "quarantined"))}
+    sorts: ClassVar[Sequence[str]] = ()
 
     def fold(self, batch: Batch) -> Iterable[Write]:
         rows = [_verdict(judged) for judged in batch.judged]
         yield "INSERT INTO verdicts VALUES (?, ?, ?)", rows
 
-    async def answer(self, asked: Asked, at: Snapshot) -> list[dict[str, Any]]:
+    async def answer(self, asked: Asked, at: Snapshot) -> Page:
         where = "".join(f" AND {name} = ?" for name in asked.filters)
         query = f"SELECT * FROM verdicts WHERE true{where} ORDER BY sequence DESC LIMIT ?"
-        return [dict(row) for row in await at.select(query, (*asked.filters.values(), asked.limit))]
+        return Page([dict(row) for row in await at.select(query, (*asked.filters.values(), asked.limit))])
 
 
 ALL = (*VIEWS, Verdicts)
@@ -63,15 +64,14 @@ async def projecting(session: Session, path: Path, views: Any = VIEWS) -> AsyncI
 
 
 async def ask(session: Session, view: str, **question: Any) -> dict[str, Any]:
-    """A question over NATS, asked again until the answer covers all that is on the ledger by now."""
+    """A question over NATS, answered when the views cover all that is on the ledger by now."""
     ledger = ledger_of(session)
-    last = await ledger.last_sequence()
+    question = {"at_least": await ledger.last_sequence(), **question}
     async with asyncio.timeout(30):
         while True:
-            answer = await ledger.ask_service(f"query.{view}", question, wait_s=10)
-            if "error" in answer or answer["position"] >= last:
+            answer = await ledger.ask_service(f"query.{view}", question, wait_s=15)
+            if answer.get("kind") != "behind":
                 return answer
-            await asyncio.sleep(0.02)
 
 
 def ledger_of(session: Session) -> JetStreamLedger:
@@ -89,9 +89,10 @@ async def folded(session: Session) -> tuple[dict[str, Process], list[tuple[int, 
 
 
 def dump(path: Path, *, without: tuple[str, ...] = ()) -> dict[str, list[Any]]:
-    """Every row of every table."""
+    """Every row of every table; an index of text is laid out as it was written, and left out."""
     with contextlib.closing(sqlite3.connect(path)) as db:
-        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        named = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+        tables = [name for (name,) in db.execute(named)]
         return {
             table: db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
             for table in sorted(tables)

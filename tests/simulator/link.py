@@ -478,6 +478,10 @@ class SimLedger:
             return [stored for stored in events if stored.time <= until]
         return events
 
+    async def at(self, sequence: int) -> Stored:
+        """One message by its sequence. Nothing that is simulated asks for it."""
+        raise NotImplementedError
+
     async def last_sequence(self) -> int:
         last: int = await self._ask("last sequence", lambda: len(self.broker.events))
         return last
