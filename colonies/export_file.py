@@ -293,7 +293,13 @@ def _named(path: Path) -> str:
 
 
 def _check_free(path: Path, force: bool) -> None:
-    if path.is_dir():
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Invalid(f"{_named(path)}: it cannot be written: {error.strerror}") from None
+    if stat.S_ISDIR(there.st_mode):
         raise Invalid(f"{_named(path)}: this is a directory; give the path of a file")
-    if path.exists() and not force:
+    if not force:
         raise Invalid(f"{_named(path)}: it is there already; say --force to write over it")

@@ -63,7 +63,7 @@ async def export(here: Here, asked: Asked, *, as_lines: bool) -> None:
 
 
 async def _wanted(ledger: Ledger, asked: Asked) -> Wanted:
-    """The moments as sequences. From a time means: from the first event that is not before it. Raises Invalid."""
+    """The moments as sequences; from a time on: from the first event not before it. Raises Invalid."""
     from colonies import past
     from colonies.exporting import Wanted
 
