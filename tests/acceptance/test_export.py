@@ -1,4 +1,4 @@
-"""A ledger leaves its broker in a file: verified without one, and imported, it shows what the colony showed."""
+"""A ledger leaves its broker in a file; verified and imported without one it shows what the colony showed."""
 
 from __future__ import annotations
 
