@@ -119,7 +119,9 @@ async def _answered_here(ledger: Any, subject: str, body: dict[str, Any]) -> dic
     """Questions about an imported ledger, which no projector follows, are answered by this program."""
     from colonies_projections import offline
 
-    return await offline.answer(ledger, subject, body)
+    from colonies_cli.ledger import progress
+
+    return await offline.answer(ledger, subject, body, progress("building the views"))
 
 
 async def ask(ledger: Any, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:

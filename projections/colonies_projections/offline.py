@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,20 @@ BUSY_S = 600.0  # another program builds them
 AGAIN_S = 0.1
 
 
-async def answer(ledger: ImportedLedger, subject: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The answer of the view that `subject` (`query.<view>`) is of, as a projector would give it.
+async def answer(
+    ledger: ImportedLedger,
+    subject: str,
+    body: dict[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """The answer of the view that `subject` (`query.<view>`) is of, as a projector would give it. While the
+    views are built, `progress` is called with (sequence, last sequence) now and then.
 
     Raises:
         Unavailable: there is no such view, or its file cannot be written.
     """
     name = subject.removeprefix(QUERY)
-    async with _built(ledger) as build:
+    async with _built(ledger, progress) as build:
         view = next((view for view in build.views if view.name == name), None)
         if view is None or not subject.startswith(QUERY):
             raise Unavailable(f"nothing answers on {subject}: no services run on an imported ledger")
@@ -49,7 +55,7 @@ async def answer(ledger: ImportedLedger, subject: str, body: dict[str, Any]) -> 
 
 
 @contextlib.asynccontextmanager
-async def _built(ledger: ImportedLedger) -> AsyncIterator[Build]:
+async def _built(ledger: ImportedLedger, progress: Callable[[int, int], None] | None) -> AsyncIterator[Build]:
     """The views, of the whole ledger."""
     path = ledger.folder / FILE
     try:
@@ -59,6 +65,8 @@ async def _built(ledger: ImportedLedger) -> AsyncIterator[Build]:
             stack.push_async_callback(build.close)
             async for batch in ledger.scan(build.position.sequence):
                 await build.take_in(batch)
+                if progress is not None:
+                    progress(batch[-1].sequence, ledger.header.last)
             yield build
     except Unusable as error:  # by another program, this moment
         raise Unavailable(f"{path}: {error}; ask again") from None
