@@ -113,6 +113,19 @@ class BlockingClient:
     def events(self, id: str) -> Iterator[Judged]:
         return each(self, self._client.events(id))
 
+    def query(
+        self,
+        view: str,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        at: int | None = None,
+        at_least: int | None = None,
+        **filters: str | None,
+    ) -> Iterator[dict[str, Any]]:
+        asked = {"sort": sort, "limit": limit, "at": at, "at_least": at_least}
+        return each(self, self._client.query(view, **asked, **filters))  # type: ignore[arg-type]
+
     # --- crons and generators ------------------------------------------------------------------------
 
     def add_cron(

@@ -49,6 +49,7 @@ from colonies.generators import GeneratorClient
 from colonies.history import Judged, Story
 from colonies.ids import new_id
 from colonies.pausing import Pausing
+from colonies.querying import Querying
 from colonies.session import Session
 from colonies.watching import Watcher
 
@@ -109,7 +110,7 @@ class Handle(Generic[T]):
         return await self._client.signal(self.id, name, data)
 
 
-class Client(CronClient, GeneratorClient, Pausing):
+class Client(CronClient, GeneratorClient, Pausing, Querying):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:

@@ -24,7 +24,7 @@ from colonies.errors import Invalid, NotFound, Refused
 from colonies.files import expanded, read_small
 
 SCHEMES = ("nats", "tls", "ws", "wss")
-IMPORTED = "file:"
+IMPORTED = "file:///"
 MAX_CONTEXT_BYTES = 64 * 1024
 MAX_URL_CHARS = 2_048
 
@@ -45,7 +45,8 @@ class Context:
     @property
     def imported(self) -> Path | None:
         """The folder of the imported ledger that it is; None: it is a colony's."""
-        return Path(url2pathname(urlsplit(self.url).path)) if self.url.startswith(IMPORTED) else None
+        place = self.url.removeprefix(IMPORTED)
+        return Path(url2pathname(f"/{place}")) if place != self.url else None
 
 
 def config_folder() -> Path:

@@ -24,13 +24,10 @@ from colonies_cli.output import Output
 
 if TYPE_CHECKING:
     from colonies.client import Client
+    from colonies.querying import Answer
     from colonies.session import Session
 
-SERVICE_WAIT_S = 2.0
-CATCH_UP_S = 1.0
-NO_PROJECTOR = (
-    "no projector answers; start one: `colonies dev` runs it, or `colonies server start --only projector`"
-)
+SERVICE_WAIT_S = 15.0
 
 _ContextOption = Annotated[
     str | None,
@@ -92,7 +89,6 @@ class Here:
         from colonies.past import PastLedger
 
         imported.answers = _answered_here
-
         session = await open_session(context=self.context, url=self.url, creds=self.creds, at=self.at)
         if isinstance(session.ledger, PastLedger):
             exits.say(f"as of {session.ledger.moment}")
@@ -105,14 +101,10 @@ class Here:
 
             raise Invalid(f"{option}: it waits for what comes, and nothing comes to the past; leave out --at")
 
-    async def query(self, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
-        """What the projector says, as of now if it is not far behind.
-
-        Raises:
-            Unavailable: no projector answers.
-        """
+    async def query(self, view: str, question: dict[str, Any]) -> Answer:
+        """As `ask`, over a connection of its own; with --at as it was."""
         async with self.session() as session:
-            return await ask(session.ledger, subject, filters)
+            return await ask(session.ledger, view, question)
 
 
 async def _answered_here(ledger: Any, subject: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -124,31 +116,23 @@ async def _answered_here(ledger: Any, subject: str, body: dict[str, Any]) -> dic
     return await offline.answer(ledger, subject, body, progress("building the views"))
 
 
-async def ask(ledger: Any, subject: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
-    """As `Here.query`, over a connection that there is."""
-    return await _ask(ledger, subject, filters, await ledger.last_sequence())
+async def ask(ledger: Any, view: str, question: dict[str, Any]) -> Answer:
+    """What the projector says, as of all that is on the ledger now; if it is far behind, as of where it is.
 
+    Raises:
+        Invalid: the question makes no sense. Unavailable: no projector answers.
+    """
+    from colonies import querying
 
-async def _ask(ledger: Any, subject: str, filters: dict[str, Any], now: int) -> list[dict[str, Any]]:
-    """Ask until the view has reached the ledger as it was when we began, or for a moment."""
-    import asyncio
-    import time
-
-    from colonies.errors import Unavailable
-
-    deadline = time.monotonic() + CATCH_UP_S
-    while True:
-        try:
-            answer = await ledger.ask_service(subject, filters, wait_s=SERVICE_WAIT_S)
-        except Unavailable:
-            raise Unavailable(NO_PROJECTOR) from None
-        if "error" in answer:
-            raise Unavailable(f"the projector has no answer: {answer['error']}")
-        if int(answer.get("position", now)) >= now or time.monotonic() >= deadline:
-            if answer.get("cut"):
-                exits.say("not all fits into one answer; ask for fewer with --limit")
-            return list(answer["items"])
-        await asyncio.sleep(0.02)
+    last = await ledger.last_sequence()
+    try:
+        answer = await querying.ask(ledger, view, {**question, "at_least": last}, wait_s=SERVICE_WAIT_S)
+    except querying.Behind:
+        answer = await querying.ask(ledger, view, question, wait_s=SERVICE_WAIT_S)
+        exits.say(f"the projector is behind: this is as of sequence {answer.position} of {last}")
+    if answer.cut:
+        exits.say("not all fits into one answer; ask for fewer with --limit")
+    return answer
 
 
 def command(

@@ -162,7 +162,7 @@ async def _last_runs(client: Client, cron: Cron) -> list[WorkflowNow]:
     found = {run.workflow.id: run for run in await client.cron(cron.name).runs()}
     asked = {"source": f"cron {cron.name}", "limit": LAST_RUNS}
     try:
-        items = await ask(client.ledger, "query.workflows", asked)
+        items = (await ask(client.ledger, "workflows", asked)).items
     except Unavailable as error:
         exits.say(f"runs by `colonies cron run` are not shown: {error}")
         items = []

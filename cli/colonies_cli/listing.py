@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from colonies_cli import output
+from colonies_cli import exits, options, output
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
     from colonies_cli.command import Here
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """How much of a list: at most `limit` from the `cursor` on, or `all`; in which order."""
+
+    limit: int
+    all: bool = False
+    cursor: str | None = None
+    sort: str | None = None
 
 
 def check_state(state: str | None, allowed: Sequence[str], what: str = "state") -> None:
@@ -22,9 +33,42 @@ def check_state(state: str | None, allowed: Sequence[str], what: str = "state") 
         raise Invalid(f"--state: {state!r} is no {what}; allowed: {', '.join(allowed)}")
 
 
-async def asked(here: Here, query: str, **filters: Any) -> list[dict[str, Any]]:
-    """What the projector has, with those of the filters that are given. Raises as `Here.query`."""
-    return await here.query(query, {key: value for key, value in filters.items() if value is not None})
+async def asked(here: Here, view: str, pages: Pages | None = None, **filters: Any) -> list[dict[str, Any]]:
+    """What the projector has, with those of the filters that are given, as many as `pages` says.
+
+    Raises as `Here.query`; `since` and `until` may be a time, an age or a sequence.
+    """
+    from colonies_cli.command import ask
+
+    pages = pages or Pages(options.LIMIT)
+    items: list[dict[str, Any]] = []
+    async with here.session() as session:
+        question = {name: value for name, value in filters.items() if value is not None}
+        for word in ("since", "until"):
+            if word in question:
+                question[word] = await _time(session.ledger, question[word], word)
+        cursor = pages.cursor
+        while pages.all or len(items) < pages.limit:
+            limit = options.PAGE if pages.all else min(options.PAGE, pages.limit - len(items))
+            more = {"limit": limit, "cursor": cursor, "sort": pages.sort}
+            answer = await ask(session.ledger, view, {**question, **more})
+            items += answer.items
+            cursor = answer.cursor
+            if cursor is None:
+                return items
+    exits.say(f"there are more: --all shows them all, --cursor {cursor} the next")
+    return items
+
+
+async def _time(ledger: Any, text: str, word: str) -> str:
+    """A time, an age or a sequence as a time. Raises Invalid."""
+    from colonies.past import moment, time_of
+    from colonies.show import rfc3339
+
+    where = f"--{word}"
+    if text.isdecimal():
+        return rfc3339((await moment(ledger, text, where)).time)
+    return rfc3339(await time_of(ledger, text, where))
 
 
 def _same(item: Any) -> Any:

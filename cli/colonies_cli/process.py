@@ -133,7 +133,7 @@ async def run(
         await show_end(here, client, await handle.get(), with_output=not streamed)
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(
     here: Here,
     state: Annotated[str | None, options.state(STATES)] = None,
@@ -143,24 +143,51 @@ async def ls(
     runtimetype: Annotated[
         str | None, typer.Option("--runtimetype", metavar="T", help="Only those for this kind of worker.")
     ] = None,
+    worker: Annotated[
+        str | None, typer.Option("--worker", metavar="NAME", help="Only those that this worker took last.")
+    ] = None,
+    submitter: Annotated[
+        str | None, typer.Option("--submitter", metavar="MEMBER", help="Only those of this member.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="LABEL", help="Only those with this label.")
+    ] = None,
     workflow: Annotated[
         str | None, typer.Option("--workflow", metavar="ID", help="Only the nodes of this workflow.")
     ] = None,
-    limit: options.Limit = 50,
+    queue: Annotated[
+        str | None, typer.Option("--queue", metavar="ID", help="Only those of this queue.")
+    ] = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    text: options.Text = None,
+    sort: Annotated[str | None, options.sort("submitted or ended")] = None,
+    limit: options.Limit = options.LIMIT,
+    all: options.All = False,
+    cursor: options.Cursor = None,
 ) -> None:
     """List processes, newest first, as the projector has them.
 
-    Example: colonies process ls --state running
+    --text finds words, or how they begin, in function, name, label, arguments and errors.
+
+    Example: colonies process ls --state failed --since 1h --text timeout
     """
     listing.check_state(state, STATES)
     items = await listing.asked(
         here,
-        "query.processes",
+        "processes",
+        listing.Pages(limit, all, cursor, sort),
         state=state,
         func=func,
         runtimetype=runtimetype,
+        worker=worker,
+        submitter=submitter,
+        label=label,
         workflow=workflow,
-        limit=limit,
+        queue=queue,
+        since=since,
+        until=until,
+        text=text,
     )
     header = ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", "FUNC")
     listing.show(here, items, header, _row, elastic=5)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from colonies_cli import exits, listing, output
-from colonies_cli.command import NO_PROJECTOR, Here, command, group
+from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
 app = group(
     "See how far the views of the ledger are, and build them anew.\n\nExample: colonies projection ls"
 )
 
+ANSWER_S = 2.0
 COUNT_S = 600.0
 LOOK_AGAIN_S = 0.5
 REBUILD_S = 10.0
@@ -23,7 +25,7 @@ _Projector = Annotated[
 ]
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(
     here: Here,
     projector: _Projector = None,
@@ -34,16 +36,19 @@ async def ls(
     """List the views of each projector.
 
     LAG is in events and seconds. CHECKSUM is what all rows of a view add up to at the sequence in front of
-    it: two projectors that agree there show the same.
+    it: two projectors that agree there show the same. With --at, that of the rows as they were.
 
     Example: colonies projection ls
     """
-    async with here.session() as session:
+    from colonies.past import moment
+
+    async with replace(here, at=None).session() as session:  # the views of now, counted as they were
         ledger: Any = session.ledger
-        question: dict[str, Any] = {"checksums": False}
-        found = await _asked(ledger, question, 2.0)
+        found = await _asked(ledger, {"checksums": False}, ANSWER_S)
         if checksums:
             at = min((item["position"] for item in found), default=0)
+            if here.at is not None:
+                at = (await moment(ledger, here.at, "--at")).sequence
             if at:
                 found = await _asked(ledger, {"checksums": True, "at": at}, COUNT_S, len(_names(found)))
     items = [item for item in found if projector in (None, item["projector"])]
@@ -61,6 +66,7 @@ async def _asked(
     from colonies.asking import ask_all
     from colonies.errors import Invalid, Unavailable
     from colonies.imported import ImportedLedger
+    from colonies.querying import NO_PROJECTOR
 
     if isinstance(ledger, ImportedLedger):
         raise Unavailable("no projector follows an imported ledger: its views are built by who asks for them")
@@ -105,6 +111,7 @@ async def rebuild(
 
     from colonies.asking import ask_all
     from colonies.errors import NotFound, Refused, Unavailable
+    from colonies.querying import NO_PROJECTOR
     from colonies.requests import sealed_request
 
     async with here.session() as session:

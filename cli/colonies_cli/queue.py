@@ -19,7 +19,7 @@ _Queue = Annotated[
 ]
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(
     here: Here,
     runtimetype: Annotated[
@@ -28,14 +28,15 @@ async def ls(
     unserved: Annotated[
         bool, typer.Option("--unserved", help="Only queues that no living worker can serve.")
     ] = False,
-    limit: options.Limit = 50,
+    limit: options.Limit = options.LIMIT,
 ) -> None:
     """List the queues, as the projector has them: first those where something waits that nobody can take.
 
     Example: colonies queue ls --unserved
     """
     served = "no" if unserved else None
-    items = await listing.asked(here, "query.queues", runtimetype=runtimetype, served=served, limit=limit)
+    pages = listing.Pages(limit)
+    items = await listing.asked(here, "queues", pages, runtimetype=runtimetype, served=served)
     header = ("QUEUE", "PRIORITY", "WAITING", "RUNNING", "OLDEST", "WORKERS", "CONDITIONS")
     listing.show(here, items, header, _row, elastic=6)
 

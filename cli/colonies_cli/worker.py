@@ -83,21 +83,25 @@ async def _start(here: Here, worker: Worker, name: str | None) -> None:
     await worker.run(context=here.context, url=url, creds=path)
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(
     here: Here,
     runtimetype: Annotated[
         str | None, typer.Option("--runtimetype", metavar="T", help="Only workers of this kind.")
     ] = None,
     state: Annotated[str | None, options.state(STATES)] = None,
-    limit: options.Limit = 50,
+    func: Annotated[
+        str | None, typer.Option("--func", metavar="FUNC", help="Only those that have this function.")
+    ] = None,
+    limit: options.Limit = options.LIMIT,
 ) -> None:
     """List the instances of workers, as the projector has them.
 
     Example: colonies worker ls --state alive
     """
     listing.check_state(state, STATES, "state of a worker")
-    items = await listing.asked(here, "query.workers", state=state, runtimetype=runtimetype, limit=limit)
+    pages = listing.Pages(limit)
+    items = await listing.asked(here, "workers", pages, state=state, runtimetype=runtimetype, func=func)
     header = ("NAME", "INSTANCE", "RUNTIMETYPE", "STATE", "RUNNING", "LAST SEEN")
     listing.show(here, items, header, _row, id="name")
 

@@ -97,7 +97,7 @@ async def _rerun(
         await flow_showing.show_submitted(here, handle, f"runs {id} again", wait=wait, timeout_s=timeout)
 
 
-@command(app, "ls")
+@command(app, "ls", past=True)
 async def ls(
     here: Here,
     state: Annotated[str | None, options.state(STATES)] = None,
@@ -110,7 +110,13 @@ async def ls(
     submitter: Annotated[
         str | None, typer.Option("--submitter", metavar="MEMBER", help="Only those of this member.")
     ] = None,
-    limit: options.Limit = 50,
+    since: options.Since = None,
+    until: options.Until = None,
+    text: options.Text = None,
+    sort: Annotated[str | None, options.sort("submitted or ended")] = None,
+    limit: options.Limit = options.LIMIT,
+    all: options.All = False,
+    cursor: options.Cursor = None,
 ) -> None:
     """List workflows, newest first, as the projector has them.
 
@@ -118,7 +124,16 @@ async def ls(
     """
     listing.check_state(state, STATES)
     items = await listing.asked(
-        here, "query.workflows", state=state, name=name, label=label, submitter=submitter, limit=limit
+        here,
+        "workflows",
+        listing.Pages(limit, all, cursor, sort),
+        state=state,
+        name=name,
+        label=label,
+        submitter=submitter,
+        since=since,
+        until=until,
+        text=text,
     )
     header = ("ID", "STATE", "DONE", "SUBMITTER", "SUBMITTED", "NAME")
     listing.show(here, items, header, _row, elastic=5)

@@ -37,7 +37,7 @@ POLL_S = 5.0
 GATHER_S = 0.01
 AGAIN_S = 0.2
 MAX_REBUILDS = 5
-BEHIND_S = 10.0  # how long a question waits until the views are as far as it asks for
+BEHIND_S = 5.0  # how long a question waits until the views are as far as it asks for
 
 VIEWS: tuple[Callable[[], View], ...] = (Processes, Workers, Queues, Workflows)
 

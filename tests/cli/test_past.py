@@ -152,8 +152,5 @@ def test_every_command_that_reads_the_ledger_and_writes_nothing_has_a_past() -> 
 
     walk(typer.main.get_command(tree.build()), "")
     reading = {words for words in found if words.split()[-1] in ("get", "ls", "history", "logs")}
-    assert {words for words in reading if not found[words]} <= {"context ls", "context get"} | PROJECTED
+    assert {words for words in reading if not found[words]} == {"context ls", "context get"}
     assert not [words for words, has in found.items() if has and words not in reading]
-
-
-PROJECTED = {"process ls", "workflow ls", "worker ls", "queue ls"}  # which the projector answers
