@@ -80,7 +80,7 @@ async def export(
     )
     closure = Closure(wanted.first)
     if wanted.first > 1:
-        async for stored in _read(source, 0, last, None):
+        async for stored in _read(source, 0, last, progress):
             closure.see(stored)
         closure.close()
     writer = Writer(stream, header)

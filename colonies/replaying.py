@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
 
-from colonies import connection, values
+from colonies import connection, past, values
 from colonies.attempt import Attempt, logging_to_attempts
 from colonies.codec import plain
 from colonies.core import process as processes
@@ -25,6 +25,7 @@ from colonies.core.process import Process
 from colonies.core.states import Signal
 from colonies.difference import Difference, first_difference
 from colonies.errors import ColoniesError, Invalid, NotFound
+from colonies.history import Story
 from colonies.inputs import Inputs
 from colonies.outcome import failure_of, work_of
 from colonies.session import Session
@@ -104,12 +105,27 @@ async def replay(
     end, until = ends.get(attempt.id, (None, story.guard + 1))
     recorded = await _recorded(session, end) if end is not None else None
     rerun = _Rerun(session, process, attempt, until, show)
-    work = await work_of(session, process, rerun, Inputs(session))
+    async with _as_it_was(session, attempt, story) as then:
+        await then.story(id)
+        work = await work_of(then, process, rerun, Inputs(then))
     with connection.only_reading(WHY), logging_to_attempts():
         here = await _run(worker, work)
     difference = _compared(process, recorded, here) if recorded is not None else None
     code_here = worker.code_of(process.spec.func)
     return Replayed(process, attempt, recorded, here, difference, attempt.code, code_here)
+
+
+@contextlib.asynccontextmanager
+async def _as_it_was(session: Session, attempt: processes.Attempt, story: Story) -> AsyncIterator[Session]:
+    """A session on the ledger as it was when the attempt began: what came later was no input of it."""
+    valid = (seen for seen in story.judged if seen.verdict.valid and seen.record is not None)
+    began = next(seen.stored for seen in valid if seen.record is not None and seen.record.id == attempt.id)
+    moment = past.Moment(began.sequence, began.time)
+    then = Session(past.PastLedger(session.ledger, moment), session.name, session.keypair)
+    try:
+        yield await then.open()
+    finally:
+        await then.close()  # the ledger beneath is the other session's
 
 
 def _attempt_of(process: Process, n: int | None, ended: set[str]) -> processes.Attempt:

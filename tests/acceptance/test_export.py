@@ -259,6 +259,7 @@ async def test_every_part_is_judged_as_the_whole_and_holds_the_values_it_names(l
         report = await judged(path)
         inner = [finding for finding in lived.report.findings if first <= finding.sequence <= first + 40]
         assert [f for f in report.findings if f.sequence >= first] == inner, path
+        assert all(finding in lived.report.findings for finding in report.findings), path
         assert report.events - report.context == report.last_sequence - first + 1
         assert report.first == first
 

@@ -69,6 +69,10 @@ def shop(*, changed: bool = False, url: str = "", creds: str = "") -> Worker:
         return [first.data, (await colonies.signal("approve")).by]
 
     @worker.function
+    async def asks_soon() -> Any:
+        return (await colonies.signal("go", timeout_s=0.1)).data
+
+    @worker.function
     def asks_in_a_thread() -> Any:
         return colonies.signal("approve").wait().data
 
@@ -217,6 +221,19 @@ async def test_it_gets_the_signals_that_had_come(client: Client, func: str) -> N
     found = await again(client, handle.id, shop())
     assert told(found) is None
     assert found.here.output == ([{"budget": 0}, "ann"] if func == "asks" else {"budget": 0})
+
+
+async def test_a_signal_that_came_after_an_attempt_is_none_of_its(client: Client) -> None:
+    handle = await client.submit(
+        {"func": "asks_soon", "maxretries": 50, "conditions": {"runtimetype": "python"}}
+    )
+    while not (await handle.get()).failures:
+        await asyncio.sleep(0.02)
+    await client.signal(handle.id, "go", "now")
+    process = await handle.wait(60)
+    assert told(await again(client, handle.id, shop(), 1)) is None
+    last = await again(client, handle.id, shop())
+    assert (told(last), last.attempt.n, last.here.output) == (None, len(process.attempts), "now")
 
 
 async def test_what_it_would_submit_is_refused(colony: RunningColony, client: Client) -> None:
