@@ -14,9 +14,10 @@ from colonies_projections import offline
 
 import colonies
 from colonies import Fail, Worker, imported, past
+from colonies.client import Client
 from colonies.core.events import Cancelled
 from colonies.core.workflow import node_id
-from colonies.errors import Refused
+from colonies.errors import Invalid, Refused, Unavailable
 from colonies.export_check import verify_export
 from colonies.export_file import Broken, Header, Writer, opened
 from colonies.exporting import Wanted, export
@@ -204,6 +205,20 @@ async def test_imported_it_gives_the_same_views(lived: Lived, session: Session) 
     assert any(node_id(flow, "each[2]") in lived.processes for flow in flows)
 
 
+async def test_imported_a_client_can_ask_for_lists(
+    lived: Lived, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imported, "answers", None)
+    client = Client(session)
+    with pytest.raises(Unavailable, match="no projector answers"):
+        [item async for item in client.query("processes")]
+    offline.answer_here()
+    failed = [item async for item in client.query("processes", state="failed")]
+    assert failed == [item for item in lived.views["processes"] if item["state"] == "failed"]
+    with pytest.raises(Invalid, match="no filter"):
+        [item async for item in client.query("processes", colour="red")]
+
+
 async def test_imported_every_process_has_its_history_its_outputs_and_its_logs(
     lived: Lived, session: Session
 ) -> None:
@@ -246,7 +261,7 @@ async def test_nothing_can_be_written_to_it(session: Session) -> None:
     ):
         with pytest.raises(Refused, match="it is only read"):
             await writing
-    client = colonies.client.Client(session)  # type: ignore[attr-defined]
+    client = Client(session)
     with pytest.raises(Refused, match="it is only read"):
         await client.submit({"func": "x", "conditions": PYTHON})
 
