@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from colonies import subjects
 from colonies.core.events import Ref
 from colonies.export_file import VALUE, Broken, Reader, kind_of_entry
 from colonies.exporting import refs_of
@@ -79,46 +81,56 @@ async def verify_export(
     same. `progress` as of `verify`.
     """
     header = reader.header
-    refs: dict[str, tuple[Ref, Stored]] = {}
+    values: dict[str, dict[Ref, _Value]] = {}
 
     def saw(seen: Judged, _: History) -> None:
-        if seen.verdict.valid:
-            for ref in refs_of(seen.stored):
-                refs.setdefault(ref.object, (ref, seen.stored))
+        for ref in refs_of(seen.stored) if seen.verdict.valid else ():
+            values.setdefault(ref.object, {}).setdefault(ref, _Value(seen.stored))
 
     source = FileSource(reader)
     before = high_water if high_water is not None and high_water.sequence <= header.last else None
     report = await verify(source, high_water=before, progress=progress, saw=saw)
     ended = source.broken is not None
-    sizes = await _values(source)
+    await _read_values(source, values)
     if source.broken is not None:
         if not ended:
             report.findings.append(Finding(0, "damaged", f"the file: {source.broken}"))
     elif header.values:
-        report.findings += [found for ref, stored in refs.values() if (found := _check(ref, stored, sizes))]
+        told = [value.finding(ref) for named in values.values() for ref, value in named.items()]
+        report.findings += [finding for finding in told if finding is not None]
     return report
 
 
-async def _values(source: FileSource) -> dict[str, tuple[int, Any]]:
-    """By name, the size and SHA-256 of the stored values in the rest of the file."""
-    found: dict[str, tuple[int, Any]] = {}
+@dataclass(slots=True)
+class _Value:
+    """What is in the file of a stored value that a valid event names: the bytes that it says it has."""
+
+    stored: Stored
+    size_bytes: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, ref: Ref, data: bytes) -> None:
+        data = data[: ref.size_bytes - self.size_bytes]
+        self.size_bytes += len(data)
+        self.digest.update(data)
+
+    def finding(self, ref: Ref) -> Finding | None:
+        """What is wrong with it."""
+        sequence, subject = self.stored.sequence, self.stored.subject
+        author = subjects.author_of(subject)
+        if not self.size_bytes:
+            rule = f"the stored value {ref.object} that it names is not in the file"
+            return Finding(sequence, "missing", rule, subject, author)
+        if (self.size_bytes, self.digest.hexdigest()) != (ref.size_bytes, ref.sha256):
+            rule = f"the stored value {ref.object} in the file is not the one that it names"
+            return Finding(sequence, "damaged", rule, subject, author)
+        return None
+
+
+async def _read_values(source: FileSource, values: Mapping[str, dict[Ref, _Value]]) -> None:
+    """Read the rest of the file. Of what is stored, only what a valid event names is looked at."""
     while (entry := source.take()) is not None:
         if entry.subject.startswith(VALUE):
-            size_bytes, digest = found.get(entry.subject[len(VALUE) :], (0, None))
-            digest = digest or hashlib.sha256()
-            digest.update(entry.data)
-            found[entry.subject[len(VALUE) :]] = size_bytes + len(entry.data), digest
+            for ref, value in values.get(entry.subject[len(VALUE) :], {}).items():
+                value.add(ref, entry.data)
             await asyncio.sleep(0)
-    return found
-
-
-def _check(ref: Ref, stored: Stored, found: dict[str, tuple[int, Any]]) -> Finding | None:
-    """What is wrong with a stored value that a valid event names."""
-    size_bytes, digest = found.get(ref.object, (0, None))
-    if digest is None:
-        rule = f"the stored value {ref.object} that it names is not in the file"
-        return Finding(stored.sequence, "missing", rule, stored.subject)
-    if (size_bytes, digest.hexdigest()) != (ref.size_bytes, ref.sha256):
-        rule = f"the stored value {ref.object} in the file is not the one that it names"
-        return Finding(stored.sequence, "damaged", rule, stored.subject)
-    return None

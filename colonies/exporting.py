@@ -8,7 +8,7 @@ it is worth: who reads the file judges it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Protocol
 
@@ -66,11 +66,11 @@ async def export(
         Unavailable: the broker is gone, or does not answer for what may stand in between.
     """
     ledger: Exportable = session.ledger  # type: ignore[assignment]
-    end, last = await range_of(source, wanted)
+    first, last, end = await range_of(source, wanted)
     header = Header(
         colony=ledger.colony,
         name=session.colony.name,
-        first=wanted.first,
+        first=first,
         last=last,
         end=end,
         at=await ledger.now(),
@@ -78,41 +78,45 @@ async def export(
         notes=wanted.notes,
         by=program(),
     )
-    closure = Closure(wanted.first)
-    if wanted.first > 1:
+    closure = Closure(first)
+    if first > 1:
         async for stored in _read(source, 0, last, progress):
             closure.see(stored)
         closure.close()
     writer = Writer(stream, header)
     found = Exported(header, writer.counts)
-    refs: dict[str, Ref] = {}
+    refs: dict[str, dict[Ref, None]] = {}
     processes: set[str] = set()
     async for stored in _read(source, 0, last, progress):
         if not closure.needs(stored):
             continue
         writer.add(stored)
-        found.context += stored.sequence < wanted.first
-        if wanted.values:
-            refs |= {ref.object: ref for ref in refs_of(stored)}
+        found.context += stored.sequence < first
+        for ref in refs_of(stored) if wanted.values else ():
+            refs.setdefault(ref.object, {})[ref] = None
         if wanted.notes and stored.subject.startswith("ledger.process."):
             processes.add(subjects.process_of(stored.subject))
     if wanted.notes:
         await _write_notes(ledger, writer, processes)
-    for ref in refs.values():
-        if not await _write_value(ledger, writer, ref):
-            found.lost.append(ref.object)
+    for name, named in refs.items():
+        if not await _write_value(ledger, writer, name, named):
+            found.lost.append(name)
     writer.end()
     return found
 
 
-async def range_of(source: Source, wanted: Wanted) -> tuple[int, int]:
-    """The ledger's last sequence, and that of what is wanted. Raises Invalid."""
+async def range_of(source: Source, wanted: Wanted) -> tuple[int, int, int]:
+    """The first and last sequence of what is wanted, as far as it is there, and the last of the ledger.
+
+    Raises Invalid: none of it is there.
+    """
     extent = await source.extent()
+    first = max(wanted.first, extent.first)
     last = extent.last if wanted.last is None else min(wanted.last, extent.last)
-    if wanted.first > last:
+    if first > last:
         to = "the end" if wanted.last is None else wanted.last
         raise Invalid(f"there is nothing from {wanted.first} to {to}: the ledger ends at {extent.last}")
-    return extent.last, last
+    return first, last, extent.last
 
 
 class _UpTo:
@@ -142,12 +146,12 @@ async def export_lines(
         Invalid: there are no such events.
         Unavailable: the broker is gone.
     """
-    _, last = await range_of(source, wanted)
+    first, last, _ = await range_of(source, wanted)
     count = 0
 
     def saw(seen: Judged, history: History) -> None:
         nonlocal count
-        if seen.stored.sequence >= wanted.first:
+        if seen.stored.sequence >= first:
             count += 1
             stream.write(_line(seen, history))
 
@@ -189,17 +193,20 @@ async def _write_notes(ledger: Exportable, writer: Writer, processes: set[str]) 
                     writer.add(stored)
 
 
-async def _write_value(ledger: Ledger, writer: Writer, ref: Ref) -> bool:
-    """A stored value in pieces, if it is there as the event says."""
+async def _write_value(ledger: Ledger, writer: Writer, name: str, named: Iterable[Ref]) -> bool:
+    """A stored value in pieces, if it is there as events say.
+
+    Anybody may name anybody's value in an event, and say of it what he likes: what is true counts.
+    """
+    refs = sorted(named, key=lambda ref: ref.size_bytes, reverse=True)
     try:
-        data = await ledger.get_value(ref.object, ref.size_bytes)
+        data = await ledger.get_value(name, refs[0].size_bytes)
     except NotFound:
         return False
-    if not data or not is_kept(data, ref):
-        return False
-    for number, start in enumerate(range(0, len(data), PIECE_BYTES), start=1):
-        writer.add(Stored(f"{VALUE}{ref.object}", number, 0, data[start : start + PIECE_BYTES]))
-    return True
+    kept = next((ref.size_bytes for ref in refs if is_kept(data[: ref.size_bytes], ref)), 0)
+    for number, start in enumerate(range(0, kept, PIECE_BYTES), start=1):
+        writer.add(Stored(f"{VALUE}{name}", number, 0, data[start : min(kept, start + PIECE_BYTES)]))
+    return kept > 0
 
 
 def refs_of(stored: Stored) -> list[Ref]:

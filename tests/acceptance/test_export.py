@@ -15,12 +15,13 @@ from colonies_projections import offline
 import colonies
 from colonies import Fail, Worker, imported, past
 from colonies.client import Client
-from colonies.core.events import Cancelled
+from colonies.core.events import Cancelled, Queued
+from colonies.core.spec import Spec, queue_of
 from colonies.core.workflow import node_id
 from colonies.errors import Invalid, Refused, Unavailable
 from colonies.export_check import verify_export
 from colonies.export_file import Broken, Header, Writer, opened
-from colonies.exporting import Wanted, export
+from colonies.exporting import Wanted, export, refs_of
 from colonies.ids import new_id
 from colonies.imported import READER, ImportedLedger, ImportSession
 from colonies.ledger import Draft, Ledger, Stored
@@ -377,3 +378,28 @@ async def test_a_tail_that_was_cut_and_sealed_anew_shows_only_in_where_the_file_
     path = remade(lived, "tail", cut)
     with opened(path) as reader:
         assert reader.header.end == reader.header.last + 10
+
+
+async def test_who_lies_about_anothers_stored_value_is_found_and_takes_it_from_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "lab.colonies"
+    async with running_colony(tmp_path) as colony:
+        await colony.work(worker)
+        client, bob = await colony.client("ann"), await colony.session("bob", "user")
+        handle = await client.submit({"func": "large", "args": [60_000], "conditions": PYTHON})
+        await handle.wait(60)
+        (ref,) = [r for s in await bob.ledger.read("ledger.process.*.completed.*") for r in refs_of(s)]
+        spec = Spec.parse({"func": "double", "conditions": {"runtimetype": "nobody"}})
+        lies: list[int] = []
+        for size_bytes in (ref.size_bytes, ref.size_bytes + 1, ref.size_bytes - 1):
+            event = Queued(spec, arguments=replace(ref, sha256="0" * 64, size_bytes=size_bytes))
+            queue, now, id = queue_of(spec.conditions, 0), await bob.ledger.now(), new_id()
+            subject, sealed = bob.seal(event, id, prev=None, id=new_id(), now=now, queue=queue)
+            lies.append(await bob.ledger.append(Draft(subject, sealed.data, 0)))
+        await written(client.session, path, Wanted())
+    report = await judged(path)
+    assert [(f.sequence, f.kind, f.author) for f in report.findings] == [
+        (sequence, "damaged", "bob") for sequence in lies
+    ]
+    with opened(path) as reader:
+        kept = b"".join(entry.data for entry in reader if entry.subject == f"value.{ref.object}")
+    assert len(kept) == ref.size_bytes
