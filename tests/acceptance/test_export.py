@@ -280,6 +280,22 @@ async def test_every_part_is_judged_as_the_whole_and_holds_the_values_it_names(l
         assert report.first == first
 
 
+async def test_a_part_that_was_imported_is_exported_as_the_part_that_it_is(lived: Lived) -> None:
+    path = min(lived.folder.glob("[0-9]*.colonies"), key=lambda path: -int(path.stem))
+    with opened(path) as reader:
+        before = reader.header
+        imported.write(reader, lived.folder / "part")
+    ledger = ImportedLedger(lived.folder / "part")
+    part = await ImportSession(ledger, READER, KeyPair.new("user")).open()
+    await written(part, lived.folder / "again", Wanted())
+    await part.close()
+    await ledger.close()
+    with opened(lived.folder / "again") as reader:
+        assert (reader.header.first, reader.header.last) == (before.first, before.last)
+    one, other = await judged(path), await judged(lived.folder / "again")
+    assert (one.events, one.findings) == (other.events, other.findings)
+
+
 # --- what somebody did to the file --------------------------------------------------------------------
 
 Change = Callable[[list[Stored], Header], tuple[list[Stored], Header]]
