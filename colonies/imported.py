@@ -2,7 +2,7 @@
 
 It has the colony's own key and the sequences and times of the broker, so all verdicts are what they were, and
 nothing in it was signed or stored anew. It is a file (SQLite) that no broker serves and that nobody can write
-to: it is the past. Whoever reads it judges it, as always. What it costs: a file as large as the export.
+to: it is the past. Whoever reads it judges it, as always. What it costs: the events, unpacked, on disk.
 """
 
 from __future__ import annotations
