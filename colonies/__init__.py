@@ -44,6 +44,7 @@ from colonies.execution import Fail, Later
 from colonies.flows import WorkflowHandle
 from colonies.memory_colony import memory
 from colonies.signals import signal
+from colonies.tracing import traced
 from colonies.worker import Worker
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "current",
     "memory",
     "signal",
+    "traced",
 ]
 
 if not structlog.is_configured():

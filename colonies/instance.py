@@ -239,12 +239,8 @@ class Instance:
                 await self.session.record(process.id, Poisoned(), at=story)
                 await delivery.ack()
                 return None
-            event = Assigned(
-                process.phase.offer.id,
-                self.session.colony.lease_s,
-                self.id,
-                self.worker.code_of(process.spec.func),
-            )
+            code = self.worker.code_of(process.spec.func)
+            event = Assigned(process.phase.offer.id, self.session.colony.lease_s, self.id, code)
             try:
                 # Once: whether its holder lives, should it have one by now, only `_may_take` asks.
                 id = new_id()
@@ -319,6 +315,7 @@ class Instance:
             workflow=process.workflow,
             node=process.node,
             signals=self._signals,
+            trace=process.trace,
         )
         return Held(story, attempt, delivery, time.monotonic())
 

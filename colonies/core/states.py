@@ -16,6 +16,7 @@ from typing import Any, Literal
 from colonies.core.node import Node
 from colonies.core.shapes import SECOND, Ref
 from colonies.core.spec import Spec
+from colonies.core.trace import Trace
 
 MAX_LOST_IN_A_ROW = 5  # attempts
 REOFFER_AFTER_S = 10
@@ -171,11 +172,12 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as the ledger tells it. `head` and `sequence` are those of its last valid event.
+    """A process as the ledger tells it. `head` and `sequence` are those of its last valid event, `first` is
+    the sequence of its first one.
 
     `failures` counts failed and timed-out attempts, `lost_in_a_row` the lost ones since one last ended in
     any other way. A node of a `workflow` has its label in `node`; one that waits for a signal has neither
-    spec nor queue of its own: its spec is empty.
+    spec nor queue of its own: its spec is empty. `trace` is where its submitter stood.
     """
 
     id: str
@@ -194,6 +196,8 @@ class Process:
     workflow: str | None = None
     node: str | None = None
     signals: tuple[Signal, ...] = ()
+    trace: Trace | None = None
+    first: int = 0
 
     @property
     def state(self) -> State:

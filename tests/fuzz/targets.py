@@ -28,6 +28,7 @@ from colonies_projections.workers import Workers, _item
 
 from colonies import codec, contexts, jwt, nkeys, show_event, subjects, witness
 from colonies.core import events, references, units, when
+from colonies.core import trace as traces
 from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node
 from colonies.core.spec import Conditions, Spec, queue_of
@@ -181,8 +182,9 @@ def _read_note(head: int, body: dict[Any, Any]) -> None:
         beat.runs(world.PROCESS)
         beat.runs(world.PROCESS, world.ulid(1))
         row = {"name": "w1", "instance": "one", "runtimetype": "cli", "concurrency": 1, "state": "alive"}
-        times: dict[str, Any] = {"started_at": 1_750_000_000_000_000, "stopped_at": None, "functions": "[]"}
-        json.dumps(_item(row | times | {"has": None}, beat, list(beat.attempts))).encode()
+        times: dict[str, Any] = {"started_at": 2_026, "stopped_at": None, "functions": "[]"}
+        running = sorted(map(str, beat.attempts))
+        json.dumps(_item(row | times | {"has": None}, beat, running)).encode()
 
 
 # --- what people and programs give ------------------------------------------------------------------
@@ -288,6 +290,15 @@ def size(data: bytes) -> None:
         contexts.checked_url(text, "--url")
 
 
+def trace(data: bytes) -> None:
+    """A traceparent, and after a line feed a tracestate, as an environment or a request has them."""
+    parent, _, state = data.decode("utf-8", "surrogateescape").partition("\n")
+    with only(Invalid):
+        found = traces.read(parent, state)
+        assert traces.read(found.parent, found.state) == found
+        codec.check(events.Queued(world.SPEC, trace=found))
+
+
 def token(data: bytes) -> None:
     for given in (data, data.decode("latin-1")):
         with only(Invalid):
@@ -340,7 +351,7 @@ def question(data: bytes) -> None:
             assert 1 <= asked.limit <= MAX_LIMIT
             assert asked.filters.keys() <= view.filters.keys()
             for value in asked.filters.values():
-                value.encode()
+                str(value).encode()
 
 
 def small_files(data: bytes) -> None:
@@ -411,6 +422,7 @@ TARGETS: dict[str, Target] = {
     "condition": condition,
     "reference": reference,
     "size": size,
+    "trace": trace,
     "token": token,
     "claims": claims,
     "credential": credential,

@@ -47,6 +47,7 @@ ALIASES = {
     "Lease": "lease",
     "Value": "value",
     "Schema": "schema",
+    "TraceParent": "traceparent",
 }
 MODELS = {
     "spec": spec.Spec,
@@ -63,6 +64,7 @@ PARTS = {
     "logs": events.LogDigest,
     "function": events.Function,
     "source": events.Source,
+    "trace": events.Trace,
 }
 LISTS = {
     "Cites": f"list of count, at most {events.MAX_CITES:,}",
@@ -122,7 +124,9 @@ def type_of(kind: type, field: dataclasses.Field[Any]) -> str:
     source = str(field.type)
     optional = source.endswith(" | None") or source == "Value"
     base = source.removesuffix(" | None")
-    names_ = {name.capitalize(): f"[{name}](#{name})" for name in ("ref", "conditions", "spec", "capacity")}
+    names_ = {
+        name.capitalize(): f"[{name}](#{name})" for name in ("ref", "conditions", "spec", "capacity", "trace")
+    }
     known = {
         **ALIASES,
         **names_,
