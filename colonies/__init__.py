@@ -42,6 +42,7 @@ from colonies.errors import (
 )
 from colonies.execution import Fail, Later
 from colonies.flows import WorkflowHandle
+from colonies.listening import FeedEvent
 from colonies.memory_colony import memory
 from colonies.signals import signal
 from colonies.tracing import traced
@@ -54,6 +55,7 @@ __all__ = [
     "Conditions",
     "Conflict",
     "Fail",
+    "FeedEvent",
     "Handle",
     "Invalid",
     "Later",

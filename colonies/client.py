@@ -48,6 +48,7 @@ from colonies.flows import WorkflowHandle, signal_data, submit_workflow
 from colonies.generators import GeneratorClient
 from colonies.history import Judged, Story
 from colonies.ids import new_id
+from colonies.listening import FeedClient
 from colonies.pausing import Pausing
 from colonies.querying import Querying
 from colonies.session import Session
@@ -110,7 +111,7 @@ class Handle(Generic[T]):
         return await self._client.signal(self.id, name, data)
 
 
-class Client(CronClient, GeneratorClient, Pausing, Querying):
+class Client(CronClient, GeneratorClient, Pausing, Querying, FeedClient):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:

@@ -1,7 +1,7 @@
 """What views cost: catching up with a ledger, the file that comes of it, answers out of many rows, and how
 far behind the ledger they are while work goes on.
 
-The large ledger is made of generated events, once; it is kept in the folder `.bench` beside this checkout.
+The large ledger is made of generated events, once; it is kept in the user's folder for caches.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from colonies_projections.question import read_question
 from colonies_projections.signatures import WORTH_IT, helpers_for
 from colonies_projections.view import View
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from platformdirs import user_cache_path
 
 from colonies.asking import ask_all
 from colonies.jetstream import JetStreamLedger
@@ -31,7 +32,7 @@ from tests.benchmarks.figure import Figure, median, percentile
 from tests.benchmarks.generated import FUNCTIONS, Generated
 from tests.benchmarks.ground import Ground
 
-FOLDER = Path(__file__).parents[2] / ".bench"
+FOLDER = user_cache_path("colonies-benchmarks")
 READ = 512  # events in a batch, as from a broker
 RATE = 500  # processes/s submitted while the lag is looked at
 LOOK_S = 0.05
@@ -83,7 +84,7 @@ def ledger_of(processes: int) -> Given:
     path = FOLDER / f"ledger-{processes}.msgpack"
     if not path.exists():
         say(f"making a ledger of {processes:,} processes")
-        FOLDER.mkdir(exist_ok=True)
+        FOLDER.mkdir(exist_ok=True, parents=True)
         made = Generated(processes)
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("wb") as file:
