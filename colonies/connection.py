@@ -58,7 +58,9 @@ async def open_session(
         from colonies.imported import READER, ImportedLedger, ImportSession
 
         imported = ImportedLedger(folder)
-        return await _opened(ImportSession, imported, READER, KeyPair.new("user"), at)
+        session = await _opened(ImportSession, imported, READER, KeyPair.new("user"), at)
+        session.complete_from = imported.header.first
+        return session
     return await _open(found.url, contexts.credential_of(found), at)
 
 

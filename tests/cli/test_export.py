@@ -69,6 +69,9 @@ def test_a_part_says_what_it_rests_on(cli: Cli, alone: Cli, tmp_path: Path) -> N
     assert "it rests on the" in done.out
     assert alone.ok("ledger", "import", str(tmp_path / "part"), "--name", "part").err == ""
     assert "no findings" in alone.ok("ledger", "verify", "--context", "part").out
+    tail = alone.ok("ledger", "tail", "--from", "1", "--context", "part", "-o", "json")
+    assert tail.err == ""
+    assert [event["sequence"] for event in tail.lines][-4:] == list(range(last - 3, last + 1))
 
 
 @pytest.mark.parametrize(
