@@ -157,14 +157,14 @@ class JetStreamLedger:
             return 0
         return int(newest["message"]["seq"])
 
-    async def _read_one_by_one(self, after: int, pattern: str) -> list[Stored]:
+    async def _read_one_by_one(self, after: int, pattern: str, stream: str = subjects.LEDGER) -> list[Stored]:
         """From the leader itself, for the rare moment in which a replica is behind."""
         found: list[Stored] = []
         sequence = after + 1
         while True:
             try:
                 answer = await self._link.ask(
-                    f"$JS.API.STREAM.MSG.GET.{subjects.LEDGER}", {"seq": sequence, "next_by_subj": pattern}
+                    f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": pattern}
                 )
             except NotFound:
                 return found
@@ -274,6 +274,19 @@ class JetStreamLedger:
         """As `emitted`, in batches: all logs together may be large."""
         stream = subjects.LOGS if pattern.startswith("log.") else subjects.HEARTBEATS
         return self._batches(stream, 0, pattern)
+
+    async def logs(self, after: int, last: int) -> AsyncIterator[list[Stored]]:
+        """All log messages after a sequence of LOGS that are still there, in order and in batches, up to the
+        `last` one that `stream_info` names at least."""
+        if after >= last:
+            return
+        async for batch in self._batches(subjects.LOGS, after, subjects.ALL_LOGS):
+            yield batch
+            after = batch[-1].sequence
+            if after >= last:
+                return
+        if rest := await self._read_one_by_one(after, subjects.ALL_LOGS, subjects.LOGS):
+            yield rest
 
     async def subscribe(self, pattern: str, heard: Callable[[Stored], None]) -> Subscription:
         live = not pattern.startswith("feed.")

@@ -21,6 +21,7 @@ VALUES_BUCKET = "values"
 VALUES = f"OBJ_{VALUES_BUCKET}"
 
 EVERYTHING = "ledger.>"
+ALL_LOGS = "log.>"
 TRUST = ("ledger.colony.>", "ledger.member.>")
 QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."

@@ -46,7 +46,7 @@ async def asked(here: Here, view: str, pages: Pages | None = None, **filters: An
         question = {name: value for name, value in filters.items() if value is not None}
         for word in ("since", "until"):
             if word in question:
-                question[word] = await _time(session.ledger, question[word], word)
+                question[word] = await as_time(session.ledger, question[word], word)
         cursor = pages.cursor
         while pages.all or len(items) < pages.limit:
             limit = options.PAGE if pages.all else min(options.PAGE, pages.limit - len(items))
@@ -60,7 +60,7 @@ async def asked(here: Here, view: str, pages: Pages | None = None, **filters: An
     return items
 
 
-async def _time(ledger: Any, text: str, word: str) -> str:
+async def as_time(ledger: Any, text: str, word: str) -> str:
     """A time, an age or a sequence as a time. Raises Invalid."""
     from colonies.past import moment, time_of
     from colonies.show import rfc3339

@@ -16,6 +16,7 @@ from colonies_cli import (
     generator,
     joining,
     ledger,
+    log,
     process,
     projection,
     queue,
@@ -68,6 +69,7 @@ def build() -> typer.Typer:
         ("member", joining.app),
         ("context", context.app),
         ("ledger", ledger.app),
+        ("log", log.app),
         ("projection", projection.app),
         ("server", server.app),
     )
