@@ -209,6 +209,7 @@ class Reader:
     async def _left_out(self, first: int, end: int) -> list[Stored]:
         """What the broker has from `first` on up to `end`, which it has. What it has lost is passed over."""
         ledger = self._session.ledger
+        first = max(first, self._session.complete_from)
         found: list[Stored] = []
         for sequence in range(max(first, end - MAX_LEFT_OUT), end):
             try:

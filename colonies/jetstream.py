@@ -283,8 +283,12 @@ class JetStreamLedger:
         return found
 
     async def emitted(self, pattern: str) -> list[Stored]:
+        return [stored async for batch in self.scan_emitted(pattern) for stored in batch]
+
+    def scan_emitted(self, pattern: str) -> AsyncIterator[list[Stored]]:
+        """As `emitted`, in batches: all logs together may be large."""
         stream = subjects.LOGS if pattern.startswith("log.") else subjects.HEARTBEATS
-        return [stored async for batch in self._batches(stream, 0, pattern) for stored in batch]
+        return self._batches(stream, 0, pattern)
 
     async def logs(self, after: int, last: int) -> AsyncIterator[list[Stored]]:
         """All log messages after a sequence of LOGS that are still there, in order and in batches, up to the

@@ -7,6 +7,7 @@ anybody may publish junk within their permissions, and readers go on.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -127,6 +128,20 @@ def guard_of_subject(subject: str) -> str:
     """The guard of the entity that this well-formed ledger subject belongs to."""
     parts = subject.split(".", 3)
     return "ledger.colony.>" if parts[1] == "colony" else f"ledger.{parts[1]}.{parts[2]}.>"
+
+
+def guard_if_any(subject: str) -> str | None:
+    """The guard of a stored subject; None for junk that belongs to no entity."""
+    tokens = subject.split(".", 3)
+    whole = len(tokens) == 4 or (len(tokens) == 3 and tokens[1] == "colony")
+    return guard_of_subject(subject) if whole else None
+
+
+@lru_cache(maxsize=4_096)
+def matcher(pattern: str) -> Callable[[str], object]:
+    """What tells whether a subject matches a NATS pattern."""
+    tokens = {"*": "[^.]+", ">": ".+"}
+    return re.compile(r"\.".join(tokens.get(t, re.escape(t)) for t in pattern.split("."))).fullmatch
 
 
 def feed_of(pattern: str) -> str:

@@ -89,9 +89,11 @@ class Here:
             await client.close()
 
     async def _open(self) -> Session:
+        from colonies import imported
         from colonies.connection import open_session
         from colonies.past import PastLedger
 
+        imported.answers = _answered_here
         session = await open_session(context=self.context, url=self.url, creds=self.creds, at=self.at)
         if isinstance(session.ledger, PastLedger):
             exits.say(f"as of {session.ledger.moment}")
@@ -108,6 +110,15 @@ class Here:
         """As `ask`, over a connection of its own; with --at as it was."""
         async with self.session() as session:
             return await ask(session.ledger, view, question)
+
+
+async def _answered_here(ledger: Any, subject: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Questions about an imported ledger, which no projector follows, are answered by this program."""
+    from colonies_projections import offline
+
+    from colonies_cli.ledger import progress
+
+    return await offline.answer(ledger, subject, body, progress("building the views"))
 
 
 def _enter_trace() -> None:

@@ -73,6 +73,8 @@ def own_or_owner(context: Context, name: str) -> Credential:
 
 def owner_keys(context: Context, doing: str) -> OwnerKeys:
     """The owner's keys that the context names. Raises Refused, saying what needs them."""
+    if context.imported is not None:
+        contexts.credential_of(context)
     if context.keys is None:
         place = f"the context {context.name}" if context.name else "this command line"
         raise Refused(

@@ -289,6 +289,40 @@ async def history(here: Here, id: _Id) -> None:
         say_missing_logs(story.judged, entries, session.knowledge)
 
 
+@command(app, "replay")
+def replay(
+    here: Here,
+    id: _Id,
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:FUNCTION",
+            help="A function or a worker in a module of this folder.",
+            show_default=False,
+        ),
+    ],
+    attempt: Annotated[
+        int | None,
+        typer.Option("--attempt", metavar="N", min=1, help="Default: the last that ended by itself."),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Where it raises, look around with Python's debugger (pdb).")
+    ] = False,
+) -> Coroutine[Any, Any, None]:
+    """Run a recorded attempt here, and compare how it ends with the ledger.
+
+    It gets the arguments and inputs that its worker got. Exit 0 if it ends the same, 1 if not: then the first
+    difference is shown. Nothing is written to the ledger; what the function does elsewhere, it does again.
+    breakpoint() in it works.
+
+    Example: colonies process replay 01JZY8 shop:resize --debug
+    """
+    from colonies_cli import replaying
+
+    specs.check_id(id)
+    return replaying.run(here, id, replaying.worker_of(place), attempt, debug=debug)
+
+
 # --- what was given ------------------------------------------------------------------------------
 
 

@@ -66,8 +66,11 @@ async def _asked(
 ) -> list[dict[str, Any]]:
     from colonies.asking import ask_all
     from colonies.errors import Invalid, Unavailable
+    from colonies.imported import ImportedLedger
     from colonies.querying import NO_PROJECTOR
 
+    if isinstance(ledger, ImportedLedger):
+        raise Unavailable("no projector follows an imported ledger: its views are built by who asks for them")
     try:
         found = await ask_all(ledger, "query.projections", question, wait_s=wait_s, answers=answers)
     except Unavailable:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import json
 import random
 from collections.abc import Callable
@@ -11,8 +13,10 @@ import msgpack
 
 from colonies import bearer, codec, jwt, sealing
 from colonies.creds import Credential
+from colonies.export_file import Header, Writer
+from colonies.ledger import Stored
 from tests.fuzz import samples, world
-from tests.fuzz.targets import TARGETS, TYPES
+from tests.fuzz.targets import TARGETS, TYPES, export_head
 
 
 def _messages() -> list[tuple[str, bytes]]:
@@ -101,6 +105,20 @@ def _webhooks() -> list[bytes]:
 # Choices, the same each time.
 _LIVES = [random.Random(number).randbytes(700) for number in range(8)]
 
+
+def _exports() -> list[bytes]:
+    """Exports whole, unpacked, and without their headers."""
+    stream = io.BytesIO()
+    writer = Writer(stream, Header(world.ACCOUNT.public, "lab", 1, 9, 9, 1, True, True))
+    for sequence, (subject, data) in enumerate(_messages()[:9], start=1):
+        writer.add(Stored(subject, sequence, sequence, data))
+    writer.add(Stored("log.x.w1", 1, 1, b"line"))
+    writer.add(Stored("value.w1.Ab0Cd1Ef2Gh3", 1, 0, b"piece"))
+    writer.end()
+    raw = gzip.decompress(stream.getvalue())
+    return [stream.getvalue(), raw, raw.removeprefix(export_head())]
+
+
 _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "envelope": lambda: [part for _, data in _messages() for part in (data, msgpack.unpackb(data)[0])],
     "event": _datas,
@@ -130,6 +148,7 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "question": _questions,
     "webhook": _webhooks,
     "small-files": _contexts,
+    "export": _exports,
 }
 assert _SEEDS.keys() == TARGETS.keys()
 

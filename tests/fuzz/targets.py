@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
+import io
 import json
 import os
 import tempfile
@@ -35,6 +37,7 @@ from colonies.core.node import Node
 from colonies.core.spec import Conditions, Spec, queue_of
 from colonies.creds import Credential
 from colonies.errors import Invalid, NotFound, Refused
+from colonies.export_file import Broken, Header, Reader, Writer
 from colonies.heartbeats import read_heartbeat
 from colonies.history import History, examine
 from colonies.ledger import Stored
@@ -400,13 +403,32 @@ def small_files(data: bytes) -> None:
     _file("contexts/x.json", data)
     with only(Invalid, NotFound):
         context = contexts.load("x")
-        with only(Invalid, NotFound):
+        with only(Invalid, NotFound, Refused):
             contexts.credential_of(context)
     _file("current", data)
     with only(Invalid, NotFound):
         contexts.resolve()
     _file("witness/x.json", data)
     assert witness.recall("x").sequence >= 0
+
+
+def export(data: bytes) -> None:
+    """Any bytes as the file of an export, as what is packed in it, and as what follows a sound header."""
+    for file in (data, gzip.compress(data), gzip.compress(export_head() + data)):
+        with only(Broken):
+            for entry in Reader(io.BytesIO(file)):
+                assert entry.sequence > 0
+                assert isinstance(entry.data, bytes)
+
+
+def export_head() -> bytes:
+    """The header of an export as it stands in the file."""
+    stream = io.BytesIO()
+    Writer(stream, Header(world.ACCOUNT.public, "lab", 1, 9, 9, 1, True, True)).end()
+    raw = gzip.decompress(stream.getvalue())
+    unpacker = msgpack.Unpacker(io.BytesIO(raw))
+    unpacker.skip()
+    return raw[: unpacker.tell()]
 
 
 _FOLDER: list[tempfile.TemporaryDirectory[str]] = []
@@ -452,4 +474,5 @@ TARGETS: dict[str, Target] = {
     "question": question,
     "webhook": webhook,
     "small-files": small_files,
+    "export": export,
 }
