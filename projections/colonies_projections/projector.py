@@ -24,10 +24,12 @@ from colonies.session import Session
 from colonies.tasks import first_error
 from colonies_projections.build import Build
 from colonies_projections.desk import open_desk
+from colonies_projections.findings import Findings
 from colonies_projections.processes import Processes
 from colonies_projections.question import Question
 from colonies_projections.queues import Queues
 from colonies_projections.standing import Standing
+from colonies_projections.statistics import Statistics
 from colonies_projections.store import Unusable, discard, locked
 from colonies_projections.view import Page, View
 from colonies_projections.workers import Workers
@@ -39,7 +41,14 @@ AGAIN_S = 0.2
 MAX_REBUILDS = 5
 BEHIND_S = 5.0  # how long a question waits until the views are as far as it asks for
 
-VIEWS: tuple[Callable[[], View], ...] = (Processes, Workers, Queues, Workflows)
+VIEWS: tuple[Callable[[], View], ...] = (
+    Processes,
+    Workers,
+    Queues,
+    Workflows,
+    Findings,
+    Statistics,
+)
 
 _log = structlog.get_logger("colonies.projector")
 
