@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from colonies_projections.facts import DAY_S, EVERYTHING, HOUR_S, MINUTE_S, SUMS, SUMS_OF_FACTS
+from colonies_projections.facts import DAY_S, EVERYTHING, HOUR_S, MINUTE_S, SUMS, SUMS_OF_FACTS, TIMED
 from colonies_projections.tally import COUNTS, Tally
 from colonies_projections.view import Row, Snapshot
 
 FOREVER_S: Final = 2**40  # longer than any ledger; as a length of pieces: one for all
-_NONE: Final = " AND ".join(f"{name} = 0" for name in COUNTS)
 
 Key = tuple[int, int]
 """A function's number, and the start of a piece of time in seconds since 1970."""
@@ -114,10 +113,10 @@ async def _add_facts(at: Snapshot, of: Range, open_: Row, found: dict[Key, Tally
         values.append(json.dumps(list(of.functions)))
     query = f"SELECT {_func(of)}, {piece} AS piece, {SUMS_OF_FACTS} FROM statistics_facts WHERE {where}"
     _count(await at.select(f"{query} GROUP BY 1", values), found)
-    for what, name in enumerate(("wait", "run")) if times else ():
+    for what, timed in enumerate(TIMED) if times else ():
         rows = await at.select(
-            f"SELECT {_func(of)}, {piece} AS piece, {what} AS what, {name} AS bucket, count(*) AS number, "
-            f"sum({name}_us) AS total_us FROM statistics_facts WHERE {where} AND {name} IS NOT NULL "
+            f"SELECT {_func(of)}, {piece} AS piece, {what} AS what, bucket, count(*) AS number, "
+            f"sum(us) AS total_us FROM statistics_facts WHERE {where} AND bucket IS NOT NULL AND {timed} "
             "GROUP BY 1, 4",
             values,
         )

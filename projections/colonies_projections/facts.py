@@ -16,7 +16,16 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from colonies.core.colony_events import WorkerStarted
-from colonies.core.process import Attempt, Process, Running, Waiting
+from colonies.core.process import (
+    Attempt,
+    CancelledForGood,
+    FailedForGood,
+    Process,
+    Running,
+    SkippedForGood,
+    Successful,
+    Waiting,
+)
 from colonies.core.process_events import Assigned
 from colonies_projections.tally import COUNTS, OUTCOMES, STATES, bucket_of
 from colonies_projections.view import Batch, Step, Write
@@ -36,13 +45,22 @@ NAMELESS: Final = 1  # what there is no room for, not even by its runtime type
 
 _MINUTE_NS: Final = MINUTE_S * 1_000_000_000
 _RAN: Final = {"successful", "failed", "timeout"}  # attempts whose end their own function brought about
-_STATE: Final = {state: number for number, state in enumerate(STATES, start=1)}
+_NOTHING, _SUBMITTED, _STARTED, _RETRIED = range(4)  # what began
+_STATE: Final[dict[type[Any], int]] = {
+    Successful: STATES.index("successful") + 1,
+    FailedForGood: STATES.index("failed") + 1,
+    CancelledForGood: STATES.index("cancelled") + 1,
+    SkippedForGood: STATES.index("skipped") + 1,
+}
 _OUTCOME: Final = {outcome: number for number, outcome in enumerate(OUTCOMES, start=1)}
 
+# How long it waited is known when it is taken, how long it ran when an attempt ends: never both at once.
+TIMED: Final = (f"began >= {_STARTED}", f"began = {_NOTHING}")
+
 _OF_FACTS: Final = (
-    *("sum(submitted)", "sum(started)", "sum(retried)"),
-    *(f"sum(state IS {number})" for number in _STATE.values()),
-    *(f"sum(outcome IS {number})" for number in _OUTCOME.values()),
+    *(f"sum(began = {_SUBMITTED})", f"sum(began >= {_STARTED})", f"sum(began = {_RETRIED})"),
+    *(f"sum(state = {number})" for number in range(1, len(STATES) + 1)),
+    *(f"sum(outcome = {number})" for number in _OUTCOME.values()),
 )
 SUMS_OF_FACTS: Final = ", ".join(f"{sum_} AS {name}" for sum_, name in zip(_OF_FACTS, COUNTS, strict=True))
 SUMS: Final = ", ".join(f"sum({name}) AS {name}" for name in COUNTS)
@@ -78,10 +96,10 @@ def _facts_added_up() -> str:
     times = "".join(
         f"""
     INSERT INTO statistics_times (func, span, what, start, sequence, bucket, number, total_us)
-    SELECT func, {MINUTE_S}, {what}, last.start, NEW.sequence, {name}, count(*), sum({name}_us)
-    FROM {facts} WHERE {name} IS NOT NULL GROUP BY func, {name};
+    SELECT func, {MINUTE_S}, {what}, last.start, NEW.sequence, bucket, count(*), sum(us)
+    FROM {facts} WHERE bucket IS NOT NULL AND {timed} GROUP BY func, bucket;
 """
-        for what, name in enumerate(("wait", "run"))
+        for what, timed in enumerate(TIMED)
     )
     fresh = f"x.func = statistics_functions.number AND x.span = {MINUTE_S}"
     return f"""
@@ -121,15 +139,11 @@ CREATE TABLE statistics_spans (
 CREATE TABLE statistics_facts (
     sequence INTEGER PRIMARY KEY,
     func INTEGER NOT NULL,
-    submitted INTEGER NOT NULL,
-    started INTEGER NOT NULL,
-    retried INTEGER NOT NULL,
-    state INTEGER,
-    outcome INTEGER,
-    wait INTEGER,
-    wait_us INTEGER,
-    run INTEGER,
-    run_us INTEGER
+    began INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    outcome INTEGER NOT NULL,
+    bucket INTEGER,
+    us INTEGER
 );
 CREATE TABLE statistics_counts (
     func INTEGER NOT NULL, span INTEGER NOT NULL, start INTEGER NOT NULL, sequence INTEGER NOT NULL,
@@ -161,13 +175,12 @@ WHERE last.start IS NULL OR last.start < ?2
     OR (?1 = {MINUTE_S} AND last.sequence >> {BLOCK_BITS} < ?3 >> {BLOCK_BITS})
 """
 _FACT = f"""
-INSERT INTO statistics_facts (
-    sequence, func, submitted, started, retried, state, outcome, wait, wait_us, run, run_us
-) VALUES (?3, coalesce(
+INSERT INTO statistics_facts (sequence, func, began, state, outcome, bucket, us)
+VALUES (?3, coalesce(
     (SELECT number FROM statistics_functions WHERE name = ?1 AND runtimetype = ?2),
     (SELECT number FROM statistics_functions WHERE name = '' AND runtimetype = ?2),
     {NAMELESS}
-), ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+), ?4, ?5, ?6, ?7, ?8)
 """
 
 Fact = tuple[Any, ...]
@@ -196,14 +209,17 @@ def writes(batch: Batch) -> Iterator[Write]:
 
 def _functions(batch: Batch) -> list[tuple[Any, ...]]:
     """The functions that this batch is the first to name, perhaps, in order."""
-    found: dict[tuple[str, str], tuple[int, int]] = {}
+    found: dict[tuple[str, str], int] = {}
     for step in batch.steps:
-        if step.before is None and step.after.queue:
-            conditions, sequence = step.after.spec.conditions, step.record.sequence
-            found.setdefault(("", conditions.runtimetype), (sequence, MAX_SUBMITTED))
-            if len(step.after.spec.func) <= MAX_NAME_CHARS:
-                found.setdefault((step.after.spec.func, conditions.runtimetype), (sequence, MAX_SUBMITTED))
-    rows = [(sequence, *key, most) for key, (sequence, most) in found.items()]
+        process = step.after
+        if step.before is not None or not process.queue:
+            continue
+        name, kind = process.spec.func, process.spec.conditions.runtimetype
+        if (name, kind) not in found:
+            found.setdefault(("", kind), step.record.sequence)
+            if len(name) <= MAX_NAME_CHARS:
+                found[name, kind] = step.record.sequence
+    rows = [(sequence, *key, MAX_SUBMITTED) for key, sequence in found.items()]
     for record in batch.valid():
         if isinstance(record.event, WorkerStarted):
             kind = record.event.runtimetype
@@ -214,41 +230,43 @@ def _functions(batch: Batch) -> list[tuple[Any, ...]]:
 
 def _fact(step: Step) -> Fact | None:
     """What this event adds to what is counted; None: nothing. What waits for a signal is run by nobody."""
-    before, after = step.before, step.after
+    before, after, record = step.before, step.after, step.record
     if not after.queue:
         return None
-    state = _STATE.get(after.state) if after.final else None
-    started, wait_us = 0, None
-    if isinstance(step.record.event, Assigned):
-        started = 1
-        if before is not None and isinstance(before.phase, Waiting):
-            wait_us = max(0, step.record.time - before.phase.since) // 1_000
-    ended = _ended(before, after)
-    if before is not None and state is None and not started and ended is None:
-        return None
-    outcome = _OUTCOME[ended.outcome] if ended is not None and ended.outcome is not None else None
-    run_us = None
-    if ended is not None and ended.outcome in _RAN and ended.ended_at is not None:
-        run_us = max(0, ended.ended_at - ended.started_at) // 1_000
+    began, outcome, us = _NOTHING, 0, None
+    state = _STATE.get(type(after.phase), 0)
+    if before is None:
+        began = _SUBMITTED
+    else:
+        ended = _ended(before, after)
+        if ended is not None and ended.outcome is not None:
+            outcome = _OUTCOME[ended.outcome]
+        if isinstance(record.event, Assigned):
+            began = _RETRIED if _failed_last(before) else _STARTED
+            if isinstance(before.phase, Waiting):
+                us = max(0, record.time - before.phase.since) // 1_000
+        elif ended is not None and ended.outcome in _RAN and ended.ended_at is not None:
+            us = max(0, ended.ended_at - ended.started_at) // 1_000
+        elif not outcome and not state:
+            return None
+    bucket = bucket_of(us) if us is not None else None
     spec = after.spec
     return (
-        *(spec.func, spec.conditions.runtimetype, step.record.sequence),
-        *(int(before is None), started, int(bool(started) and _failed_last(before)), state, outcome),
-        *(bucket_of(wait_us) if wait_us is not None else None, wait_us),
-        *(bucket_of(run_us) if run_us is not None else None, run_us),
+        *(spec.func, spec.conditions.runtimetype, record.sequence),
+        *(began, state, outcome, bucket, us),
     )
 
 
-def _ended(before: Process | None, after: Process) -> Attempt | None:
+def _ended(before: Process, after: Process) -> Attempt | None:
     """The attempt that this event ended."""
-    if before is None or not isinstance(before.phase, Running):
+    if not isinstance(before.phase, Running):
         return None
     n = before.attempts[-1].n
-    found = next((attempt for attempt in after.attempts[-2:] if attempt.n == n), None)
-    return found if found is not None and found.ended_at is not None else None
+    for attempt in after.attempts[:-3:-1]:
+        if attempt.n == n:
+            return attempt if attempt.ended_at is not None else None
+    return None
 
 
-def _failed_last(before: Process | None) -> bool:
-    return (
-        before is not None and bool(before.attempts) and before.attempts[-1].outcome in ("failed", "timeout")
-    )
+def _failed_last(before: Process) -> bool:
+    return bool(before.attempts) and before.attempts[-1].outcome in ("failed", "timeout")

@@ -23,8 +23,12 @@ from colonies.jetstream import JetStreamLedger
 from colonies.session import Session
 from colonies.tasks import first_error
 from colonies_projections.build import Build
+from colonies_projections.crons import Crons, Generators
 from colonies_projections.desk import open_desk
 from colonies_projections.findings import Findings
+from colonies_projections.functions import Functions
+from colonies_projections.members import Members
+from colonies_projections.nodes import Nodes
 from colonies_projections.processes import Processes
 from colonies_projections.question import Question
 from colonies_projections.queues import Queues
@@ -46,8 +50,13 @@ VIEWS: tuple[Callable[[], View], ...] = (
     Workers,
     Queues,
     Workflows,
-    Findings,
+    Nodes,
     Statistics,
+    Functions,
+    Members,
+    Crons,
+    Generators,
+    Findings,
 )
 
 _log = structlog.get_logger("colonies.projector")
