@@ -13,17 +13,21 @@ from colonies_cli import (
     context,
     cron,
     dev,
+    finding,
+    function,
     generator,
     joining,
     ledger,
     process,
     projection,
+    query,
     queue,
     server,
+    stats,
     worker,
     workflow,
 )
-from colonies_cli.command import group
+from colonies_cli.command import command, group
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage or refused input, 3 the process or workflow failed or was "
@@ -63,16 +67,20 @@ def build() -> typer.Typer:
         ("generator", generator.app),
         ("worker", worker.app),
         ("queue", queue.app),
+        ("function", function.app),
         ("cron", cron.app),
         ("colony", colony.app),
         ("member", joining.app),
         ("context", context.app),
         ("ledger", ledger.app),
+        ("finding", finding.app),
         ("projection", projection.app),
         ("server", server.app),
     )
     for name, sub in groups:
         app.add_typer(sub, name=name)
+    command(app, "stats", past=True)(stats.stats)
+    command(app, "query", past=True)(query.query)
     return app
 
 

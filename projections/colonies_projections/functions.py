@@ -23,11 +23,11 @@ from colonies_projections import counted
 from colonies_projections.counted import Range
 from colonies_projections.facts import MINUTE_S
 from colonies_projections.listing import like
+from colonies_projections.queues import MAX_INSTANCES
 from colonies_projections.tally import OUTCOMES, STATES, Tally
 from colonies_projections.view import Asked, Batch, Filter, Page, Row, Snapshot, Write
 from colonies_projections.workers import Instances
 
-MAX_INSTANCES: Final = 10_000
 MAX_HOLDERS: Final = 100  # instances named with a function
 MAX_SCHEMAS: Final = 10  # of a function, in an answer
 MAX_SCHEMA_BYTES: Final = 32_768  # in an answer
