@@ -135,9 +135,10 @@ class Service:
             assert isinstance(session.ledger, jetstream.JetStreamLedger)
             return Orchestrator(session, session.ledger.machinery())
         if self.kind == "projector":
-            from colonies_projections import Projector
+            from colonies_projections import VIEWS, Projector, installed_views
 
-            return Projector(session, self._place.views / "views.sqlite")
+            views = (*VIEWS, *installed_views(VIEWS))
+            return Projector(session, self._place.views / "views.sqlite", views)
         return _Operator(session, self._place)
 
     async def _announce(self, service: _Running) -> None:

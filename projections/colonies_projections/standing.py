@@ -104,6 +104,7 @@ class Standing:
                 "view": view.name,
                 "version": view.version,
                 **common,
+                **_broken(build, view.name),
                 "rows": sums[view.name][0] if sums else None,
                 "checksum": sums[view.name][1] if sums else None,
                 "counted_at": counted if sums else None,
@@ -118,6 +119,14 @@ class Standing:
                 found = await asyncio.to_thread(checksums, build.store.path, build.store.tables, names, at)
                 self._sums = (build, at), found
             return self._sums[1]
+
+
+def _broken(build: Build, view: str) -> dict[str, Any]:
+    """What is wrong with a view of another package, if it is left out."""
+    if view not in build.store.broken:
+        return {"error": None}
+    sequence, error = build.store.broken[view]
+    return {"state": "broken", "error": f"left out since sequence {sequence}: {error}"}
 
 
 def checksums(
