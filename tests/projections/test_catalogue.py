@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from colonies import founding
 from colonies.client import Client
 from colonies.session import Session
 from tests.harness import RunningColony
+from tests.house.test_views import SECTIONS
 from tests.projections.flows import all_ways
 from tests.projections.helpers import ask, ledger_of, projecting
 
@@ -35,9 +37,12 @@ def spec(func: str, *args: Any, runtimetype: str = "python") -> dict[str, Any]:
 
 
 async def items(session: Session, view: str, **question: Any) -> list[dict[str, Any]]:
+    """The items of a view; every field of theirs is on the page."""
     answer = await ask(session, view, **question)
     assert "items" in answer, answer
     found: list[dict[str, Any]] = answer["items"]
+    for item in found:
+        assert {f"`{name}`" for name in item} <= set(re.findall(r"`\w+`", SECTIONS[view])), view
     return found
 
 
