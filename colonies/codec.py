@@ -174,6 +174,17 @@ def open_(colony: str, subject: str, data: bytes) -> Opened:
     return Opened(id, type, time, author, prev, body, digest, signed, signature)
 
 
+def is_signed_by(colony: str, subject: str, data: bytes, key: str) -> bool:
+    """Is this an envelope that the holder of `key`, a sound public nkey, signed? No more is looked at."""
+    try:
+        match _unpack(data):
+            case [bytes() as payload, bytes() as signature]:
+                return verify(key, context(colony, subject) + payload, signature)
+    except (Malformed, Invalid):
+        pass
+    return False
+
+
 def _check_keys(event: Event) -> None:
     """A key that is none would end every verifier that tries to check a signature with it."""
     keys: list[tuple[str, Kind]] = []

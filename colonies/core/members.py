@@ -81,8 +81,10 @@ class Member:
 
     def key_at(self, sequence: int, time: int) -> str | None:
         """The key that must have signed what it says at this place of the ledger; None: it says nothing."""
-        held = next((held for held in reversed(self.keys) if held.counts_at(sequence, time)), None)
-        return held.key if held else None
+        for held in reversed(self.keys):
+            if held.counts_at(sequence, time):
+                return held.key
+        return None
 
     def key_at_time(self, time: int) -> str | None:
         """As `key_at`, for what stands beside the ledger and has no place in it (logs).

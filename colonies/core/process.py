@@ -186,6 +186,7 @@ def _born(record: Record, event: Queued | Submitted) -> Process:
         sequence=record.sequence,
         time=record.time,
         arguments=event.arguments,
+        first=record.sequence,
     )
 
 
@@ -220,6 +221,7 @@ def _born_as_node(record: Record, event: Event, known: Known) -> Process:
         time=record.time,
         workflow=workflow.id,
         node=event.node,
+        first=record.sequence,
     )
 
 

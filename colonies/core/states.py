@@ -167,7 +167,8 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as the ledger tells it. `head` and `sequence` are those of its last valid event.
+    """A process as the ledger tells it. `head` and `sequence` are those of its last valid event, `first` is
+    the sequence of its first one.
 
     `failures` counts failed and timed-out attempts, `lost_in_a_row` the lost ones since one last ended in
     any other way. A node of a `workflow` has its label in `node`; one that waits for a signal has neither
@@ -190,6 +191,7 @@ class Process:
     workflow: str | None = None
     node: str | None = None
     signals: tuple[Signal, ...] = ()
+    first: int = 0
 
     @property
     def state(self) -> State:

@@ -6,7 +6,8 @@ It takes in events and answers questions; where the events come from, and what i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,14 @@ from colonies.ledger import Ledger, Stored
 from colonies_projections.installed import Guest
 from colonies_projections.memory import Memory
 from colonies_projections.progress import Progresses
+from colonies_projections.signatures import Checked, Helpers, checked_ahead, helpers_for
 from colonies_projections.store import Position, Store, Unusable
 from colonies_projections.view import Asked, Batch, Page, Snapshot, Step, View
 
 EVENTS_IN_A_ROW = 64
+FAR = 4_096  # events: whoever took in so many without a pause may have many more before it
+
+_NOTHING: Checked = {}
 
 
 class Build:
@@ -76,9 +81,32 @@ class Build:
             raise Unusable(f"the ledger was cut: it ends at {last}, the views are at {ours.sequence}")
         raise Unavailable("the broker that answered is behind; another time")
 
+    async def catch_up(self) -> AsyncGenerator[int, None]:
+        """Take in what stands on the ledger, batch by batch; gives the position after each.
+
+        Raises Unusable, and Unavailable or NotFound if the ledger cannot be read.
+        """
+        taken = 0
+        async for batch in self.ledger.scan(self.position.sequence):
+            await self.take_in(batch)
+            taken += len(batch)
+            yield self.position.sequence
+            if taken >= FAR:
+                break
+        else:
+            return
+        behind = await self.ledger.last_sequence() - self.position.sequence
+        async with Helpers(helpers_for(behind)) as helpers:
+            scan = self.ledger.scan(self.position.sequence)
+            batches = checked_ahead(scan, helpers, self._memory.history.colony)
+            async with contextlib.aclosing(batches):
+                async for batch, checked in batches:
+                    await self.take_in(batch, checked)
+                    yield self.position.sequence
+
     # --- taking in -----------------------------------------------------------------------------------
 
-    async def take_in(self, batch: list[Stored]) -> None:
+    async def take_in(self, batch: list[Stored], checked: Checked = _NOTHING) -> None:
         """Judge the next events of the ledger, and keep what they change, all in one transaction."""
         memory, progresses = self._memory, self._progresses
         held = memory.held
@@ -88,7 +116,7 @@ class Build:
         for number, stored in enumerate(batch, start=1):
             id = _process_of(stored)
             before = held["process"].get(id)
-            seen = await memory.take(stored)
+            seen = await memory.take(stored, checked.get(stored.sequence))
             await progresses.after(seen, before)
             judged.append(seen)
             if id and seen.record is not None and seen.verdict.valid:

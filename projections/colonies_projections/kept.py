@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from colonies.core.crons import Cron
 from colonies.core.generators import Chain, Group, Pack
-from colonies.core.process import Process, Successful
+from colonies.core.process import CancelledForGood, FailedForGood, Process
 from colonies.core.workflow import Held
 from colonies_projections.progress import Progress
 
@@ -52,15 +52,44 @@ class Kind:
 
 def _process(process: Process) -> Any:
     """A process as the fold needs it later."""
-    if process.final:
-        spec = process.spec.model_copy(update={"args": [], "kwargs": {}, "env": {}})
-        process = replace(process, spec=spec, arguments=None, signals=())
-        if process.workflow is not None:  # other nodes are judged by its end, and by who brought that about
-            process = replace(process, attempts=process.attempts[-1:])
-        else:
-            phase = Successful() if isinstance(process.phase, Successful) else process.phase
-            process = replace(process, phase=phase, attempts=())
-    return _PROCESS.dump_python(process)
+    if not process.final:
+        return _PROCESS.dump_python(process)
+    if process.workflow is None:
+        return _ended(process)
+    # Other nodes are judged by its end, and by who brought that about.
+    spec = process.spec.model_copy(update={"args": [], "kwargs": {}, "env": {}})
+    attempts = process.attempts[-1:]
+    return _PROCESS.dump_python(replace(process, spec=spec, arguments=None, signals=(), attempts=attempts))
+
+
+def _ended(process: Process) -> Any:
+    """Of a process on its own that is final: nothing changes it, and what comes late is void whatever it
+    says. Written by hand, since there are more of these than of all else."""
+    return {
+        "id": process.id,
+        "spec": {
+            "func": process.spec.func,
+            "conditions": {"runtimetype": process.spec.conditions.runtimetype},
+        },
+        "queue": process.queue,
+        "submitter": process.submitter,
+        "submitted_at": process.submitted_at,
+        "phase": _phase(process),
+        "head": process.head,
+        "sequence": process.sequence,
+        "time": process.time,
+        "first": process.first,
+    }
+
+
+def _phase(process: Process) -> dict[str, Any]:
+    match process.phase:
+        case CancelledForGood(by=by):
+            return {"state": "cancelled", "by": by, "reason": ""}
+        case FailedForGood():
+            return {"state": "failed", "error": ""}
+        case phase:
+            return {"state": phase.state}
 
 
 def _generator(chain: Chain) -> Any:

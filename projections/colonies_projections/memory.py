@@ -74,9 +74,9 @@ class Memory:
         await self._bring(key for key in keys if not self._knows(key))
         return keys
 
-    async def take(self, stored: Stored) -> Judged:
-        """Judge the next message and fold it if it is valid."""
-        seen = examine(self.history.colony, stored)
+    async def take(self, stored: Stored, signed_by: str | None = None) -> Judged:
+        """Judge the next message and fold it if it is valid. `signed_by` as of `history.examine`."""
+        seen = examine(self.history.colony, stored, signed_by=signed_by)
         try:
             return self.history.take(seen)
         except Forgotten:

@@ -36,23 +36,22 @@ class Table:
     def grows(self) -> bool:
         return not self.changes and "sequence" in self.columns
 
-    def keeping(self) -> str:
-        """The SQL that makes the table's past, empty if it has none."""
+    def keeping(self) -> list[str]:
+        """The statements that make the table's past, none if it has none."""
         if not self.changes:
-            return ""
+            return []
         columns = ", ".join(self.columns)
         old = ", ".join(f"OLD.{column}" for column in self.columns)
         key = ", ".join(self.key)
-        return f"""
-            CREATE TABLE {PREFIX}{self.name} (
-                {columns}, until INTEGER NOT NULL, PRIMARY KEY ({key}, until)
-            ) WITHOUT ROWID;
-            CREATE TRIGGER {PREFIX}{self.name}_changed BEFORE UPDATE ON {self.name}
-            WHEN OLD.since < NEW.since
-            BEGIN INSERT INTO {PREFIX}{self.name} ({columns}, until) VALUES ({old}, NEW.since); END;
-            CREATE TRIGGER {PREFIX}{self.name}_kept BEFORE DELETE ON {self.name}
-            BEGIN SELECT RAISE(ABORT, 'a row with a past is never deleted'); END;
-        """
+        past = f"{PREFIX}{self.name}"
+        return [
+            f"CREATE TABLE {past} ({columns}, until INTEGER NOT NULL, PRIMARY KEY ({key}, until)) "
+            "WITHOUT ROWID",
+            f"CREATE TRIGGER {past}_changed BEFORE UPDATE ON {self.name} WHEN OLD.since < NEW.since "
+            f"BEGIN INSERT INTO {past} ({columns}, until) VALUES ({old}, NEW.since); END",
+            f"CREATE TRIGGER {past}_kept BEFORE DELETE ON {self.name} "
+            "BEGIN SELECT RAISE(ABORT, 'a row with a past is never deleted'); END",
+        ]
 
     def as_it_was(self) -> str:
         """A query for the rows at the moment that the connection is set to."""

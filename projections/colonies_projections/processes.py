@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from colonies.core.process import Attempt, Awaiting, FailedForGood, Process, State, Successful, Waiting
 from colonies.show import jsonable
@@ -79,25 +79,25 @@ CREATE TABLE processes_errors (sequence INTEGER PRIMARY KEY, process INTEGER NOT
 CREATE VIRTUAL TABLE processes_text USING fts5(words, content='', detail='none', columnsize=0);
 """
 
-_INSERT = """
-INSERT INTO processes (
+_COLUMNS_KEPT = """(
     sequence, since, id, state, func, name, runtimetype, queue, label, workflow, node, priority, submitter,
-    worker, attempts, submitted_at, waiting_since, started_at, ended_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+    worker, attempts, submitted_at, waiting_since, started_at, ended_at"""
+_PLACES = ", ".join("?" * 19)
+_INSERT = f"INSERT INTO processes {_COLUMNS_KEPT}) VALUES ({_PLACES})"
+_INSERT_PAST = f"INSERT INTO past_processes {_COLUMNS_KEPT}, until) VALUES ({_PLACES}, ?)"
 _UPDATE = """
 UPDATE processes SET since = ?, state = ?, worker = ?, attempts = ?, waiting_since = ?, started_at = ?,
     ended_at = ?
-WHERE id = ?
+WHERE sequence = ?
 """
 _ATTEMPT = """
 INSERT INTO processes_attempts (process, n, since, worker, instance, started_at, ended_at, outcome, error)
-SELECT sequence, ?, ?, ?, ?, ?, ?, ?, ? FROM processes WHERE id = ?
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (process, n) DO UPDATE SET since = excluded.since, ended_at = excluded.ended_at,
     outcome = excluded.outcome, error = excluded.error
 """
 _VALUE = "INSERT INTO processes_values (sequence, value, stored) VALUES (?, ?, ?)"
-_ERROR = "INSERT INTO processes_errors (sequence, process) SELECT ?, sequence FROM processes WHERE id = ?"
+_ERROR = "INSERT INTO processes_errors (sequence, process) VALUES (?, ?)"
 _WORDS = "INSERT INTO processes_text (rowid, words) VALUES (?, ?)"
 
 _COLUMNS = (
@@ -154,7 +154,7 @@ class Processes:
     """See `colonies_projections.view.View`."""
 
     name: ClassVar[str] = "processes"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tables: ClassVar[str] = _TABLES
     filters: ClassVar[Mapping[str, Filter]] = _FILTERS
     sorts: ClassVar[Sequence[str]] = ("-submitted", "ended")
@@ -167,16 +167,16 @@ class Processes:
     )
 
     def fold(self, batch: Batch) -> Iterable[Write]:
-        first = [step for step in batch.steps if step.before is None]
-        yield _INSERT, [(step.record.sequence, step.record.sequence, *_born(step.after)) for step in first]
-        later = [step for step in batch.steps if step.before is not None]
-        yield _UPDATE, [(step.record.sequence, *_moving(step.after), step.after.id) for step in later]
-        yield _ATTEMPT, [row for step in batch.steps for row in _attempts(step)]
-        yield _VALUE, [row for step in batch.steps for row in _values(step)]
-        failed = [(step, error) for step in batch.steps for error in _new_errors(step)]
-        yield _ERROR, [(step.record.sequence, step.after.id) for step, _ in failed]
-        yield _WORDS, [(step.record.sequence, _words(step.after)) for step in first]
-        yield _WORDS, [(step.record.sequence, error) for step, error in failed]
+        rows = _Rows()
+        for step in batch.steps:
+            rows.take(step)
+        yield _INSERT, list(rows.born.values())
+        yield _INSERT_PAST, rows.passed
+        yield _UPDATE, rows.changed
+        yield _ATTEMPT, rows.attempts
+        yield _VALUE, rows.values
+        yield _ERROR, rows.errors
+        yield _WORDS, rows.words
 
     async def answer(self, asked: Asked, at: Snapshot) -> Page:
         """Objects as of `colonies.show.process_object`; `left_out` names what is too large for an answer."""
@@ -205,88 +205,111 @@ FROM processes_values WHERE sequence IN (SELECT value FROM json_each(?))
 # --- rows -------------------------------------------------------------------------------------------
 
 
-def _born(process: Process) -> Iterator[Any]:
-    """What its first event says for ever, around what changes in its life."""
+class _Rows:
+    """What the steps of a batch make. `born` are the rows of processes that began in it, as they are at its
+    end; what these were within it goes straight to `passed`, their past."""
+
+    def __init__(self) -> None:
+        self.born: dict[int, tuple[Any, ...]] = {}
+        self.passed: list[tuple[Any, ...]] = []
+        self.changed: list[tuple[Any, ...]] = []
+        self.attempts: list[tuple[Any, ...]] = []
+        self.values: list[tuple[int, str | None, str | None]] = []
+        self.errors: list[tuple[int, int]] = []
+        self.words: list[tuple[int, str]] = []
+
+    def take(self, step: Step) -> None:
+        process, since = step.after, step.record.sequence
+        if step.before is None:
+            self.born[process.first] = _row(process, since)
+            self._first_values(process)
+            if not process.final and not process.attempts:
+                return
+        elif process.first in self.born:
+            self.passed.append((*self.born[process.first], since))
+            self.born[process.first] = _row(process, since)
+        else:
+            self.changed.append((since, *_moving(process), process.first))
+        self._attempts(step)
+        self._last_value(process, since)
+
+    def _first_values(self, process: Process) -> None:
+        spec, stored = process.spec, process.arguments
+        if stored is not None:
+            self.values.append((process.first, None, stored.object))
+        arguments = ""
+        if spec.args:
+            arguments = _json(spec.args)
+            self.values.append((process.first, arguments, None))
+        said = filter(None, (spec.func, spec.name, spec.label, process.node, process.id))
+        self.words.append((process.first, " ".join((*said, arguments[:MAX_WORDS_CHARS]))))
+
+    def _attempts(self, step: Step) -> None:
+        """The attempts that this event began or ended: at most the last of before and a new one."""
+        process, since = step.after, step.record.sequence
+        before = step.before.attempts if step.before is not None else ()
+        new: list[Attempt] = []
+        if process.attempts is not before:
+            new = [attempt for attempt in process.attempts[-2:] if attempt not in before[-2:]]
+        errors = []
+        for attempt in new:
+            ended = attempt.ended_at // 1_000 if attempt.ended_at is not None else None
+            said = (attempt.worker, attempt.instance, attempt.started_at // 1_000, ended, attempt.outcome)
+            self.attempts.append((process.first, attempt.n, since, *said, attempt.error))
+            if attempt.error:
+                errors.append(attempt.error)
+        phase = process.phase
+        if isinstance(phase, FailedForGood) and phase.error not in errors:
+            errors.append(phase.error)
+        if errors:
+            self.errors.append((since, process.first))
+            self.words.append((since, " ".join(errors)))
+
+    def _last_value(self, process: Process, since: int) -> None:
+        """The output, or what a process failed of at last; its first event has its arguments there."""
+        if since == process.first:
+            return
+        match process.phase:
+            case Successful(output=output, stored=None):
+                if output is not None:
+                    self.values.append((since, _json(output), None))
+            case Successful(stored=stored):
+                assert stored is not None
+                self.values.append((since, None, stored.object))
+            case FailedForGood(error=error):
+                self.values.append((since, _json(error), None))
+
+
+def _row(process: Process, since: int) -> tuple[Any, ...]:
+    """A whole row, as the event at `since` makes it."""
     spec = process.spec
     state, worker, attempts, waiting_since, started_at, ended_at = _moving(process)
-    yield from (
-        process.id,
-        state,
-        spec.func,
-        spec.name,
-        spec.conditions.runtimetype,
-        process.queue,
-        spec.label,
+    return (
+        *(process.first, since, process.id, state, spec.func, spec.name, spec.conditions.runtimetype),
+        *(process.queue, spec.label, process.workflow, process.node, spec.priority, process.submitter),
+        *(worker, attempts, process.submitted_at // 1_000, waiting_since, started_at, ended_at),
     )
-    yield from (process.workflow, process.node, spec.priority, process.submitter, worker, attempts)
-    yield from (process.submitted_at // 1_000, waiting_since, started_at, ended_at)
 
 
-def _moving(process: Process) -> Iterator[Any]:
+def _moving(process: Process) -> tuple[Any, ...]:
     """What changes in a process's life."""
     phase, attempts = process.phase, process.attempts
-    yield process.state
-    yield attempts[-1].worker if attempts else None
-    yield attempts[-1].n if attempts else 0
-    yield phase.since // 1_000 if isinstance(phase, Waiting | Awaiting) else None
-    yield attempts[0].started_at // 1_000 if attempts else None
-    yield process.ended_at // 1_000 if process.ended_at is not None else None
-
-
-def _attempts(step: Step) -> Iterator[tuple[Any, ...]]:
-    """The attempts that this event began or ended: at most the last of before and a new one."""
-    before = step.before.attempts[-1:] if step.before is not None else ()
-    for attempt in step.after.attempts[-2:]:
-        if attempt in before or (before and attempt.n < before[0].n):
-            continue
-        ended = attempt.ended_at // 1_000 if attempt.ended_at is not None else None
-        said = (attempt.worker, attempt.instance, attempt.started_at // 1_000, ended)
-        yield (
-            *(attempt.n, step.record.sequence, *said, attempt.outcome, attempt.error),
-            step.after.id,
-        )
-
-
-def _values(step: Step) -> Iterator[tuple[int, str | None, str | None]]:
-    process = step.after
-    if step.before is None and (process.arguments is not None or process.spec.args):
-        stored = process.arguments
-        text = _json(process.spec.args) if stored is None else None
-        yield step.record.sequence, text, stored.object if stored is not None else None
-    if step.before is not None and not process.final:
-        return
-    match process.phase:
-        case Successful(output=output, stored=None) if output is not None and step.before is not None:
-            yield step.record.sequence, _json(output), None
-        case Successful(stored=stored) if stored is not None and step.before is not None:
-            yield step.record.sequence, None, stored.object
-        case FailedForGood(error=error) if step.before is not None:
-            yield step.record.sequence, _json(error), None
-
-
-def _new_errors(step: Step) -> Iterator[str]:
-    """What this event says that went wrong, for search."""
-    ended = [attempt.error for attempt in _changed(step) if attempt.error]
-    if isinstance(step.after.phase, FailedForGood) and step.after.phase.error not in ended:
-        ended.append(step.after.phase.error)
-    if ended:
-        yield " ".join(ended)
-
-
-def _changed(step: Step) -> list[Attempt]:
-    before = step.before.attempts if step.before is not None else ()
-    return [attempt for attempt in step.after.attempts[-2:] if attempt not in before[-2:]]
-
-
-def _words(process: Process) -> str:
-    spec = process.spec
-    said = [spec.func, spec.name, spec.label, process.node, process.id]
-    arguments = _json(spec.args)[:MAX_WORDS_CHARS] if spec.args else ""
-    return " ".join([*filter(None, said), arguments])
+    last = attempts[-1] if attempts else None
+    return (
+        phase.state,
+        last.worker if last is not None else None,
+        last.n if last is not None else 0,
+        phase.since // 1_000 if isinstance(phase, Waiting | Awaiting) else None,
+        attempts[0].started_at // 1_000 if attempts else None,
+        process.time // 1_000 if process.final else None,
+    )
 
 
 def _json(value: Any) -> str:
-    return to_json(jsonable(value)).decode()
+    try:
+        return to_json(value, bytes_mode="base64", inf_nan_mode="null", fallback=str).decode()
+    except (PydanticSerializationError, ValueError, RecursionError):
+        return to_json(jsonable(value)).decode()
 
 
 # --- items ------------------------------------------------------------------------------------------

@@ -190,10 +190,10 @@ class Projector:
         if self._gap:
             await build.confirm()
             self._gap = False
-        async for batch in self.ledger.scan(build.position.sequence):
-            await build.take_in(batch)
-            async with self._moved:
-                self._moved.notify_all()
+        async with contextlib.aclosing(build.catch_up()) as positions:
+            async for _ in positions:
+                async with self._moved:
+                    self._moved.notify_all()
 
     # --- building anew, beside -------------------------------------------------------------------------
 
@@ -215,9 +215,9 @@ class Projector:
         try:
             while build.position.sequence < self._position() or self.build is None:
                 try:
-                    async for batch in self.ledger.scan(build.position.sequence):
-                        await build.take_in(batch)
-                        await asyncio.sleep(0)
+                    async with contextlib.aclosing(build.catch_up()) as positions:
+                        async for _ in positions:
+                            await asyncio.sleep(0)
                 except (Unavailable, NotFound) as error:
                     _log.debug("ledger not read", error=str(error))
                     await asyncio.sleep(AGAIN_S)

@@ -288,12 +288,15 @@ def _prepared(path: Path) -> str:
 
 async def _make(db: aiosqlite.Connection, colony: str, views: Sequence[View]) -> None:
     tables = "".join(view.tables for view in views)
-    await db.executescript(f"{_TABLES} {tables}")
-    await db.executescript("".join(table.keeping() for table in await tables_of(db.execute_fetchall)))
+    await db.executescript(f"BEGIN; {_TABLES} {tables}")
+    for table in await tables_of(db.execute_fetchall):
+        for statement in table.keeping():
+            await db.execute(statement)
     await db.execute(
         "INSERT INTO projector VALUES (?, ?, 0, ?, 0, ?)",
         (schema_of(views), colony, b"", _packed_colony(Colony(colony))),
     )
+    await db.execute("COMMIT")
 
 
 def schema_of(views: Sequence[View]) -> str:

@@ -20,7 +20,8 @@ from colonies_cli import events as shown_events
 from colonies_cli import output
 from colonies_cli.dev import lease_s
 from colonies_projections.processes import Processes
-from colonies_projections.view import MAX_LIMIT, read_question
+from colonies_projections.question import read_question
+from colonies_projections.view import MAX_LIMIT
 from colonies_projections.workers import Workers, _item
 
 from colonies import codec, contexts, jwt, nkeys, show_event, subjects, witness
@@ -177,8 +178,9 @@ def _read_note(head: int, body: dict[Any, Any]) -> None:
         beat.runs(world.PROCESS)
         beat.runs(world.PROCESS, world.ulid(1))
         row = {"name": "w1", "instance": "one", "runtimetype": "cli", "concurrency": 1, "state": "alive"}
-        times: dict[str, Any] = {"started_at": "2026", "stopped_at": None, "functions": "[]"}
-        json.dumps(_item(row | times | {"has": None}, beat)).encode()
+        times: dict[str, Any] = {"started_at": 2_026, "stopped_at": None, "functions": "[]"}
+        running = sorted(map(str, beat.attempts))
+        json.dumps(_item(row | times | {"has": None}, beat, running)).encode()
 
 
 # --- what people and programs give ------------------------------------------------------------------
@@ -332,11 +334,11 @@ def nkey(data: bytes) -> None:
 def question(data: bytes) -> None:
     for view in (Processes(), Workers()):
         with only(Invalid):
-            asked = read_question(view, data)
+            asked = read_question(view, data).asked
             assert 1 <= asked.limit <= MAX_LIMIT
             assert asked.filters.keys() <= view.filters.keys()
             for value in asked.filters.values():
-                value.encode()
+                str(value).encode()
 
 
 def small_files(data: bytes) -> None:

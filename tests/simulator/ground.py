@@ -140,7 +140,8 @@ def _remember(colony: str, seen: HighWater) -> None:
 
 def _discard(path: Path) -> None:
     """Nothing in this world makes a file unusable."""
-    GROUND.complain(f"the views are built anew: {sys.exc_info()[1]}")
+    if (error := sys.exc_info()[1]) is not None:
+        GROUND.complain(f"the views are built anew: {error}")
     store.discard(path)
 
 

@@ -16,9 +16,11 @@ from typing import Any, ClassVar
 
 from colonies_projections import store
 from colonies_projections.kept import KINDS
+from colonies_projections.past import tables_of
 from colonies_projections.projector import VIEWS
-from colonies_projections.view import Asked, Batch, Snapshot, Write
+from colonies_projections.view import Asked, Batch, Filter, Page, Snapshot, Step, Write
 
+from colonies.core.process import Process, evolve
 from colonies.core.workflow import dag_of, end_of, state_of
 from colonies.history import History, Judged
 from tests.simulator.oracle import Life
@@ -33,14 +35,15 @@ class Folded:
     name: ClassVar[str] = "folded_events"
     version: ClassVar[int] = 1
     tables: ClassVar[str] = "CREATE TABLE folded_events (sequence INTEGER, verdict TEXT);"
-    filters: ClassVar[Mapping[str, Sequence[str] | None]] = {}
+    filters: ClassVar[Mapping[str, Filter]] = {}
+    sorts: ClassVar[Sequence[str]] = ()
 
     def fold(self, batch: Batch) -> Iterable[Write]:
         rows = [(judged.stored.sequence, judged.verdict.kind) for judged in batch.judged]
         yield "INSERT INTO folded_events VALUES (?, ?)", rows
 
-    async def answer(self, asked: Asked, at: Snapshot) -> list[dict[str, Any]]:
-        return []
+    async def answer(self, asked: Asked, at: Snapshot) -> Page:
+        return Page([])
 
 
 ALL = (*VIEWS, Folded)
@@ -131,28 +134,58 @@ class Views:
 
 
 _WORKFLOWS = "SELECT id, state, nodes, done, failed FROM workflows"
-_NODES = "SELECT workflow, label, process, state FROM workflows_nodes"
-_TOLD = "SELECT id, state, json_array_length(attempts) FROM processes"
-_TABLES = (("processes", "sequence"), ("workers", "sequence"))
+_NODES = "SELECT workflow, label, process, state FROM workflows_nodes WHERE state IS NOT NULL"
+_TOLD = "SELECT id, state, attempts FROM processes"
+_TABLES = (
+    ("processes", "sequence"),
+    ("past_processes", "sequence, until"),
+    ("processes_attempts", "process, n"),
+    ("past_processes_attempts", "process, n, until"),
+    ("processes_values", "sequence"),
+    ("workers", "name, instance"),
+    ("queues_taken", "sequence"),
+)
 
 
 @lru_cache(1)
-def _empty() -> sqlite3.Connection:
+def _empty() -> bytes:
+    """A file with the tables of all views, and nothing in them."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.executescript("".join(view.tables for view in VIEWS))
-    return db
+
+    async def fetch(query: str) -> list[Any]:
+        return db.execute(query).fetchall()
+
+    found = tables_of(fetch)
+    try:
+        found.send(None)
+    except StopIteration as end:  # nothing of it waits
+        for statement in (statement for table in end.value for statement in table.keeping()):
+            db.execute(statement)
+    return db.serialize()
 
 
 def _rebuilt(judged: list[Judged], history: History) -> sqlite3.Connection:
     """The rows of the whole ledger in one batch."""
-    db = _empty()
-    for table, _ in _TABLES:
-        db.execute(f"DELETE FROM {table}")
-    batch = Batch(judged, history.processes)
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.deserialize(_empty())
+    batch = Batch(judged, _steps(judged, history))
     for make in VIEWS:
         for statement, rows in make().fold(batch):
             db.executemany(statement, rows)
     return db
+
+
+def _steps(judged: list[Judged], history: History) -> list[Step]:
+    """What each valid event of a process made of it."""
+    processes: dict[str, Process] = {}
+    steps = []
+    for record in (seen.record for seen in judged if seen.record is not None and seen.verdict.valid):
+        if record.kind == "process":
+            before = processes.get(record.entity)
+            processes[record.entity] = evolve(before, record, history)
+            steps.append(Step(record, before, processes[record.entity]))
+    return steps
 
 
 def _difference(ours: list[Any], theirs: list[Any]) -> str:
