@@ -128,7 +128,8 @@ class Build:
         touched |= {("generator", name) for name in map(_generator_of, valid) if name is not None}
         touched |= {("progress", id) for id in progresses.touched}
         touched |= {(kind, id) for kind, id in named if kind == "voids" and id in held[kind]}
-        changed = Batch(judged, steps, progresses.steps, progresses.rows, memory.history)
+        others = [record for record in valid if record.kind != "process"]
+        changed = Batch(judged, steps, progresses.steps, progresses.rows, others, memory.history)
         await self.store.commit(
             Position.of(batch[-1]),
             memory.packed(touched),

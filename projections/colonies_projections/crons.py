@@ -134,7 +134,7 @@ class Crons:
     )
 
     def fold(self, batch: Batch) -> Iterable[Write]:
-        for record in batch.valid():
+        for record in batch.others:
             if record.kind == "cron":
                 yield from _of_cron(record)
             elif record.kind == "workflow" and isinstance(record.event, WorkflowSubmitted):
@@ -174,7 +174,7 @@ class Generators:
     )
 
     def fold(self, batch: Batch) -> Iterable[Write]:
-        for record in batch.valid():
+        for record in batch.others:
             if record.kind == "generator":
                 yield from _of_generator(record)
             elif record.kind == "workflow" and isinstance(record.event, WorkflowSubmitted):

@@ -189,20 +189,19 @@ Fact = tuple[Any, ...]
 def writes(batch: Batch) -> Iterator[Write]:
     """What a batch adds to these tables."""
     yield _FUNCTION, _functions(batch)
-    stretch: tuple[int, int] | None = None
+    minute = block = -1
     facts: list[Fact] = []
     for step in batch.steps:
         fact = _fact(step)
         if fact is None:
             continue
-        record = step.record
-        its = record.time // _MINUTE_NS, record.sequence >> BLOCK_BITS
-        if its != stretch:
+        time, sequence = step.record.time, step.record.sequence
+        if time // _MINUTE_NS != minute or sequence >> BLOCK_BITS != block:
             if facts:
                 yield _FACT, facts
-            stretch, facts = its, []
-            minute_s = its[0] * MINUTE_S
-            yield _BEGUN, [(span, minute_s // span * span, record.sequence) for span in SPANS]
+            minute, block, facts = time // _MINUTE_NS, sequence >> BLOCK_BITS, []
+            start = minute * MINUTE_S
+            yield _BEGUN, [(span, start // span * span, sequence) for span in SPANS]
         facts.append(fact)
     yield _FACT, facts
 
@@ -220,7 +219,7 @@ def _functions(batch: Batch) -> list[tuple[Any, ...]]:
             if len(name) <= MAX_NAME_CHARS:
                 found[name, kind] = step.record.sequence
     rows = [(sequence, *key, MAX_SUBMITTED) for key, sequence in found.items()]
-    for record in batch.valid():
+    for record in batch.others:
         if isinstance(record.event, WorkerStarted):
             kind = record.event.runtimetype
             names = ["", *(function.name for function in record.event.functions)]

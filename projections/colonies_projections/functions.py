@@ -102,7 +102,7 @@ class Functions:
         self._instances = Instances()
 
     def fold(self, batch: Batch) -> Iterable[Write]:
-        for record in batch.valid():
+        for record in batch.others:
             if isinstance(record.event, WorkerStarted):
                 yield from _registered(record, record.event)
 

@@ -109,7 +109,9 @@ def _within(name: str, other: str) -> bool:
 def _check_tables(view: Any) -> None:
     """Raises sqlite3.Error, or ValueError: it makes something that does not begin with its name."""
     with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(view.tables)
+        db.executescript(f"BEGIN; {view.tables}")
+        if not db.in_transaction:
+            raise ValueError("its tables end the transaction in which they are made")
         for (made,) in db.execute(_MADE):
             if not _within(made, view.name):
                 raise ValueError(f"it makes {made}; all that it makes begins with {view.name}")

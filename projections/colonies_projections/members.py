@@ -77,12 +77,11 @@ class Members:
     sorts: ClassVar[Sequence[str]] = ("-approved", "name")
 
     def fold(self, batch: Batch) -> Iterable[Write]:
-        said: dict[str, tuple[int, int]] = {}
-        for record in batch.valid():
-            said[record.author] = record.time // 1_000, record.sequence
+        for record in batch.others:
             if record.kind in ("member", "colony"):
                 yield from _of_member(record)
-        yield _SAID, [(name, *when) for name, when in said.items()]
+        said = {record.author: record for record in batch.valid()}
+        yield _SAID, [(name, record.time // 1_000, record.sequence) for name, record in said.items()]
 
     async def answer(self, asked: Asked, at: Snapshot) -> Page:
         """`{name, role, state, key, approved_by, approved_at, expires_at, ..., last_said_at}`."""

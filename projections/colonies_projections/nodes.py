@@ -66,7 +66,8 @@ class Nodes:
                 for node in step.workflow.spec.nodes
             ],
         )
-        yield _INSERT, [row for step in batch.steps for row in _added(step)]
+        ended = [step for step in batch.steps if type(step.after.phase) is Successful]
+        yield _INSERT, [row for step in ended for row in _added(step)]
 
     async def answer(self, asked: Asked, at: Snapshot) -> Page:
         """`{label, node, state, process, func, runtimetype, signal, maps, parents, worker, attempts,

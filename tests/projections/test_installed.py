@@ -120,6 +120,7 @@ class Good:
         ("good", ('"good", 1,', '"good", "one",'), "its version is no int"),
         ("good", ("CREATE TABLE good (x, y);", "CREATE TABLE good (x)); DROP"), "OperationalError"),
         ("good", ("CREATE TABLE good (x, y);", "CREATE TABLE evil (x);"), "it makes evil; all that it makes"),
+        ("good", ("CREATE TABLE good (x, y);", "COMMIT; CREATE TABLE good (x, y);"), "end the transaction"),
         ("good", ("{}, ()", '{"a": None}, ()'), "its filters are no Filter each"),
         ("good", ("def fold(self, batch):", "def fold(self):"), "TypeError"),
         ("good", ("class Good:", "class Other:"), "has no attribute 'Good'"),
