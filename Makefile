@@ -14,7 +14,7 @@ help:
 	@echo 'make test    run every test                (make test ARGS="-k ledger" for some)'
 	@echo 'make bench   measure: one JSON line per figure'
 	@echo 'make long    the proofs that take long, a quarter of an hour: 100 random kills over 300 processes,'
-	@echo '             200 over 400 workflows, slow waits'
+	@echo '             200 over 400 workflows, 100 of a subscriber, slow waits'
 	@echo 'make fuzz    look for bytes that break a reader (make fuzz SECONDS=600; Linux only)'
 	@echo 'make simulate a million simulated lifetimes   (make simulate SEEDS=5000 FROM=0 for some)'
 	@echo 'make lint    format, then lint, types and import direction'
@@ -41,6 +41,7 @@ long: setup
 	    tests/acceptance/test_chaos.py tests/acceptance/test_orchestrator.py $(ARGS)
 	@CHAOS_KILLS=200 CHAOS_WORKFLOWS=400 CHAOS_WAIT_S=600 $(PYTHON) -m pytest -s \
 	    tests/acceptance/test_workflow_chaos.py $(ARGS)
+	@FEED_KILLS=100 $(PYTHON) -m pytest -s tests/acceptance/test_feed.py $(ARGS)
 
 SEEDS := 1000000
 FROM  := 0

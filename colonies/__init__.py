@@ -42,8 +42,10 @@ from colonies.errors import (
 )
 from colonies.execution import Fail, Later
 from colonies.flows import WorkflowHandle
+from colonies.listening import FeedEvent
 from colonies.memory_colony import memory
 from colonies.signals import signal
+from colonies.tracing import traced
 from colonies.worker import Worker
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "Conditions",
     "Conflict",
     "Fail",
+    "FeedEvent",
     "Handle",
     "Invalid",
     "Later",
@@ -74,6 +77,7 @@ __all__ = [
     "current",
     "memory",
     "signal",
+    "traced",
 ]
 
 if not structlog.is_configured():

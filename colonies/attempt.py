@@ -26,6 +26,7 @@ from colonies.adding import Adding
 from colonies.core.events import LogDigest
 from colonies.core.spec import Spec
 from colonies.core.states import Signal
+from colonies.core.trace import Trace, at_attempt
 from colonies.errors import ColoniesError
 from colonies.session import Session
 from colonies.signals import Numbers, Signals
@@ -67,6 +68,7 @@ class Attempt(Adding):
     """A running attempt. `process` is its process's id, `n` its number from 1, `id` its event's id.
 
     `devices` are the graphics processors that are its own while it runs, as CUDA_VISIBLE_DEVICES names them.
+    `trace` is where its function stands in a distributed trace: at the attempt's own span.
     Of a node, `workflow` is the id of its workflow, `node` its label there, and `inputs` are the outputs of
     its parents by name; `add` and `map` add nodes that run after it.
     """
@@ -83,6 +85,7 @@ class Attempt(Adding):
         workflow: str | None = None,
         node: str | None = None,
         signals: Signals | None = None,
+        trace: Trace | None = None,
     ) -> None:
         super().__init__(node)
         self.process = process
@@ -93,6 +96,7 @@ class Attempt(Adding):
         self.spec = spec
         self.devices = devices
         self.inputs: dict[str, Any] = {}
+        self.trace = at_attempt(session.ledger.colony, trace, workflow, process, id)
         self.last_progress: Progress | None = None
         self._session = session
         self._subject = subjects.log(process, session.name)

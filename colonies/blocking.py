@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from datetime import datetime
 from typing import Any, TypeVar, Unpack, overload
 
 from colonies.blocking_handles import BlockingCronHandle, BlockingHandle, BlockingWorkflowHandle, each
@@ -19,6 +20,7 @@ from colonies.crons import CronNow, When
 from colonies.errors import ColoniesError
 from colonies.generators import GeneratorNow, RunNow
 from colonies.history import Judged
+from colonies.listening import FeedEvent, Several, Wanted, heard
 
 T = TypeVar("T")
 
@@ -112,6 +114,31 @@ class BlockingClient:
 
     def events(self, id: str) -> Iterator[Judged]:
         return each(self, self._client.events(id))
+
+    def feed(
+        self,
+        after: int | datetime | None = None,
+        *,
+        type: Several = None,
+        process: Several = None,
+        workflow: Several = None,
+        author: Several = None,
+        verdict: Several = "valid",
+        live: bool = True,
+    ) -> Generator[FeedEvent, None, None]:
+        wanted = Wanted(type=type, process=process, workflow=workflow, author=author, verdict=verdict)
+        return self._each(heard(self._client, after, wanted, live=live))
+
+    def _each(self, events: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        """As `each`; who leaves it before its end leaves nothing open."""
+        try:
+            yield from each(self, events)
+        finally:
+            leaving = events.aclose()
+            try:
+                asyncio.run_coroutine_threadsafe(leaving, self._loop)
+            except RuntimeError:  # the client is closed, and with it this
+                leaving.close()
 
     def query(
         self,

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Generic, TypeVar, overload
 
-from colonies import values
+from colonies import tracing, values
 from colonies.batch import Batch
 from colonies.building import Workflow
 from colonies.calls import Call
@@ -48,6 +48,7 @@ from colonies.flows import WorkflowHandle, signal_data, submit_workflow
 from colonies.generators import GeneratorClient
 from colonies.history import Judged, Story
 from colonies.ids import new_id
+from colonies.listening import FeedClient
 from colonies.pausing import Pausing
 from colonies.querying import Querying
 from colonies.session import Session
@@ -110,7 +111,7 @@ class Handle(Generic[T]):
         return await self._client.signal(self.id, name, data)
 
 
-class Client(CronClient, GeneratorClient, Pausing, Querying):
+class Client(CronClient, GeneratorClient, Pausing, Querying, FeedClient):
     """A member's door to its colony. Open one with `colonies.connect()`."""
 
     def __init__(self, session: Session) -> None:
@@ -205,8 +206,8 @@ class Client(CronClient, GeneratorClient, Pausing, Querying):
                 raise Invalid(f"the spec without its arguments is {rest} bytes; at most {limit} are allowed")
         queue = await self.declare(spec)
         if spec.delay is not None or spec.at is not None or spec.limits:
-            return Submitted(spec, key, arguments), None
-        return Queued(spec, key, arguments), queue
+            return Submitted(spec, key, arguments, tracing.here()), None
+        return Queued(spec, key, arguments, tracing.here()), queue
 
     async def declare(self, spec: Spec) -> str:
         """Declare the queue of a spec, if it is not; its name."""

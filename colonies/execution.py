@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from colonies import tracing
 from colonies.attempt import Attempt
 from colonies.calls import Function
 from colonies.core.spec import Spec
@@ -65,10 +66,11 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
     bound = function.bind(work.args, work.kwargs)
     work.attempt.inputs = work.inputs
     work.attempt.enter()
+    tracing.enter(work.attempt.trace, ready=True)
     try:
         if function.is_async:
             return await function.function(*bound.args, **bound.kwargs)
-        return await _in_thread(lambda: function.function(*bound.args, **bound.kwargs))
+        return await in_thread(lambda: function.function(*bound.args, **bound.kwargs))
     except SystemExit as error:
         raise RuntimeError(f"the function called sys.exit({error.code!r})") from error
     except KeyboardInterrupt as error:
@@ -82,7 +84,7 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
         work.attempt.leave()
 
 
-async def _in_thread(call: Callable[[], Any]) -> Any:
+async def in_thread(call: Callable[[], Any]) -> Any:
     """As `asyncio.to_thread`, in a thread of its own that does not keep the program from ending."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()

@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from colonies import subjects
 from colonies.core.colony import Colony
 from colonies.core.events import Cancelled, Received
@@ -28,11 +30,16 @@ from colonies.show_event import attempt_of, numbered
 
 LOOK_AGAIN_S = 30.0
 AGAIN_S = 0.5
+SOON_S = 0.01
 MAX_PROCESSES = 10_000  # that are kept between two of their events
+MAX_KEPT_BYTES = 64 * 1024 * 1024  # of events that these are made of
+MAX_LEFT_OUT = 1_000  # of events in a row that the broker leaves out, so many are asked for one by one
 AT_ONCE = 64  # processes that are read together
 
 _COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, subjects.WORKERS)
 _OF_COLONY = tuple(pattern.removesuffix(">") for pattern in _COLONY_PATTERNS)
+
+_log = structlog.get_logger("colonies.feed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +80,18 @@ async def tell(
         Invalid: the ledger does not reach as far as `after`.
         Refused: this member was revoked meanwhile. Unavailable: the session was closed, or not `live`.
     """
-    ledger = session.ledger
+    ledger, ear = session.ledger, _Ear()
     async with AsyncExitStack() as stack:
-        woken = asyncio.Event()
         lost = asyncio.create_task(ledger.lost(), name="connection")
         stack.push_async_callback(_cancel, lost)
         if live:
-            subscription = await ledger.subscribe("feed.>", lambda _: woken.set())
-            stack.push_async_callback(subscription.close)
-            session.ears.add(woken.set)
-            stack.callback(session.ears.discard, woken.set)
+            stack.push_async_callback((await ledger.subscribe("feed.>", ear.hear)).close)
+            session.ears.add(ear.woken.set)
+            stack.callback(session.ears.discard, ear.woken.set)
         last = await ledger.last_sequence()
         reader = Reader(session, checked_after(last if after is None else after, last))
         while True:
-            woken.clear()
-            wait_s = LOOK_AGAIN_S
+            ear.woken.clear()
             try:
                 async with aclosing(reader.read(wanted)) as found:
                     async for told in found:
@@ -96,9 +100,32 @@ async def tell(
                 if not live:
                     raise
                 wait_s = AGAIN_S
+            else:
+                wait_s = ear.wait_s(reader.position)
             if not live:
                 return
-            await _first(woken, lost, wait_s)
+            await _first(ear.woken, lost, wait_s)
+
+
+class _Ear:
+    """What wakes a feed. A replica may be behind what was heard: then it is read again soon."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+        self._heard = 0
+        self._soon_s = SOON_S
+
+    def hear(self, stored: Stored) -> None:
+        self._heard = max(self._heard, stored.sequence)
+        self.woken.set()
+
+    def wait_s(self, position: int) -> float:
+        """How long to wait for more, having read up to here."""
+        if position >= self._heard:
+            self._soon_s = SOON_S
+            return LOOK_AGAIN_S
+        self._soon_s = min(2 * self._soon_s, LOOK_AGAIN_S)
+        return self._soon_s
 
 
 def checked_after(after: int, last: int) -> int:
@@ -126,11 +153,17 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 
 @dataclass(slots=True)
 class _Known:
-    """A process that came by: it as of `guard`, and what of it was judged and not told yet."""
+    """A process that came by: it as of `guard`, and what of it was judged and not told yet.
+
+    `first`: its first valid event, which says of a node which it is. `size_bytes`: of all its valid events.
+    """
 
     process: Process | None
     guard: int
     judged: dict[int, tuple[Judged, int | None]]
+    voids: set[bytes]
+    first: Stored | None
+    size_bytes: int
 
 
 class Reader:
@@ -142,14 +175,16 @@ class Reader:
         self._history = History(Colony(session.ledger.colony))
         self._folded = False
         self._processes: OrderedDict[str, _Known] = OrderedDict()
+        self._kept_bytes = 0
 
     async def read(self, wanted: Callable[[Stored], bool] = everything) -> AsyncGenerator[Told, None]:
         """What was stored behind the position. Raises Unavailable: next time it goes on from there."""
         if not self._folded:
             await self._fold_colony()
         async for batch in self._session.ledger.scan(self.position):
-            for start in range(0, len(batch), AT_ONCE):
-                some = batch[start : start + AT_ONCE]
+            whole = await self._with_all(batch)
+            for start in range(0, len(whole), AT_ONCE):
+                some = whole[start : start + AT_ONCE]
                 await self._read_together([stored for stored in some if wanted(stored)])
                 for stored in some:
                     if not wanted(stored):
@@ -159,6 +194,32 @@ class Reader:
                     told = await self._judge(stored)
                     self.position = stored.sequence
                     yield told
+
+    async def _with_all(self, batch: list[Stored]) -> list[Stored]:
+        """The batch with what it leaves out: sequences have no gap."""
+        found: list[Stored] = []
+        position = self.position
+        for stored in batch:
+            if stored.sequence > position + 1:
+                found += await self._left_out(position + 1, stored.sequence)
+            found.append(stored)
+            position = stored.sequence
+        return found
+
+    async def _left_out(self, first: int, end: int) -> list[Stored]:
+        """What the broker has from `first` on up to `end`, which it has. What it has lost is passed over."""
+        ledger = self._session.ledger
+        found: list[Stored] = []
+        for sequence in range(max(first, end - MAX_LEFT_OUT), end):
+            try:
+                found.append(await ledger.at(sequence))
+            except NotFound:
+                continue
+            except Unavailable:  # it cannot read this one, or it answers nothing at all
+                await ledger.at(end)
+        if len(found) < end - first:
+            _log.warning("the broker has lost events; see `colonies ledger verify`", first=first, end=end)
+        return found
 
     async def _fold_colony(self) -> None:
         """Fold what stands before the position; what comes later is folded when it comes by."""
@@ -185,7 +246,7 @@ class Reader:
         elif subject is not None and subject.kind == "process":
             known = self._processes.get(subject.entity)
             if known is not None and known.judged.pop(stored.sequence, None) is None:
-                del self._processes[subject.entity]
+                self._forget(subject.entity)
 
     async def _judge(self, stored: Stored) -> Told:
         subject = subjects.parse(stored.subject)
@@ -201,8 +262,8 @@ class Reader:
 
     async def _judge_of_workflow(self, id: str, stored: Stored) -> Judged:
         story = await self._session.knowledge.workflow_now(id)
-        found = [seen for seen in story.judged if seen.stored.sequence == stored.sequence]
-        return found[0] if found else examine(self._history.colony, stored)
+        found = (seen for seen in reversed(story.judged) if seen.stored.sequence == stored.sequence)
+        return next(found, None) or examine(self._history.colony, stored)
 
     async def _read_generator(self, name: str, sequence: int) -> None:
         """Fold what was said of a generator before this sequence, when the first of its events comes by."""
@@ -220,33 +281,31 @@ class Reader:
     # --- processes -----------------------------------------------------------------------------------
 
     async def _judge_of_process(self, id: str, stored: Stored) -> Told:
-        known = self._processes.get(id) or await self._read(id, stored.sequence)
-        self._keep(id, known)
-        found = known.judged.pop(stored.sequence, None)
-        if found is None:
-            found = self._judge_next(known, stored)
-        if found is None:  # it takes more than its own events to judge this one
+        known = self._forget(id)
+        if known is None or (stored.sequence <= known.guard and stored.sequence not in known.judged):
             known = await self._read(id, stored.sequence)
-            self._keep(id, known)
-            found = known.judged.pop(stored.sequence, None) or (examine(self._history.colony, stored), None)
-        workflow = known.process.workflow if known.process is not None else None
-        if known.process is not None and known.process.final and not known.judged:
-            del self._processes[id]
-        return Told(*found, workflow)
+        found = known.judged.pop(stored.sequence, None) or await self._judge_next(known, stored)
+        self._keep(id, known)
+        return Told(*found, known.process.workflow if known.process is not None else None)
 
-    def _judge_next(self, known: _Known, stored: Stored) -> tuple[Judged, int | None] | None:
-        """Judge the next event of a process by what is known of it; None: read it again."""
-        if stored.sequence <= known.guard:
-            return None
-        event = examine(self._history.colony, stored)
-        if event.record is not None and isinstance(event.record.event, Cancelled | Received):
-            return None  # of a node it cites others
+    async def _judge_next(self, known: _Known, stored: Stored) -> tuple[Judged, int | None]:
+        """Judge the next event of a process by what is known of it. To read it again would let whoever stores
+        junk about one process keep all readers busy with it."""
         colony, knowledge = self._history.colony, self._session.knowledge
-        process, seen = judge_process(colony, known.process, event, knowledge)
-        if not seen.verdict.valid:
-            return None  # which of the two it is depends on what stands before it
-        known.process, known.guard = process, stored.sequence
-        return seen, attempt_of(seen, process)
+        event = examine(colony, stored)
+        if event.record is None:  # nothing is read for what nobody signed
+            known.guard = stored.sequence
+            return event, None
+        if known.first is None:
+            await knowledge.learn([stored])
+        elif isinstance(event.record.event, Cancelled | Received):  # it cites others
+            await knowledge.learn([known.first, stored])
+        known.process, seen = judge_process(colony, known.process, event, knowledge, known.voids)
+        known.guard = stored.sequence
+        if seen.verdict.valid:
+            known.first = known.first or stored
+            known.size_bytes += len(stored.data)
+        return seen, attempt_of(seen, known.process)
 
     async def _read(self, id: str, sequence: int) -> _Known:
         """A process as it is now, with the verdicts on its events from this sequence on."""
@@ -256,7 +315,9 @@ class Reader:
             for seen, n, _ in numbered(story.judged, knowledge)
             if seen.stored.sequence >= sequence
         }
-        return _Known(story.process, story.guard, judged)
+        valid = [seen.stored for seen in story.judged if seen.verdict.valid]
+        size_bytes = sum(len(one.data) for one in valid)
+        return _Known(story.process, story.guard, judged, story.voids, next(iter(valid), None), size_bytes)
 
     async def _read_together(self, messages: Sequence[Stored]) -> None:
         """Read the processes of these messages that are not known yet.
@@ -274,7 +335,13 @@ class Reader:
             self._keep(id, known)
 
     def _keep(self, id: str, known: _Known) -> None:
+        self._forget(id)
         self._processes[id] = known
-        self._processes.move_to_end(id)
-        if len(self._processes) > MAX_PROCESSES:
-            self._processes.popitem(last=False)
+        self._kept_bytes += known.size_bytes
+        while len(self._processes) > MAX_PROCESSES or self._kept_bytes > MAX_KEPT_BYTES:
+            self._forget(next(iter(self._processes)))
+
+    def _forget(self, id: str) -> _Known | None:
+        known = self._processes.pop(id, None)
+        self._kept_bytes -= known.size_bytes if known is not None else 0
+        return known

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgpack
 
-from colonies import subjects, values
+from colonies import subjects, tracing, values
 from colonies.core.events import (
     MAX_PARTS,
     MAX_TEXT_CHARS,
@@ -233,7 +233,7 @@ async def submit_workflow(
             story, digest = await _put_part(session, id, Part(list(nodes), key), story)
             digests.append(digest.hex())
         submitted = WorkflowSubmitted(
-            rest, digests or None, key, rerun_of=rerun_of, reuses=reuses if reuses else None
+            rest, digests or None, key, rerun_of=rerun_of, reuses=reuses or None, trace=tracing.here()
         )
         story = await session.record_workflow(id, submitted, at=story)
         with contextlib.suppress(Unavailable):  # it is submitted; whoever looks reads it then

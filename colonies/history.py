@@ -126,11 +126,13 @@ def judge_workflow(
 
 @dataclass(slots=True)
 class Story:
-    """One process as read from the ledger: its state, every message's verdict, and its guard."""
+    """One process as read from the ledger: its state, every message's verdict, and its guard. `voids` as of
+    `judge_process`."""
 
     process: Process | None
     judged: list[Judged]
     guard: int
+    voids: set[bytes] = field(default_factory=set)
 
 
 def fold_process(colony: Colony, messages: Iterable[Stored], known: Known = NOTHING) -> Story:
@@ -143,7 +145,7 @@ def fold_process(colony: Colony, messages: Iterable[Stored], known: Known = NOTH
         process, seen = judge_process(colony, process, examine(colony, stored), known, voids)
         judged.append(seen)
         guard = stored.sequence
-    return Story(process, judged, guard)
+    return Story(process, judged, guard, voids)
 
 
 @dataclass(slots=True)

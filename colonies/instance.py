@@ -314,6 +314,7 @@ class Instance:
             workflow=process.workflow,
             node=process.node,
             signals=self._signals,
+            trace=process.trace,
         )
         return Held(story, attempt, delivery, time.monotonic())
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from colonies import subjects
 from colonies.core.ends import End
@@ -22,6 +22,7 @@ from colonies.ledger import Stored
 
 if TYPE_CHECKING:
     from colonies.client import Client
+    from colonies.session import Session
 
 REREAD_S = 30.0
 _ENDS = frozenset({"completed", "failed", "cancelled", "skipped", "received", "expired", "poisoned"})
@@ -55,8 +56,14 @@ class WorkflowNow:
         return self.state != "running"
 
 
+class HasSession(Protocol):
+    """A client, or whoever else reads the ledger."""
+
+    session: Session
+
+
 async def workflow_now(
-    client: Client, id: str, heard: Mapping[str, list[Stored]] | None = None, *, awaited: bool = False
+    client: HasSession, id: str, heard: Mapping[str, list[Stored]] | None = None, *, awaited: bool = False
 ) -> WorkflowNow:
     """A workflow and its nodes, read from the leader. `awaited`: all that was there may have ended. Raises
     NotFound."""
@@ -73,7 +80,7 @@ async def workflow_now(
             return now  # else ends that were read after a cancel may be void, for example
 
 
-def _now(client: Client, workflow: Workflow, found: dict[str, Process | None]) -> WorkflowNow:
+def _now(client: HasSession, workflow: Workflow, found: dict[str, Process | None]) -> WorkflowNow:
     dag = dag_of(workflow, client.session.knowledge)
     nodes = tuple(
         NodeNow(label, node, workflow.process_of(label), found.get(label)) for label, node in dag.labels()

@@ -75,7 +75,12 @@ def subject_of(event: Event, entity: str, author: str, queue: str | None = None)
 def matches(event: Event, subject: Subject) -> bool:
     """Is this the kind of event that the subject says?"""
     kind, name = event.type.split(".")
-    return kind == subject.kind and ("queued" if name in _QUEUED else name) == subject.event
+    return kind == subject.kind and event_of(name) == subject.event
+
+
+def event_of(name: str) -> str:
+    """How a subject names an event of this name: offers are all `queued`."""
+    return "queued" if name in _QUEUED else name
 
 
 @lru_cache(maxsize=1_024)

@@ -73,10 +73,12 @@ class Here:
             await session.ledger.close()
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
-        """A client. Raises as `session`."""
+    async def client(self, *, submits: bool = False) -> AsyncIterator[Client]:
+        """A client. Raises as `session`. `submits`: in the trace that the environment names, if it does."""
         from colonies.client import Client
 
+        if submits:
+            _enter_trace()
         client = Client(await self._open())
         try:
             yield client
@@ -103,6 +105,23 @@ class Here:
         """As `ask`, over a connection of its own; with --at as it was."""
         async with self.session() as session:
             return await ask(session.ledger, view, question)
+
+
+def _enter_trace() -> None:
+    """What is submitted from here on belongs to the trace in $TRACEPARENT. What is set by who knows whom
+    keeps nobody from submitting: if it is none, that is said."""
+    import os
+
+    from colonies import tracing
+    from colonies.errors import Invalid
+
+    try:
+        found = tracing.of_environment(os.environ)
+    except Invalid as error:
+        exits.say(f"submitted without a trace: {error}")
+        return
+    if found is not None:
+        tracing.enter(found)
 
 
 async def ask(ledger: Any, view: str, question: dict[str, Any]) -> Answer:

@@ -40,7 +40,7 @@ from colonies.operator import Keyring
 from colonies.reaper import Reaper
 from colonies.server import EmbeddedServer, port_holder
 from colonies.tasks import first_error
-from colonies_cli.services import Kind, Place, Service, enrolled
+from colonies_cli.services import Kind, Place, Service, enrolled, exports_traces
 
 NAME = "dev"  # of the colony, and of its context
 DEFAULT_LEASE_S = 10.0
@@ -158,8 +158,9 @@ class Home:
             await founding.found(broker.url, keyring.owner, owner, name=NAME, lease_s=self._settings.lease_s)
             place = Place(broker.url, self.folder / "views", keyring.operator, keyring.owner)
             place.views.mkdir(mode=0o700, exist_ok=True)
+            kinds: tuple[Kind, ...] = (*KINDS, "traces") if exports_traces() else KINDS
             services = [
-                Service(kind, place, partial(self._member, broker.url, keyring, kind)) for kind in KINDS
+                Service(kind, place, partial(self._member, broker.url, keyring, kind)) for kind in kinds
             ]
             with first_error():
                 async with asyncio.TaskGroup() as group:

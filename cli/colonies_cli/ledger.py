@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,34 +19,40 @@ if TYPE_CHECKING:
 
 app = group("Read the colony's ledger, and verify it.\n\nExample: colonies ledger tail -f")
 
-LAST = 20
-
 
 @command(app, "tail")
-async def tail(
+def tail(
     here: Here,
     start: Annotated[
-        int | None,
-        typer.Option("--from", metavar="SEQ", min=1, help="From this sequence on. Default: the last 20."),
+        str | None,
+        typer.Option(
+            "--from", metavar="SEQ|TIME", help="From this sequence, time or age on. Default: the last 20."
+        ),
+    ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="TYPE|NAME=VALUE",
+            help="Only process.failed, say, or process=, workflow=, author=, verdict=; repeatable.",
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")] = False,
-) -> None:
+    cloudevents: Annotated[
+        bool, typer.Option("--cloudevents", help="With -o json: as CloudEvents, with all that events say.")
+    ] = False,
+) -> Coroutine[Any, Any, None]:
     """Print events of the colony, with verdicts.
 
-    Example: colonies ledger tail --from 1 -o json
-    """
-    from contextlib import aclosing
+    Of filters of one name any must fit, and of each name one.
 
-    from colonies.feed import tell
+    Example: colonies ledger tail --from 2h --filter process.failed --filter author=lab -o json
+    """
     from colonies_cli import tailing
 
-    async with here.session() as session:
-        last = await session.ledger.last_sequence()
-        after = max(0, last - LAST) if start is None else start - 1
-        tailing.show_header(here)
-        async with aclosing(tell(session, after, live=follow)) as feed:
-            async for told in feed:
-                tailing.show(here, told)
+    return tailing.tail(
+        here, start, tailing.wanted(filters or []), follow, tailing.printer(here, cloudevents)
+    )
 
 
 @command(app, "verify")

@@ -49,7 +49,7 @@ def submit(
 async def _submit(here: Here, spec: Spec, key: str | None, wait: bool, timeout: float | None) -> None:
     from colonies_cli.showing import show_end, show_submitted
 
-    async with here.client() as client:
+    async with here.client(submits=True) as client:
         handle = await client.submit(spec, key=key)
         if not wait:
             await show_submitted(here, client, handle.id)
@@ -122,7 +122,7 @@ async def run(
         },
         where="process run",
     )
-    async with here.client() as client:
+    async with here.client(submits=True) as client:
         handle = await client.submit(spec)
         exits.say(f"process {handle.id} submitted")
         try:

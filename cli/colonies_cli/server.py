@@ -26,7 +26,7 @@ def start(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", metavar="SERVICE", help="orchestrator, projector or operator; may be repeated."
+            "--only", metavar="SERVICE", help="orchestrator, projector, operator or traces; may be repeated."
         ),
     ] = None,
     views: Annotated[
@@ -42,7 +42,7 @@ def start(
 
     Where the context holds the owner's keys, each service is enrolled, as orchestrator-HOST for one.
     Elsewhere the credential must be that of the one service to run. Each may run several times, on one host
-    or many.
+    or many. Where OTEL_EXPORTER_OTLP_ENDPOINT is set, traces runs as well, which exports to there.
 
     Example: colonies server start --only orchestrator --creds orchestrator.creds
     """
@@ -77,7 +77,7 @@ def _services(
     from colonies.errors import Invalid
     from colonies.files import expanded
     from colonies.operator import OwnerKeys
-    from colonies_cli.services import Place
+    from colonies_cli.services import Place, exports_traces
 
     credential = contexts.credential_of(context)
     keys = None if context.keys is None else OwnerKeys.open(expanded(context.keys))
@@ -94,6 +94,8 @@ def _services(
         wanted = ["orchestrator", "projector"]
         if operator is not None:
             wanted.append("operator")
+        if exports_traces():
+            wanted.append("traces")
     return [_enrolled(kind, context, place) for kind in wanted]
 
 
@@ -135,8 +137,8 @@ def _single(place: Place, credential: Credential, wanted: list[Kind]) -> Service
     if len(kinds) != 1 or ROLES[kinds[0]] != credential.role:
         raise Invalid(
             f"the credential of {credential.name} ({credential.role}) cannot run "
-            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service, a projector or "
-            "an operator one of role observer. Name one with --creds and the service with --only, or use a "
+            f"{', '.join(kinds) or 'a service'}: an orchestrator needs one of role service, the "
+            "others one of role observer. Name one with --creds and the service with --only, or use a "
             "context that holds the owner's keys"
         )
 

@@ -38,10 +38,15 @@ STEADY_S = 60.0  # whoever ran this long has earned the first pause again
 MEMBER_CHECK_S = 0.5
 MAX_SAME_NAME = 100
 
-Kind = Literal["orchestrator", "projector", "operator"]
+Kind = Literal["orchestrator", "projector", "operator", "traces"]
 
 # The operator's service only reads the ledger; what it may do beyond that, it may by the operator's keys.
-ROLES: Mapping[Kind, RoleName] = {"orchestrator": "service", "projector": "observer", "operator": "observer"}
+ROLES: Mapping[Kind, RoleName] = {
+    "orchestrator": "service",
+    "projector": "observer",
+    "operator": "observer",
+    "traces": "observer",
+}
 
 _log = structlog.get_logger("colonies.services")
 
@@ -139,6 +144,10 @@ class Service:
 
             views = (*VIEWS, *installed_views(VIEWS))
             return Projector(session, self._place.views / "views.sqlite", views)
+        if self.kind == "traces":
+            from colonies_projections.traces.exporter import Exporter
+
+            return Exporter(session, self._place.views / "traces.sqlite")
         return _Operator(session, self._place)
 
     async def _announce(self, service: _Running) -> None:
@@ -146,6 +155,19 @@ class Service:
         if not self.ready.is_set():
             _log.info("service ready", service=self.kind)
         self.ready.set()
+
+
+def exports_traces() -> bool:
+    """Is the service `traces` to run beside the others: does the environment say where to? If it cannot, that
+    is logged."""
+    from colonies_projections import traces
+
+    if not traces.wanted():
+        return False
+    if (reason := traces.why_not()) is not None:
+        _log.warning("no traces are exported", reason=reason)
+        return False
+    return True
 
 
 async def _until_revoked(session: Session) -> None:

@@ -1,30 +1,104 @@
-"""What `ledger tail` prints: a line for each event, as it is read."""
+"""What `ledger tail` prints: a line for each event that is asked for, from some point of the ledger on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
-from colonies.feed import Told
-from colonies.show_event import event_object
+from colonies import past
+from colonies.core.colony import Colony
+from colonies.errors import Invalid
+from colonies.feed import Told, tell
+from colonies.ledger import Ledger
+from colonies.listening import Wanted
+from colonies.session import Session
+from colonies.show_event import cloud_event, event_object
 from colonies_cli import events, output
 from colonies_cli.command import Here
 from colonies_cli.output import Output
 
+LAST = 20
+WIDER = 8
+
 _WIDTHS = (8, 20, 50, 14, 7, 60)
 
-
-def show_header(here: Here) -> None:
-    if here.output == Output.table:
-        output.line(output.spaced(events.HEADER, _WIDTHS))
+Printer = Callable[[Told, Colony], None]
 
 
-def show(here: Here, told: Told) -> None:
-    if here.output == Output.name:
+def wanted(filters: list[str]) -> Wanted:
+    """What --filter asks for. Raises Invalid."""
+    try:
+        return Wanted.parse(filters)
+    except Invalid as error:
+        raise Invalid(f"--filter: {error}") from None
+
+
+def printer(here: Here, cloudevents: bool) -> Printer:
+    """What prints an event, as the options say. Raises Invalid."""
+    if cloudevents and here.output != Output.json:
+        raise Invalid("--cloudevents: they are JSON; give -o json as well")
+
+    def show(told: Told, colony: Colony) -> None:
         record = told.seen.record
-        output.line(record.id if record is not None else str(told.seen.stored.sequence))
-        return
-    event: dict[str, Any] = event_object(told.seen, told.attempt)
-    if here.output == Output.json:
-        output.json_line(event)
-    else:
-        output.line(output.spaced(events.row(event, with_entity=True), _WIDTHS))
+        if cloudevents:
+            output.json_line(cloud_event(told.seen, colony))
+        elif here.output == Output.json:
+            output.json_line(event_object(told.seen, told.attempt))
+        elif here.output == Output.name:
+            output.line(record.id if record is not None else str(told.seen.stored.sequence))
+        else:
+            event: dict[str, Any] = event_object(told.seen, told.attempt)
+            output.line(output.spaced(events.row(event, with_entity=True), _WIDTHS))
+
+    return show
+
+
+async def tail(here: Here, start: str | None, wanted: Wanted, follow: bool, show: Printer) -> None:
+    """Print what is there, then, to `follow`, what comes, until cancelled.
+
+    Raises:
+        Invalid: the ledger has no such `start`. Refused: this member was revoked meanwhile.
+    """
+    async with here.session() as session:
+        last = await session.ledger.last_sequence()
+        after = await _before(session.ledger, start) if start is not None else last
+        if here.output == Output.table:
+            output.line(output.spaced(events.HEADER, _WIDTHS))
+        if start is None:
+            for told in await _last(session, last, wanted):
+                show(told, session.colony)
+        if start is None and not follow:
+            return
+        async with aclosing(tell(session, after, wanted=wanted.may_be, live=follow)) as feed:
+            async for told in feed:
+                if wanted.is_(told):
+                    show(told, session.colony)
+
+
+async def _before(ledger: Ledger, start: str) -> int:
+    """The last sequence before the first that --from asks for. One that comes next may be waited for."""
+    last = await ledger.last_sequence()
+    if start.isascii() and start.isdigit():
+        if int(start) == last + 1:
+            return last
+        return (await past.moment(ledger, start, "--from")).sequence - 1
+    time = await past.time_of(ledger, start, "--from")
+    if time > await ledger.now():
+        raise Invalid(f"--from: {start} is in the future; -f waits for what comes")
+    return await past.last_before(ledger, time - 1, last)
+
+
+async def _last(session: Session, last: int, wanted: Wanted) -> list[Told]:
+    """The last LAST events that are wanted, found by looking back further and further."""
+    span = LAST
+    while True:
+        after = max(0, last - span)
+        found = [
+            told
+            async for told in tell(session, after, wanted=wanted.may_be, live=False)
+            if told.seen.stored.sequence <= last and wanted.is_(told)
+        ]
+        if len(found) >= LAST or after == 0:
+            return found[-LAST:]
+        span *= WIDER

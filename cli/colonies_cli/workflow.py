@@ -60,7 +60,7 @@ def submit(
 async def _submit(here: Here, spec: WorkflowSpec, key: str | None, wait: bool, timeout: float | None) -> None:
     from colonies_cli import flow_showing
 
-    async with here.client() as client:
+    async with here.client(submits=True) as client:
         handle = await client.submit_workflow(spec, key=key)
         await flow_showing.show_submitted(here, handle, "submitted", wait=wait, timeout_s=timeout)
 
@@ -92,7 +92,7 @@ async def _rerun(
 ) -> None:
     from colonies_cli import flow_showing
 
-    async with here.client() as client:
+    async with here.client(submits=True) as client:
         handle = await client.workflow(id).rerun(from_node, given)
         await flow_showing.show_submitted(here, handle, f"runs {id} again", wait=wait, timeout_s=timeout)
 

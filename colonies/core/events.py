@@ -89,6 +89,7 @@ from colonies.core.shapes import (
     Value,
     WorkflowId,
 )
+from colonies.core.trace import Trace, TraceParent
 from colonies.core.workflow_events import (
     MAX_CRON_CHARS,
     MAX_INTERVAL_S,
@@ -204,6 +205,8 @@ __all__ = [
     "Source",
     "Submitted",
     "Text",
+    "Trace",
+    "TraceParent",
     "UnixSeconds",
     "Value",
     "Verdict",

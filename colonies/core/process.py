@@ -186,6 +186,7 @@ def _born(record: Record, event: Queued | Submitted) -> Process:
         sequence=record.sequence,
         time=record.time,
         arguments=event.arguments,
+        trace=event.trace,
         first=record.sequence,
     )
 
@@ -221,6 +222,7 @@ def _born_as_node(record: Record, event: Event, known: Known) -> Process:
         time=record.time,
         workflow=workflow.id,
         node=event.node,
+        trace=workflow.trace,
         first=record.sequence,
     )
 

@@ -29,6 +29,7 @@ from colonies.core.shapes import (
     WorkflowId,
 )
 from colonies.core.spec import Spec
+from colonies.core.trace import Trace
 
 MAX_ADDED_NODES = 1_000  # by one attempt
 MAX_CITES = 20_001  # the workflow's event, and the ends of all of its nodes
@@ -43,13 +44,15 @@ Cites = Annotated[list[Int], at_most(MAX_CITES)]
 class Queued:
     """A process was submitted and offered. `key` is set where the id derives from submitter and key.
 
-    Arguments that are too large for the event are in `arguments`, and then the spec has none.
+    Arguments that are too large for the event are in `arguments`, and then the spec has none. `trace` is
+    where its submitter stood in a distributed trace.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
     spec: Spec
     key: Text | None = None
     arguments: Ref | None = None
+    trace: Trace | None = None
     type: Literal["process.queued"] = "process.queued"
 
 
@@ -64,6 +67,7 @@ class Submitted:
     spec: Spec
     key: Text | None = None
     arguments: Ref | None = None
+    trace: Trace | None = None
     type: Literal["process.submitted"] = "process.submitted"
 
 

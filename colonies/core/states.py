@@ -16,6 +16,7 @@ from typing import Any, Literal
 from colonies.core.node import Node
 from colonies.core.shapes import SECOND, Ref
 from colonies.core.spec import Spec
+from colonies.core.trace import Trace
 
 MAX_LOST_IN_A_ROW = 5  # attempts
 REOFFER_AFTER_S = 10
@@ -172,7 +173,7 @@ class Process:
 
     `failures` counts failed and timed-out attempts, `lost_in_a_row` the lost ones since one last ended in
     any other way. A node of a `workflow` has its label in `node`; one that waits for a signal has neither
-    spec nor queue of its own: its spec is empty.
+    spec nor queue of its own: its spec is empty. `trace` is where its submitter stood.
     """
 
     id: str
@@ -191,6 +192,7 @@ class Process:
     workflow: str | None = None
     node: str | None = None
     signals: tuple[Signal, ...] = ()
+    trace: Trace | None = None
     first: int = 0
 
     @property

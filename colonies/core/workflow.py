@@ -42,6 +42,7 @@ from colonies.core.states import (
     derived_id,
     keyed_id,
 )
+from colonies.core.trace import Trace
 from colonies.errors import Invalid
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Workflow:
     rerun_of: str | None = None
     reuses: Mapping[str, str] | None = None
     packed: tuple[Any, ...] = ()
+    trace: Trace | None = None
 
     def process_of(self, label: str) -> str:
         """The id of the process that is this node or part: its own, or the one whose result it takes."""
@@ -270,7 +272,8 @@ def _sourced(held: Gathering | None, record: Record, event: WorkflowSubmitted, k
     assert event.source is not None
     if record.role not in ("service", "user", "owner"):
         return denied(f"the role {record.role} submits no workflows")
-    if held is not None or event.spec or event.parts or event.key or event.reuses or event.rerun_of:
+    own = event.spec or event.parts or event.key or event.reuses or event.rerun_of or event.trace
+    if held is not None or own:
         return quarantined("what comes from a cron or generator has no spec of its own")
     found = known.sourced(event.source, record)
     return found if isinstance(found, Verdict) else VALID
@@ -374,6 +377,7 @@ def _begun(held: Held | None, record: Record, event: WorkflowSubmitted, known: K
         rerun_of=event.rerun_of,
         reuses=event.reuses,
         packed=packed,
+        trace=event.trace,
     )
 
 

@@ -25,6 +25,7 @@ from colonies.core.shapes import (
     Value,
     WorkflowId,
 )
+from colonies.core.trace import Trace
 
 MAX_PARTS = 64  # of a workflow; each is an event of at most 1,000,000 bytes
 MAX_PART_NODES = 10_000
@@ -81,7 +82,8 @@ class WorkflowSubmitted:
     is.
 
     `parts` are the digests of the `part` events before it, whose nodes come before its own. `reuses` says of
-    nodes whose results are taken from another workflow which process has them. `key` as of a process.
+    nodes whose results are taken from another workflow which process has them. `key` and `trace` as of a
+    process.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
@@ -91,6 +93,7 @@ class WorkflowSubmitted:
     source: Source | None = None
     rerun_of: WorkflowId | None = None
     reuses: Annotated[dict[Label, WorkflowId], at_most(MAX_REUSED)] | None = None
+    trace: Trace | None = None
     type: Literal["workflow.submitted"] = "workflow.submitted"
 
 

@@ -90,11 +90,13 @@ UPDATE processes SET since = ?, state = ?, worker = ?, attempts = ?, waiting_sin
     ended_at = ?
 WHERE sequence = ?
 """
-_ATTEMPT = """
-INSERT INTO processes_attempts (process, n, since, worker, instance, started_at, ended_at, outcome, error)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (process, n) DO UPDATE SET since = excluded.since, ended_at = excluded.ended_at,
-    outcome = excluded.outcome, error = excluded.error
+_KEPT_OF_ATTEMPT = "process, n, since, worker, instance, started_at, ended_at, outcome, error"
+_BEGUN = f"INSERT INTO processes_attempts ({_KEPT_OF_ATTEMPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_BEGUN_PAST = (
+    f"INSERT INTO past_processes_attempts ({_KEPT_OF_ATTEMPT}, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_ENDED = """
+UPDATE processes_attempts SET since = ?, ended_at = ?, outcome = ?, error = ? WHERE process = ? AND n = ?
 """
 _VALUE = "INSERT INTO processes_values (sequence, value, stored) VALUES (?, ?, ?)"
 _ERROR = "INSERT INTO processes_errors (sequence, process) VALUES (?, ?)"
@@ -118,7 +120,7 @@ _COLUMNS = (
 )
 _TEXT = """
 sequence IN (
-    WITH hits AS MATERIALIZED (SELECT rowid AS hit FROM processes_text WHERE words MATCH ?)
+    WITH hits AS MATERIALIZED (SELECT rowid AS hit FROM processes_text WHERE processes_text MATCH ?)
     SELECT hit FROM hits UNION SELECT process FROM processes_errors WHERE sequence IN (SELECT hit FROM hits)
 )
 """
@@ -173,7 +175,9 @@ class Processes:
         yield _INSERT, list(rows.born.values())
         yield _INSERT_PAST, rows.passed
         yield _UPDATE, rows.changed
-        yield _ATTEMPT, rows.attempts
+        yield _BEGUN, list(rows.begun.values())
+        yield _BEGUN_PAST, rows.passed_attempts
+        yield _ENDED, rows.ended
         yield _VALUE, rows.values
         yield _ERROR, rows.errors
         yield _WORDS, rows.words
@@ -207,13 +211,15 @@ FROM processes_values WHERE sequence IN (SELECT value FROM json_each(?))
 
 class _Rows:
     """What the steps of a batch make. `born` are the rows of processes that began in it, as they are at its
-    end; what these were within it goes straight to `passed`, their past."""
+    end; what these were within it goes straight to `passed`, their past. So it is with attempts."""
 
     def __init__(self) -> None:
         self.born: dict[int, tuple[Any, ...]] = {}
         self.passed: list[tuple[Any, ...]] = []
         self.changed: list[tuple[Any, ...]] = []
-        self.attempts: list[tuple[Any, ...]] = []
+        self.begun: dict[tuple[int, int], tuple[Any, ...]] = {}
+        self.passed_attempts: list[tuple[Any, ...]] = []
+        self.ended: list[tuple[Any, ...]] = []
         self.values: list[tuple[int, str | None, str | None]] = []
         self.errors: list[tuple[int, int]] = []
         self.words: list[tuple[int, str]] = []
@@ -253,9 +259,16 @@ class _Rows:
             new = [attempt for attempt in process.attempts[-2:] if attempt not in before[-2:]]
         errors = []
         for attempt in new:
+            place = process.first, attempt.n
             ended = attempt.ended_at // 1_000 if attempt.ended_at is not None else None
-            said = (attempt.worker, attempt.instance, attempt.started_at // 1_000, ended, attempt.outcome)
-            self.attempts.append((process.first, attempt.n, since, *said, attempt.error))
+            if not any(other.n == attempt.n for other in before[-2:]):
+                said = (attempt.worker, attempt.instance, attempt.started_at // 1_000)
+                self.begun[place] = (*place, since, *said, ended, attempt.outcome, attempt.error)
+            elif (row := self.begun.get(place)) is not None:
+                self.passed_attempts.append((*row, since))
+                self.begun[place] = (*place, since, *row[3:6], ended, attempt.outcome, attempt.error)
+            else:
+                self.ended.append((since, ended, attempt.outcome, attempt.error, *place))
             if attempt.error:
                 errors.append(attempt.error)
         phase = process.phase

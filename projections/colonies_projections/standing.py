@@ -35,6 +35,7 @@ SUBJECT = "query.projections"
 REBUILD = "query.rebuild"
 MAY_REBUILD = ("owner", "observer", "service")
 ROWS_AT_ONCE = 5_000
+MAX_WAITING = 8  # questions: to count a large view takes seconds
 BREATH_S = 0.001  # between so many rows, for the loop that shares this interpreter
 
 _BITS = 2**128
@@ -47,6 +48,7 @@ class Standing:
         self._projector = projector
         self._requests = Requests(REBUILD)
         self._summing = asyncio.Lock()
+        self._waiting = 0
         self._sums: tuple[tuple[Build, int] | None, dict[str, tuple[int, str]]] = (None, {})
 
     async def answer(self, data: bytes) -> dict[str, Any]:
@@ -113,12 +115,18 @@ class Standing:
         ]
 
     async def _summed(self, build: Build, at: int) -> dict[str, tuple[int, str]]:
-        async with self._summing:
-            if self._sums[0] != (build, at):
-                names = [view.name for view in build.views]
-                found = await asyncio.to_thread(checksums, build.store.path, build.store.tables, names, at)
-                self._sums = (build, at), found
-            return self._sums[1]
+        if self._waiting >= MAX_WAITING:
+            raise Unavailable(f"{MAX_WAITING} wait for checksums already; ask again in a moment")
+        self._waiting += 1
+        try:
+            async with self._summing:
+                if self._sums[0] != (build, at):
+                    names = [view.name for view in build.views]
+                    counting = asyncio.to_thread(checksums, build.store.path, build.store.tables, names, at)
+                    self._sums = (build, at), await counting
+                return self._sums[1]
+        finally:
+            self._waiting -= 1
 
 
 def _broken(build: Build, view: str) -> dict[str, Any]:

@@ -37,7 +37,9 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="less of everything, in about 30 s")
     parser.add_argument(
-        "--large", action="store_true", help=f"also a ledger of {LARGE:,} events, in some 10 minutes more"
+        "--large",
+        action="store_true",
+        help=f"also a ledger of {LARGE:,} events and views of as many processes, in half an hour more",
     )
     parser.add_argument(
         "--profile", type=Path, metavar="DIR", help="leave cProfiles of the parts and of the client"
@@ -52,7 +54,7 @@ def main() -> int:
     quiet_logs()
     effort = replace(QUICK if given.quick else Effort(), profile=given.profile)
     if given.large:
-        effort = replace(effort, sizes=(*effort.sizes, LARGE))
+        effort = replace(effort, sizes=(*effort.sizes, LARGE), viewed=LARGE)
     try:
         run(_print(given.names or list(GROUPS), effort), given.profile and str(given.profile / "client.prof"))
     except (KeyboardInterrupt, asyncio.CancelledError):

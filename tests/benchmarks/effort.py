@@ -28,6 +28,8 @@ class Effort:
     cold_bytes: int = 192 * 1024 * 1024
     ends: int = 600
     nodes: int = 10_000
+    generated: int = 100_000  # processes of a ledger to catch up with
+    viewed: int = 100_000  # processes in a view that answers
     crons: int = 1_000
     orchestrators: tuple[int, ...] = (1, 2)
     profile: Path | None = None
@@ -48,6 +50,8 @@ QUICK = Effort(
     cold_bytes=16 * 1024 * 1024,
     ends=60,
     nodes=300,
+    generated=2_000,
+    viewed=2_000,
     crons=20,
     orchestrators=(1,),
 )

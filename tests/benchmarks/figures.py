@@ -30,6 +30,7 @@ from tests.benchmarks.figure import Figure, median, percentile
 from tests.benchmarks.flows import large_workflow, workflows
 from tests.benchmarks.ground import Ground, Part, cpu_s, resident_bytes
 from tests.benchmarks.scale import cold, instances, ledger_size, queues
+from tests.benchmarks.views import lag, many, views
 
 # --- processes, end to end --------------------------------------------------------------------------
 
@@ -296,6 +297,9 @@ GROUPS: dict[str, Callable[[Effort], AsyncIterator[Figure]]] = {
     "workflows": workflows,
     "large_workflow": large_workflow,
     "crons": crons,
+    "views": views,
+    "many": many,
+    "lag": lag,
 }
 
 

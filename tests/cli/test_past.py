@@ -108,6 +108,20 @@ def test_crons_generators_members_and_the_colony_are_shown_as_they_were(cli: Cli
     cli.ok("generator", "rm", "gather")
 
 
+def test_a_crons_runs_are_shown_as_far_as_they_had_come(cli: Cli) -> None:
+    spec = '{"func": "true", "conditions": {"runtimetype": "cli"}}'
+    cli.ok("cron", "add", "--name", "rerun", "--spec", "-", "--cron", "0 0 1 1 *", stdin=spec)
+    before = str(cli.last_sequence())
+    id = cli.ok("cron", "run", "rerun", "-o", "name").out.strip()
+    begun = str(cli.ok("workflow", "history", id, "-o", "json").lines[0]["sequence"])
+    cli.ok("workflow", "get", id, "--watch")
+    ended = str(cli.last_sequence())
+    for at, runs in ((before, []), (begun, [(id, "running")]), (ended, [(id, "successful")])):
+        shown = cli.ok("cron", "get", "rerun", "-o", "json", "--at", at).one
+        assert [(run["id"], run["state"]) for run in shown["runs"]] == runs, at
+    cli.ok("cron", "rm", "rerun")
+
+
 def test_an_age_is_counted_back_from_now(cli: Cli) -> None:
     id = cli.submit("nobody", runtimetype="nothing-serves-this")
     cli.until(lambda: cli("process", "get", id, "--at", "1s", "-o", "name").code == 0, "a second is over")

@@ -273,6 +273,17 @@ async def test_a_long_history_is_read_whole(place: Place) -> None:
     assert len(await place.ledger.read(guard_of("process", "A"))) == 700
 
 
+async def test_one_event_is_read_by_its_sequence(ledger: Ledger) -> None:
+    first = await ledger.append(Draft(offer("A"), b"one", 0))
+    second = await ledger.append(Draft(offer("B"), b"two", 0))
+    (stored,) = await ledger.read(guard_of("process", "A"))
+    assert await ledger.at(first) == stored
+    assert (await ledger.at(second)).data == b"two"
+    for wrong in (second + 1, 10**9):
+        with pytest.raises(NotFound):
+            await ledger.at(wrong)
+
+
 async def test_the_last_sequences_of_many_entities_are_asked_for_together(place: Place) -> None:
     ledger = place.ledger
     first = [await ledger.append(Draft(offer(f"P{n}"), b"", 0)) for n in range(100)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import colonies
 from colonies import past
@@ -218,6 +221,23 @@ async def test_what_is_no_moment_of_this_ledger_is_refused_with_what_would_be(cl
         with pytest.raises(Invalid, match=said.replace("(", r"\(")) as refused:
             await past.moment(client.ledger, text, "--at")
         assert str(refused.value).startswith("--at: ")
+
+
+@given(
+    st.text(max_size=40)
+    | st.from_regex(r"\A-?[0-9]{1,5}-[0-9]{1,3}-[0-9]{1,3}([T ][0-9:.,Z+ -]{0,20})?\Z")
+    | st.datetimes(timezones=st.none() | st.timezones()).map(str)
+    | st.from_regex(r"\A[0-9]{1,25}[smhdwy]?\Z")
+)
+def test_whatever_is_given_for_a_moment_is_one_or_is_refused_in_a_line(text: str) -> None:
+    broker = MemoryBroker("A" * 56)
+    broker.store("ledger.colony.genesis.ann", b"")
+    try:
+        said = f"--at: {asyncio.run(past.moment(MemoryLedger(broker), text, '--at'))}"
+        assert said.startswith("--at: sequence 1, ")
+    except Invalid as error:
+        said = str(error)
+    assert re.fullmatch(r"--at: [^\n]{1,500}", said)
 
 
 async def test_nothing_is_written_into_the_past_and_nothing_is_heard_of_it(client: Client) -> None:

@@ -6,16 +6,20 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from colonies import feed, show_event
 from colonies.core.colony import Colony
 from colonies.errors import Invalid
 from colonies.history import History, Judged
 from colonies.ledger import Stored
+from colonies.listening import Wanted
 from colonies.memory_ledger import MemoryBroker, MemoryLedger, _guard
 from colonies.nkeys import KeyPair
 from colonies.session import Session
@@ -89,7 +93,7 @@ async def test_they_are_the_same_while_the_ledger_grows_and_whatever_else_is_pas
     whole: list[Judged],
 ) -> None:
     expected = {seen.stored.sequence: verdict_of(seen) for seen in whole}
-    for every in (1, 2, 3, 7):
+    for every, batch in ((1, 1), (1, 5), (2, 3), (3, 1), (7, 5)):
         stored = messages()
         session = await session_on(stored[:1]).open()
         broker = session.ledger.broker  # type: ignore[attr-defined]
@@ -98,10 +102,11 @@ async def test_they_are_the_same_while_the_ledger_grows_and_whatever_else_is_pas
         for one in stored:
             if one.sequence > 1:
                 add(broker, one)
-            if one.sequence % 5 == 0 or one is stored[-1]:
+            if one.sequence % batch == 0 or one is stored[-1]:
                 async for told in reader.read(lambda one, every=every: one.sequence % every == 0):
                     found[told.seen.stored.sequence] = verdict_of(told.seen)
-        assert found == {n: verdict for n, verdict in expected.items() if n % every == 0}, every
+        assert found == {n: verdict for n, verdict in expected.items() if n % every == 0}, (every, batch)
+        assert reader._kept_bytes == sum(known.size_bytes for known in reader._processes.values())
         await session.close()
 
 
@@ -135,6 +140,19 @@ def test_of_every_event_a_cloud_event_is_made_whose_id_is_its_place(whole: list[
     done = next(event for event in made if event["type"] == "colonies.process.completed")
     assert done["subject"].startswith("process/")
     assert set(done["data"]) >= {"attempt", "output"}
+
+
+def test_the_cloud_event_on_the_page_has_the_fields_of_one(whole: list[Judged]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "feeds.md").read_text(encoding="utf-8")
+    shown = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    colony = Colony(TOLD["colony"])
+    made = [show_event.cloud_event(seen, colony) for seen in whole]
+    one = next(event for event in made if event["type"] == shown["type"] and "output" in event["data"])
+    assert list(shown) == list(one)
+    assert set(shown["data"]) <= set(one["data"])
+    attributes = re.findall(r"^\| (`[a-z`, ]+`) \|", page.partition("| attribute |")[2], re.MULTILINE)
+    told = {name for cell in attributes for name in re.findall("[a-z]+", cell)}
+    assert told == ATTRIBUTES - {"specversion", "datacontenttype"}
 
 
 def test_a_message_that_nobody_signed_names_no_author(whole: list[Judged]) -> None:
@@ -175,3 +193,13 @@ def test_whatever_a_member_signs_can_be_shown(value: Any, whole: list[Judged]) -
         event = replace(seen.record.event, output=output)  # type: ignore[call-arg]
         odd = replace(seen, record=replace(seen.record, event=event))
         assert json.dumps(show_event.cloud_event(odd, Colony(TOLD["colony"])), allow_nan=False)
+
+
+@given(st.lists(st.text(max_size=30) | st.from_regex(r"\A[a-z.]{1,12}=?[a-zA-Z.*>]{0,12}\Z"), max_size=3))
+def test_whatever_is_given_for_a_filter_is_one_or_is_refused_in_a_line(texts: list[str]) -> None:
+    said = ""
+    try:
+        Wanted.parse(texts)
+    except Invalid as error:
+        said = str(error)
+    assert re.fullmatch(r"[^\n]{0,1500}", said)

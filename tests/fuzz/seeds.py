@@ -103,6 +103,7 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "reference": lambda: [
         msgpack.packb([{"$output": "a.b.0"}, {"$literal": {"$x": 1}}, {"k": [{"$item": ""}]}])
     ],
+    "trace": lambda: [b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\na=1,b@c=x y"],
     "size": lambda: [b"10GB", b"1.5Gi", b"512", b"2s", b"1m", b"nats://host:4222", b"wss://[::1]:1"],
     "token": lambda: [_token().encode()],
     "claims": _claims,

@@ -26,6 +26,7 @@ from colonies_projections.workers import Workers, _item
 
 from colonies import codec, contexts, jwt, nkeys, show_event, subjects, witness
 from colonies.core import events, references, units, when
+from colonies.core import trace as traces
 from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node
 from colonies.core.spec import Conditions, Spec, queue_of
@@ -286,6 +287,15 @@ def size(data: bytes) -> None:
         contexts.checked_url(text, "--url")
 
 
+def trace(data: bytes) -> None:
+    """A traceparent, and after a line feed a tracestate, as an environment or a request has them."""
+    parent, _, state = data.decode("utf-8", "surrogateescape").partition("\n")
+    with only(Invalid):
+        found = traces.read(parent, state)
+        assert traces.read(found.parent, found.state) == found
+        codec.check(events.Queued(world.SPEC, trace=found))
+
+
 def token(data: bytes) -> None:
     for given in (data, data.decode("latin-1")):
         with only(Invalid):
@@ -390,6 +400,7 @@ TARGETS: dict[str, Target] = {
     "condition": condition,
     "reference": reference,
     "size": size,
+    "trace": trace,
     "token": token,
     "claims": claims,
     "credential": credential,

@@ -148,6 +148,32 @@ def test_the_workflows_page_runs_from_top_to_bottom(
     assert len(told) > 5
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("dev")
+def test_the_feeds_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "feeds.md").read_text(encoding="utf-8")
+
+    def run(command: list[str]) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    programs = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(programs) == len(blocks(page, "python")) > 2
+    for program, printed in programs:
+        assert run([sys.executable, "-c", program]) == printed
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    told = {line: run([str(COLONIES), *shlex.split(line)[1:]]) for line in lines}
+    assert "process.cancelled" in told[lines[0]]
+    assert [json.loads(line)["event"] for line in told[lines[1]].splitlines()] == 2 * ["process.cancelled"]
+    assert json.loads(told[lines[-1]].splitlines()[0])["type"] == "colonies.member.approved"
+    past = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8").partition("## The past\n")[2]
+    for line in blocks(past.partition("\n## ")[0], "sh")[0].splitlines():
+        assert run([str(COLONIES), *shlex.split(line)[1:]])
+
+
 @pytest.mark.parametrize("name", ["hello_worker.py", "hello_client.py"])
 def test_the_readmes_python_is_that_of_the_examples(name: str) -> None:
     example = (ROOT / "examples" / name).read_text(encoding="utf-8")

@@ -47,6 +47,7 @@ ALIASES = {
     "Lease": "lease",
     "Value": "value",
     "Schema": "schema",
+    "TraceParent": "traceparent",
 }
 MODELS = {
     "spec": spec.Spec,
@@ -63,6 +64,7 @@ PARTS = {
     "logs": events.LogDigest,
     "function": events.Function,
     "source": events.Source,
+    "trace": events.Trace,
 }
 LISTS = {
     "Cites": f"list of count, at most {events.MAX_CITES:,}",
@@ -122,7 +124,9 @@ def type_of(kind: type, field: dataclasses.Field[Any]) -> str:
     source = str(field.type)
     optional = source.endswith(" | None") or source == "Value"
     base = source.removesuffix(" | None")
-    names_ = {name.capitalize(): f"[{name}](#{name})" for name in ("ref", "conditions", "spec", "capacity")}
+    names_ = {
+        name.capitalize(): f"[{name}](#{name})" for name in ("ref", "conditions", "spec", "capacity", "trace")
+    }
     known = {
         **ALIASES,
         **names_,
@@ -300,7 +304,8 @@ def test_each_function_that_makes_subjects_is_held_against_the_page() -> None:
         for name, function in inspect.getmembers(subjects, callable)
         if function.__module__ == subjects.__name__ and inspect.signature(function).return_annotation == "str"
     }
-    taken_apart = {"author_of", "process_of", "process_of_feed", "guard_of_subject", "feed_of", "subject_of"}
+    taken_apart = {"author_of", "event_of", "process_of", "process_of_feed"}
+    taken_apart |= {"guard_of_subject", "feed_of", "subject_of"}
     forms = {"guard_of", "heartbeat", "log", "logs_of", "offers_of", "process_events", "timer", "timer_due"}
     assert made == taken_apart | forms | {"value_chunks", "value_meta"}
 

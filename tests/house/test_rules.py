@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -240,8 +240,36 @@ def test_the_pins_are_what_the_ranges_allow() -> None:
         assert canonicalize_name(requirement.name) in pins, f"{requirement} is not pinned: make lock"
 
 
+def names(texts: Iterable[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in texts}
+
+
+EXTRA = names(PROJECT["project"]["optional-dependencies"]["otel"])
+NEEDS_EXTRA = {"projections/colonies_projections/traces/otlp.py"}
+
+
+def test_what_an_extra_brings_is_tested_and_no_other_module_is_without_it() -> None:
+    assert names(PROJECT["dependency-groups"]["dev"]) >= EXTRA
+    found = set()
+    for path in modules():
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        statements = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+        said = {name for node in statements for name in imported(node)}
+        if said & {"opentelemetry", "requests", "google"}:
+            found.add(path.relative_to(ROOT).as_posix())
+    assert found == NEEDS_EXTRA
+
+
+def imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """The packages that a statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name.partition(".")[0] for alias in node.names)
+    elif node.module and not node.level:
+        yield node.module.partition(".")[0]
+
+
 def test_what_the_packages_import_is_declared() -> None:
-    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
+    declared = names(PROJECT["project"]["dependencies"]) | EXTRA
     own = {Path(package).name for package in PACKAGES}
     distributions = importlib.metadata.packages_distributions()
     found = {

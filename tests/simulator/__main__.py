@@ -3,6 +3,7 @@
 python -m tests.simulator --seeds 1000000 --from 0      many, each failure with the command that replays it
 python -m tests.simulator --replay 4303                 one, with everything that happened in it
 python -m tests.simulator --planted                     is each planted bug found?
+python -m tests.simulator --subscribed --seeds 1000     with a subscriber
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from tests.simulator.many import lay, simulate
 
 
-def replay(seed: int, plant: str | None) -> int:
+def replay(seed: int, plant: str | None, *, subscribed: bool) -> int:
     """One lifetime with all that happened in it."""
     lay()
     from tests.simulator.plan import draw
@@ -24,7 +25,7 @@ def replay(seed: int, plant: str | None) -> int:
     from tests.simulator.world import lifetime
 
     with planted(plant):
-        result = lifetime(seed, tracing=True)
+        result = lifetime(seed, tracing=True, subscribed=subscribed)
     print(draw(seed))
     print("\n".join(result.trace))
     for broken in result.failures:
@@ -59,7 +60,7 @@ def find_planted(names: list[str]) -> int:
         found: dict[str, object] = {"bug": bug.name, "within": bug.within, "seed": None}
         with planted(bug.name):
             for seed in bug.seeds():
-                result = lifetime(seed)
+                result = lifetime(seed, subscribed=bug.subscribed)
                 if result.failures:
                     found |= {"seed": seed, "by": result.failures[0]}
                     break
@@ -74,17 +75,19 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20_000, help="how many")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--replay", type=int, metavar="SEED", help="one lifetime, told in full")
-    parser.add_argument("--plant", metavar="BUG", help="with --replay: with this bug in the code")
+    parser.add_argument("--plant", metavar="BUG", help="with this bug in the code")
     parser.add_argument("--digests", action="store_true", help="print what tells two runs apart")
     parser.add_argument("--planted", nargs="*", metavar="BUG", help="look for the planted bugs")
+    parser.add_argument("--subscribed", action="store_true", help="with a subscriber, without a projector")
     asked = parser.parse_args()
     if asked.replay is not None:
-        return replay(asked.replay, asked.plant)
+        return replay(asked.replay, asked.plant, subscribed=asked.subscribed)
     if asked.planted is not None:
         return find_planted(asked.planted)
     if asked.digests:
         return digests(asked.first, asked.seeds)
-    return simulate(asked.first, asked.seeds, max(1, asked.jobs))
+    jobs = max(1, asked.jobs)
+    return simulate(asked.first, asked.seeds, jobs, subscribed=asked.subscribed, plant=asked.plant)
 
 
 if __name__ == "__main__":

@@ -479,8 +479,13 @@ class SimLedger:
         return events
 
     async def at(self, sequence: int) -> Stored:
-        """One message by its sequence. Nothing that is simulated asks for it."""
-        raise NotImplementedError
+        found: Stored = await self._ask("at", self._at, sequence)
+        return found
+
+    def _at(self, sequence: int) -> Stored:
+        if not 1 <= sequence <= len(self.broker.events):
+            raise NotFound(f"there is no event {sequence}")
+        return self.broker.events[sequence - 1]
 
     async def last_sequence(self) -> int:
         last: int = await self._ask("last sequence", lambda: len(self.broker.events))

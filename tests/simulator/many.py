@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 CHUNK = 250
 SHOWN = 10  # failures
@@ -34,12 +35,14 @@ def lay() -> None:
     gc.set_threshold(5_000, 10, 10)
 
 
-def _live(seeds: range) -> tuple[int, list[Failure], float]:
+def _live(seeds: range, *, subscribed: bool, plant: str | None) -> tuple[int, list[Failure], float]:
     """The end of a range, what failed in it, and the processor time that it took (s)."""
+    from tests.simulator.planted import planted
     from tests.simulator.world import lifetime
 
     began = time.process_time()
-    results = [lifetime(seed) for seed in seeds]
+    with planted(plant):
+        results = [lifetime(seed, subscribed=subscribed) for seed in seeds]
     failures = [(result.seed, result.failures) for result in results if result.failures]
     return seeds.stop, failures, time.process_time() - began
 
@@ -49,18 +52,20 @@ def _chunks(first: int, count: int) -> Iterator[range]:
         yield range(start, min(start + CHUNK, first + count))
 
 
-def simulate(first: int, count: int, jobs: int) -> int:
+def simulate(first: int, count: int, jobs: int, *, subscribed: bool = False, plant: str | None = None) -> int:
     """Live them all. Returns the exit code: 0, 1 if any failed, 130 if interrupted."""
+    live = partial(_live, subscribed=subscribed, plant=plant)
+    also = " --subscribed" * subscribed
     failed: list[Failure] = []
     done, cpu_s, began, said = first, 0.0, time.monotonic(), time.monotonic()
     print(f"seeds {first} to {first + count - 1}, {jobs} processes", flush=True)
     with multiprocessing.get_context("spawn").Pool(jobs, _begin) as pool:
         try:
-            for end, failures, took_s in pool.imap(_live, _chunks(first, count)):
+            for end, failures, took_s in pool.imap(live, _chunks(first, count)):
                 done, cpu_s = end, cpu_s + took_s
                 for seed, broken in failures:
                     if len(failed) < SHOWN:
-                        print(f"seed {seed} failed: {broken[0]}\n    {_replay(seed)}", flush=True)
+                        print(f"seed {seed} failed: {broken[0]}\n    {_replay(seed)}{also}", flush=True)
                     failed.append((seed, broken))
                 if time.monotonic() - said > EVERY_S:
                     said = time.monotonic()

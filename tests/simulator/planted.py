@@ -16,7 +16,7 @@ from colonies_projections import projector
 from colonies_projections.projector import Projector
 from colonies_projections.store import Position, Store
 
-from colonies import instance, recording
+from colonies import feed, instance, recording
 from colonies.client import Client
 from colonies.core import process as processes
 from colonies.core import rules
@@ -43,7 +43,7 @@ class Bug:
     """`patches` makes (where, name, what instead); it is found within so many seeds from `first` on,
     which is near one that found it: what is rare would take long from 0.
 
-    `among`: of those seeds alone whose plan has this.
+    `among`: of those seeds alone whose plan has this. `subscribed`: with a subscriber.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Bug:
     within: int
     first: int = 0
     among: str = ""
+    subscribed: bool = False
 
     def seeds(self) -> Iterator[int]:
         """Those in which it is to be found."""
@@ -343,6 +344,32 @@ def feed_wakes_alone() -> list[Patch]:
     return [(projector, "POLL_S", 1e6), (Projector, "_on_gap", lambda self: None)]
 
 
+# --- a feed -------------------------------------------------------------------------------------------
+
+
+def feed_reads_when_woken() -> list[Patch]:
+    """A feed reads when it hears something, and only then."""
+    return [
+        (feed, "LOOK_AGAIN_S", 1e6),
+        (feed._Ear, "wait_s", lambda self, position: 1e6),
+        (Session, "_on_gap", lambda self: self.stale.set()),
+    ]
+
+
+def feed_learns_nothing() -> list[Patch]:
+    """Once a node is known, a feed judges what is said of it by what was known then."""
+    real = feed.Reader._judge_next
+
+    async def judge_next(self: feed.Reader, *about: Any) -> Any:
+        with contextlib.ExitStack() as stack:
+            knowledge: Any = self._session.knowledge
+            knowledge.learn = _nothing
+            stack.callback(delattr, knowledge, "learn")
+            return await real(self, *about)
+
+    return [(feed.Reader, "_judge_next", judge_next)]
+
+
 BUGS = [
     Bug("no guard on complete", no_guard_on_complete, 3_000, first=80),
     Bug("an unknown outcome taken for done", unknown_taken_for_done, 2_000, first=100),
@@ -369,6 +396,8 @@ BUGS = [
     Bug("view saved before position", view_before_position, 1_000),
     Bug("the fold is not saved with its rows", folded_in_memory_only, 500),
     Bug("the projector trusts the feed to lose nothing", feed_wakes_alone, 2_000),
+    Bug("a feed reads only when it is woken", feed_reads_when_woken, 500, subscribed=True),
+    Bug("a feed learns nothing", feed_learns_nothing, 500, among="flows", subscribed=True),
     *(Bug(*bug, among="flows") for bug in FLOW_BUGS),
     *(Bug(*bug, among="scripts") for bug in TIME_BUGS),
     *(Bug(*bug) for bug in HOLD_BUGS),

@@ -44,6 +44,14 @@ def test_twenty_thousand_lifetimes_keep_every_promise() -> None:
     assert "none failed" in done.stdout
 
 
+@pytest.mark.timeout(600)
+def test_in_a_thousand_lifetimes_a_subscriber_is_told_every_event_once() -> None:
+    done = simulator("--subscribed", "--seeds", "1000")
+
+    assert done.returncode == 0, done.stdout + done.stderr[-2_000:]
+    assert "none failed" in done.stdout
+
+
 def test_a_seed_replays_exactly_whatever_the_process_and_its_hashes() -> None:
     runs = [simulator("--digests", "--seeds", "120", "--from", "480", PYTHONHASHSEED=h) for h in ("1", "2")]
 

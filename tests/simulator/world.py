@@ -35,6 +35,7 @@ from tests.simulator.link import Host, Network, SimLedger, SimSubscription
 from tests.simulator.loop import VirtualLoop
 from tests.simulator.oracle import Life, expected
 from tests.simulator.plan import Mishap, Plan, draw
+from tests.simulator.subscriber import Subscriber
 from tests.simulator.timeclient import TimeClient
 from tests.simulator.timewitness import Acts
 from tests.simulator.views import ALL, Views
@@ -112,7 +113,7 @@ class Result:
 class World(VirtualLoop):
     """A loop with a broker and machines on it."""
 
-    def __init__(self, plan: Plan, *, tracing: bool = False) -> None:
+    def __init__(self, plan: Plan, *, tracing: bool = False, subscribed: bool = False) -> None:
         self.plan = plan
         self.trace: list[str] = []
         self._seed = Random(plan.seed ^ 0x5EED)
@@ -124,6 +125,7 @@ class World(VirtualLoop):
         self.broker = Broker(self, self.founded.colony, self.founded.events)
         self.network = GROUND.network = Network(self, self.broker, plan.faults, self._seed)
         self.views = Views() if plan.projector is not None else None
+        self.subscriber = Subscriber(plan.seed, len(self.founded.events)) if subscribed else None
         self.witness = Witness(plan, self, self.founded.colony, MEMBERS)
         self.network.crash = self.crash
         self.broker.on_stored = self._stored
@@ -193,6 +195,9 @@ class World(VirtualLoop):
         if plan.projector is not None:
             self._crashes[len(self._programs)] = list(plan.projector)
             self._add("obs.0", "obs", self._be_projector)
+        if self.subscriber is not None:
+            self._crashes[len(self._programs)] = self.subscriber.crashes
+            self._add("obs.1", "obs", partial(self.subscriber.run, session_of=self.session))
         for mishap in plan.mishaps:
             self.broker.plan(self.began + mishap.at, self._befall, mishap)
         if plan.calm_at:
@@ -543,17 +548,25 @@ class World(VirtualLoop):
             self.run(until)
 
     def _let_views_follow(self, until: float) -> None:
-        """The projector has some time to read the end of it. What comes late meanwhile may be new work."""
-        if self.views is None:
+        """Who reads has some time to read the end of it. What comes late meanwhile may be new work."""
+        if self.views is None and self.subscriber is None:
             return
-        followed_by = max(self.now, self.began + self.plan.calm_at) + FOLLOW_S
+        # A feed that lost what would have woken it looks again after 30 s; a projector does so sooner.
+        follow_s = FOLLOW_S if self.subscriber is None else 2 * FOLLOW_S
+        followed_by = max(self.now, self.began + self.plan.calm_at) + follow_s
         while not self.witness.failures and self.now < followed_by:
-            if self.views.position() == len(self.broker.events):
+            if all(position == len(self.broker.events) for position in self._read_up_to()):
                 return
             self.run(self.now + LOOK_S)
             if not self.witness.done():
                 self._work(until)
-                followed_by = max(self.now, followed_by) + FOLLOW_S
+                followed_by = max(self.now, followed_by) + follow_s
+
+    def _read_up_to(self) -> list[int]:
+        return [
+            *([self.views.position()] if self.views is not None else []),
+            *([self.subscriber.position] if self.subscriber is not None else []),
+        ]
 
     def _verify(self) -> None:
         """The real fold finds nothing wrong either, and agrees with ours on every process."""
@@ -570,8 +583,10 @@ class World(VirtualLoop):
             found = history.processes.get(id)
             if found is None or found.state != life.state or found.failures != life.failures:
                 self.witness.broken(f"verify says {found.state if found else None}, it is {life.state}", id)
+        last = len(self.broker.events)
+        if self.subscriber is not None:
+            self.subscriber.check(fold, last, self.witness.broken)
         if self.views is not None:
-            last = len(self.broker.events)
             self.views.check(last, fold, history, self.witness.lives, self.witness.broken)
 
     def _power_off(self) -> None:
@@ -624,6 +639,9 @@ def _shown(one: object) -> str:
     return str(one)
 
 
-def lifetime(seed: int, *, tracing: bool = False) -> Result:
-    """Live the lifetime of a seed."""
-    return World(draw(seed), tracing=tracing).live()
+def lifetime(seed: int, *, tracing: bool = False, subscribed: bool = False) -> Result:
+    """Live the lifetime of a seed; `subscribed`: with a subscriber in the place of a projector."""
+    plan = draw(seed)
+    if subscribed:
+        plan.projector = None
+    return World(plan, tracing=tracing, subscribed=subscribed).live()

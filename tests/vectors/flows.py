@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from colonies.core import events as facts
@@ -116,6 +117,10 @@ def _submitted(t: Teller) -> str:
     t.say("w1", facts.WorkflowSubmitted(source=source), id, "the role worker submits no workflows")
     both = facts.WorkflowSubmitted(asked(node("a")).spec, source=source)
     t.say("orch", both, id, "what comes from a cron or generator has no spec of its own")
+    trace = facts.Trace("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
+    traced = facts.WorkflowSubmitted(source=source, trace=trace)
+    t.say("orch", traced, id, "what comes from a cron or generator has no spec of its own")
+    t.say("ann", replace(asked(node("a")), trace=trace), t.new_id())
     t.say("ann", facts.WorkflowCancelled(), id, "the workflow has no valid submission before it")
     t.say("ann", facts.WorkflowSignalled("go"), id, "the workflow has no valid submission before it")
     nodes = [

@@ -15,6 +15,7 @@ from colonies.core.limits import digest_of
 from colonies.core.process import keyed_id
 from colonies.core.spec import Conditions, queue_of
 from colonies.core.states import derived_id
+from colonies.core.trace import SpanOf, own, span_id
 from colonies.errors import Invalid
 from colonies.heartbeats import read_heartbeat
 from colonies.ledger import Stored
@@ -22,6 +23,7 @@ from colonies.logs import read_log
 from colonies.nkeys import KeyPair, _encoded, kind_of, verify
 from tests.vectors.telling import ACCOUNT, COLONY, ROLES, START, keypair, ulid
 
+SPANS: tuple[SpanOf, ...] = ("workflow", "process", "attempt", "wait")
 SUBJECT = "ledger.process.01M7XNKA00000000000000000A.cancelled.ann"
 P = 2**255 - 19
 WEAK = _encoded(b"\xa0" + bytes(32))
@@ -188,12 +190,16 @@ def names() -> dict[str, Any]:
         )
     sizes = [0, 1, 7, 8, 15, 16, 17, 18, 31, 33, 1_000, 10**9, 10**10, 10_100_000_000, 10 * 2**30, 2**60]
     runs = [("cron", "nightly", 7, START), ("generator", "frames", 7, 0)]
+    ids = ["01K742SG000000000000000001", keyed_id("ann", "invoice 7")]
     keyed = [("ann", "invoice 7"), ("bob", "invoice 7"), ("ann", "Grüße")]
     return {
         "queues": queues,
         "rungs": [[size, units.rung(size)] for size in sizes],
         "keyed": [{"submitter": who, "key": key, "process": keyed_id(who, key)} for who, key in keyed],
         "limits": [{"key": key, "limit": digest_of(key)} for key in ("customer-7", "func:größe")],
+        "colony": COLONY,
+        "spans": [{"of": what, "id": id, "span": span_id(COLONY, what, id)} for what in SPANS for id in ids],
+        "traces": [{"id": id, "trace": own(COLONY, "process", id).trace_id} for id in ids],
         "runs": [
             {"kind": k, "name": n, "added": a, "of": o, "workflow": derived_id(k, n, str(a), str(o))}
             for k, n, a, o in runs

@@ -10,7 +10,7 @@ from colonies.core.capacity import Capacity
 from colonies.core.process import keyed_id
 from colonies.core.spec import Conditions, Spec, queue_of
 from tests.vectors import flows, schedules
-from tests.vectors.telling import ACCOUNT, COLONY, ROLES, Teller, keypair
+from tests.vectors.telling import ACCOUNT, COLONY, NO_EVENT, ROLES, Teller, keypair
 
 PLAIN = Conditions(runtimetype="python")
 QUEUE = queue_of(PLAIN, 0)
@@ -168,6 +168,18 @@ def _submissions(t: Teller) -> None:
     as_text["conditions"] = {"runtimetype": "python", "mem": "10.1GB", "gpu": {"count": 2, "mem": "40GB"}}
     data = {"spec": as_text, "key": None}
     submit("ann", facts.Queued(sized), t.new_id(), "", queue_of(sized.conditions, 5), data=data)
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    traced = facts.Queued(spec(), trace=facts.Trace(parent, "vendor=1,other@x=a b"))
+    submit("ann", traced, t.new_id(), "")
+    for wrong in (
+        parent.upper(),
+        parent.replace("00-4", "01-4"),
+        f"{parent}-x",
+        parent[:36] + "0" * 16 + "-01",
+    ):
+        submit("ann", traced, t.new_id(), NO_EVENT, data={"spec": spec().wire(), "trace": {"parent": wrong}})
+    data = {"spec": spec().wire(), "trace": {"parent": parent, "state": "a" * 513}}
+    submit("ann", traced, t.new_id(), NO_EVENT, data=data)
 
 
 def submitted(t: Teller, author: str = "ann", **given: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import Any, get_args
@@ -127,6 +128,11 @@ def test_names_derive_as_they_say() -> None:
         assert queue_of(conditions, said["priority"]) == said["queue"]
     assert all(units.rung(size) == rung for size, rung in told["rungs"])
     assert all(digest_of(said["key"]) == said["limit"] for said in told["limits"])
+    for what, said in [*((s["of"], s) for s in told["spans"]), *(("trace", s) for s in told["traces"])]:
+        hashed = hashlib.sha256(
+            f"colonies trace\0{what}\0{told['colony']}\0{said['id']}".encode()
+        ).hexdigest()
+        assert hashed.startswith(said["trace" if what == "trace" else "span"])
     cron, run = told["runs"]
     assert run["workflow"] == run_id(run["name"], run["added"], run["of"])
     of_cron = derived_id("cron", cron["name"], str(cron["added"]), str(cron["of"]))

@@ -182,15 +182,19 @@ async def test_kwargs_are_refused_by_name(unix):
 # What the command finds around it
 
 
-async def test_the_command_has_its_env_and_none_of_the_workers_secrets(run, monkeypatch):
+async def test_the_command_has_its_env_and_neither_the_workers_secrets_nor_its_place_in_a_trace(
+    run, monkeypatch
+):
     monkeypatch.setenv("COLONIES_CREDS", "/secret.creds")
     monkeypatch.setenv("COLONIES_ANYTHING", "secret")
+    monkeypatch.setenv("TRACEPARENT", "where the worker stands")
+    monkeypatch.setenv("TRACESTATE", "where the worker stands")
     monkeypatch.setenv("INHERITED", "yes")
     monkeypatch.setenv("CHANGED", "no")
     completed = await run("env", env={"CHANGED": "line 1\nline 2 $x", "OWN": "æ"})
     lines = completed.stdout.splitlines()
     assert {"INHERITED=yes", "CHANGED=line 1", "line 2 $x", "OWN=æ"} <= set(lines)
-    assert not [line for line in lines if line.startswith("COLONIES_")]
+    assert not [line for line in lines if line.startswith(("COLONIES_", "TRACE"))]
 
 
 @pytest.mark.parametrize("env", [{"": "x"}, {"a-b": "x"}, {"A=B": "x"}, {"A": "\0"}, {"1A": ""}])

@@ -12,8 +12,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
+from colonies import tracing
 from colonies.errors import Invalid
 
+# Where this program stands in a trace is not where a command does.
+_OURS = (b"COLONIES_", *(name.encode() for name in tracing.VARIABLES))
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -90,7 +93,7 @@ def _bytes(name: str, text: str) -> bytes:
 
 def environment(env: Mapping[str, str]) -> dict[bytes, bytes]:
     """This program's environment without what is meant for this program, and `env` on top."""
-    result = {name: value for name, value in os.environb.items() if not name.startswith(b"COLONIES_")}
+    result = {name: value for name, value in os.environb.items() if not name.startswith(_OURS)}
     for name, value in env.items():
         if not _ENV_NAME.fullmatch(name):
             raise Invalid(f"env: {name!r} is not the name of a variable ([A-Za-z_][A-Za-z0-9_]*)")

@@ -15,6 +15,7 @@ from typing import Any
 
 import platformdirs
 
+from colonies import tracing
 from colonies.core.capacity import Capacity
 from colonies.errors import Unavailable
 from colonies.execution import NotHere, Work
@@ -64,6 +65,8 @@ class UnixWorker(Worker):
 
         # Who asked for none sees none, and nobody chooses his own; nvidia-smi counts by the bus.
         env = {**work.spec.env, VISIBLE: ",".join(attempt.devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        if tracing.PARENT not in env:
+            env.update(tracing.variables(attempt.trace))
         try:
             return await run_unix(
                 work.spec.func,

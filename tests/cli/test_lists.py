@@ -1,0 +1,91 @@
+"""Lists of the projector: filters, pages, sorts, times; and how the views themselves stand."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+
+def ids(cli: Cli, *options: str) -> list[str]:
+    return cli.ok("process", "ls", *options, "-o", "name").out.split()
+
+
+def test_a_list_is_gone_through_page_by_page_or_whole(cli: Cli) -> None:
+    made = [cli.submit("echo", str(number), runtimetype="nobody", label="paged") for number in range(7)]
+    whole = ids(cli, "--label", "paged")
+    assert whole == made[::-1]
+    assert ids(cli, "--label", "paged", "--all") == whole
+    assert ids(cli, "--label", "paged", "--sort", "submitted") == made
+    first = cli.ok("process", "ls", "--label", "paged", "--limit", "3", "-o", "name")
+    assert first.out.split() == whole[:3]
+    assert first.err.startswith("colonies: there are more: --all shows them all, --cursor ")
+    cursor = first.err.split("--cursor ")[1].split()[0]
+    assert ids(cli, "--label", "paged", "--cursor", cursor) == whole[3:]
+    wrong = cli("process", "ls", "--label", "other", "--cursor", cursor)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "cursor: it is of another question" in wrong.err
+
+
+def test_a_list_is_as_it_was_at_a_sequence(cli: Cli) -> None:
+    first = cli.submit("echo", runtimetype="nobody", label="past")
+    then = str(cli.last_sequence())
+    second = cli.submit("echo", runtimetype="nobody", label="past")
+    cli.ok("process", "cancel", first)
+    assert ids(cli, "--label", "past") == [second, first]
+    assert ids(cli, "--label", "past", "--at", then) == [first]
+    assert ids(cli, "--label", "past", "--state", "waiting", "--at", then) == [first]
+    assert ids(cli, "--label", "past", "--state", "waiting") == [second]
+    assert ids(cli, "--label", "past", "--until", then) == []
+    assert ids(cli, "--label", "past", "--since", then) == [second, first]
+    queues = cli.ok("queue", "ls", "--runtimetype", "nobody", "--at", then, "-o", "json").lines
+    assert sum(queue["waiting"] for queue in queues) >= 1
+
+
+def test_words_are_found(cli: Cli) -> None:
+    made = cli.submit("transmogrify", "duplicator", runtimetype="nobody")
+    assert ids(cli, "--text", "transmog duplic") == [made]
+    assert ids(cli, "--text", "transmog nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--since", "yesterday"), "--since: 'yesterday' is no moment"),
+        (("--since", "999999999"), "--since: there is no sequence 999999999"),
+        (("--at", "tomorrow"), "'tomorrow' is no moment"),
+        (("--sort", "colour"), "sort: 'colour' is not one; allowed: submitted, ended"),
+        (("--text", "!"), "text: '!'; allowed: words of letters or digits"),
+        (("--cursor", "x"), "cursor: it is none of ours"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_line(cli: Cli, options: tuple[str, str], said: str) -> None:
+    done = cli("process", "ls", *options)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_the_views_say_how_they_stand_and_are_built_anew(cli: Cli, owner: Cli) -> None:
+    cli.submit("echo", runtimetype="nobody")
+    last = cli.last_sequence()
+    before = {
+        line["view"]: line for line in cli.ok("projection", "ls", "--at", str(last), "-o", "json").lines
+    }
+    assert {"processes", "workflows", "workers", "queues"} <= set(before)
+    for line in before.values():
+        assert line["counted_at"] == last
+        assert len(line["checksum"]) == 32
+        assert line["lag_events"] >= 0
+    done = owner.ok("projection", "rebuild", "-o", "json").one
+    assert done["rebuilt"] is True
+    after = cli.ok("projection", "ls", "--at", str(last), "-o", "json").lines
+    assert {line["view"]: line["checksum"] for line in after} == {
+        view: line["checksum"] for view, line in before.items()
+    }
+    table = cli.ok("projection", "ls").out
+    assert table.startswith("VIEW")
+    assert "0 events, 0 s" in table
+    unknown = cli("projection", "ls", "--projector", "nobody")
+    assert unknown.code == 5
+    assert "no projector nobody answers; there are: " in unknown.err

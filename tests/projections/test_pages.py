@@ -1,0 +1,151 @@
+"""Lists: pages that lose and double nothing while events arrive, sorts, words, times, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colonies.errors import Invalid
+from tests.harness import RunningColony
+from tests.projections.helpers import ask, ledger_of, projecting
+
+NOBODY = {"runtimetype": "nobody"}
+
+
+def work(func: str, *args: Any, **more: Any) -> dict[str, Any]:
+    return {"func": func, "args": list(args), "conditions": NOBODY, **more}
+
+
+async def test_pages_hold_each_item_once_while_others_come_and_change(
+    colony: RunningColony, tmp_path: Path
+) -> None:
+    client = await colony.client()
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        old = await client.submit_many([work("f", number) for number in range(120)])
+        await ask(client.session, "processes")
+
+        async def go_on() -> None:
+            for handle in old[::3]:
+                await client.submit(work("new"))
+                await handle.cancel()
+
+        busy = asyncio.create_task(go_on())
+        seen: list[str] = []
+        cursor = None
+        while True:
+            answer = await ask(client.session, "processes", limit=7, cursor=cursor, func="f")
+            seen += [item["id"] for item in answer["items"]]
+            cursor = answer.get("cursor")
+            await asyncio.sleep(0.01)
+            if cursor is None:
+                break
+        await busy
+        assert seen == [handle.id for handle in reversed(old)]
+        last = await ledger_of(client.session).last_sequence()
+        waiting = [item["id"] async for item in client.query("processes", state="waiting", func="f", at=last)]
+        assert waiting == [handle.id for number, handle in reversed(list(enumerate(old))) if number % 3]
+        assert len([item async for item in client.query("processes", limit=11)]) == 11
+
+
+async def test_words_are_found_in_what_was_asked_for_and_in_errors(
+    colony: RunningColony, tmp_path: Path
+) -> None:
+    client = await colony.client()
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        await colony.spawn("w1")
+        failing = await client.submit({"func": "give_up", "conditions": {"runtimetype": "python"}})
+        named = await client.submit(work("resize_image", "s3://bucket/Königsberg.png", name="holiday"))
+        labelled = await client.submit(work("other", label="nightly-run"))
+        error = (await failing.wait(30)).errors[-1]
+
+        async def found(text: str, **more: Any) -> list[str]:
+            items = (await ask(client.session, "processes", text=text, **more))["items"]
+            return [item["id"] for item in items]
+
+        assert await found("resize") == [named.id]
+        assert await found("IMAGE königsb") == [named.id]
+        assert await found("holiday bucket") == [named.id]
+        assert await found("night") == [labelled.id]
+        assert await found(named.id) == [named.id]
+        assert failing.id in await found(error.split()[-1].strip(".!'\""))
+        assert await found("nothing-like-it") == []
+        for odd in (
+            '"',
+            "a AND",
+            "NEAR(",
+            "resize*",
+            "words:x",
+            "(",
+            "a OR b",
+            "-",
+            "'; DROP TABLE processes",
+        ):
+            answer = await ask(client.session, "processes", text=odd)
+            assert "items" in answer or answer["kind"] == "invalid", odd
+        submitted = (await ask(client.session, "processes", id=named.id))["items"][0]["submitted_at"]
+        assert await found("resize", since=submitted) == [named.id]
+        assert await found("resize", until=submitted) == []
+
+
+async def test_a_list_is_sorted_by_what_does_not_change_any_more(
+    colony: RunningColony, tmp_path: Path
+) -> None:
+    client = await colony.client()
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        handles = await client.submit_many([work("f") for _ in range(6)])
+        for handle in (handles[4], handles[1], handles[3]):
+            await handle.cancel()
+
+        async def found(sort: str) -> list[int]:
+            ids = [handle.id for handle in handles]
+            return [ids.index(item["id"]) async for item in client.query("processes", sort=sort)]
+
+        assert await found("submitted") == [0, 1, 2, 3, 4, 5]
+        assert await found("-submitted") == [5, 4, 3, 2, 1, 0]
+        assert await found("ended") == [4, 1, 3]
+        assert await found("-ended") == [3, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("question", "error"),
+    [
+        (
+            {"sort": "colour"},
+            "sort: 'colour' is not one; allowed: submitted, ended; - before it for the larg",
+        ),
+        ({"cursor": "nonsense"}, "cursor: it is none of ours; allowed: the one of the answer before"),
+        ({"cursor": "bm9uc2Vuc2U"}, "cursor: it is none of ours"),
+        ({"cursor": "x" * 5_000}, "cursor: it has 5000 characters; at most 4096 are allowed"),
+        ({"at": 0}, "at: 0; allowed: a whole number from 1 to"),
+        ({"at": "now"}, "at: 'now'; allowed: a whole number"),
+        ({"at_least": 10**6}, "there is no event 1000000 yet: the ledger ends at"),
+        (
+            {"since": "yesterday"},
+            "since: 'yesterday'; allowed: a time with its zone, such as 2026-01-31T09:3",
+        ),
+        ({"since": "2026-01-31T09:30:00"}, "since: '2026-01-31T09:30:00'; allowed: a time with its zone"),
+        ({"text": "!?"}, "text: '!?'; allowed: words of letters or digits"),
+    ],
+)
+async def test_what_makes_no_sense_is_answered_with_what_does(
+    colony: RunningColony, tmp_path: Path, question: dict[str, Any], error: str
+) -> None:
+    client = await colony.client()
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        answer = await ask(client.session, "processes", **question)
+        assert answer["error"].startswith(error)
+        assert answer["kind"] == "invalid"
+
+
+async def test_a_cursor_goes_on_with_its_own_question_only(colony: RunningColony, tmp_path: Path) -> None:
+    client = await colony.client()
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        await client.submit_many([work("f") for _ in range(3)])
+        first = await ask(client.session, "processes", limit=1, func="f")
+        other = await ask(client.session, "processes", limit=1, cursor=first["cursor"])
+        assert other["error"].startswith("cursor: it is of another question")
+        with pytest.raises(Invalid, match="'colour' is no filter"):
+            _ = [item async for item in client.query("processes", colour="red")]
