@@ -154,6 +154,7 @@ FAILS = """
         ('yield "INSERT INTO nowhere VALUES (1)", [()]', "OperationalError: no such table: nowhere"),
         ('yield "INSERT INTO good VALUES (?, 0)", [(1, 2)]', "ProgrammingError"),
         ("yield 7", "TypeError"),
+        ('yield "INSERT INTO good VALUES (7, 7)", [()]; raise KeyError("late")', "KeyError: 'late'"),
     ],
 )
 async def test_a_view_that_fails_is_left_out_and_stays_out_and_harms_no_other(
