@@ -99,10 +99,15 @@ class Statistics:
         return await functions(at, where, list(wanted.values()))
 
     async def _by(self, asked: Asked, at: Snapshot, of: Range) -> Page:
-        """One item for each function or runtime type of which there is anything."""
+        """One item for each function or runtime type; those without a name only if there is anything."""
         kinds = asked.filters["by"] == "runtimetype"
         groups: dict[tuple[str, str], list[Row]] = {}
-        for row in await self._functions(asked, at):
+        rows = await self._functions(asked, at)
+        others = [row["number"] for row in rows if not row["name"]]
+        some = await counted(at, Range(of.since, of.until, functions=others, apart=True), times=False)
+        for row in rows:
+            if not row["name"] and (row["number"], 0) not in some:
+                continue
             key = ("", row["runtimetype"]) if kinds else (row["name"], row["runtimetype"])
             groups.setdefault(key, []).append(row)
         # A group is as old as its first function, which stays that.

@@ -175,7 +175,7 @@ async def test_pieces_of_time_functions_and_ranges(tmp_path: Path) -> None:
         by_kind = await asked(build, "statistics", filters={"by": "runtimetype"})
         assert {item["runtimetype"]: plain(item) for item in by_kind} == {
             kind: summed(what for _, what in right if what["key"][1] == kind) for kind in ("python", "cli")
-        } | {"": summed([])}
+        }
 
 
 async def test_two_builds_agree_about_what_is_closed_however_they_were_cut(
