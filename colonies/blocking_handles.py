@@ -12,6 +12,7 @@ from colonies.crons import LAST_RUNS, CronHandle, CronNow
 from colonies.flows import WorkflowHandle
 from colonies.history import Judged, WorkflowStory
 from colonies.looking import WorkflowNow
+from colonies.reasons import Reason
 
 T = TypeVar("T")
 
@@ -47,6 +48,12 @@ class BlockingHandle(Generic[T]):
 
     def signal(self, name: str, data: Any = None) -> Process:
         return self._client.run(self._handle.signal(name, data))
+
+    def rerun(self, *, key: str | None = None) -> BlockingHandle[T]:
+        return BlockingHandle(self._client, self._client.run(self._handle.rerun(key=key)))
+
+    def why(self) -> list[Reason]:
+        return self._client.run(self._handle.why())
 
     def events(self) -> Iterator[Judged]:
         return each(self._client, self._handle.events())
@@ -93,6 +100,9 @@ class BlockingWorkflowHandle:
         return BlockingWorkflowHandle(
             self._client, self._client.run(self._handle.rerun(from_node, parameters))
         )
+
+    def why(self, node: str | None = None) -> list[Reason]:
+        return self._client.run(self._handle.why(node))
 
     def story(self) -> WorkflowStory:
         return self._client.run(self._handle.story())

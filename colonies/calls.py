@@ -27,6 +27,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerati
 from pydantic_core import PydanticSerializationError
 
 from colonies import pending
+from colonies.code import code_digest
 from colonies.core.spec import Spec
 from colonies.errors import Invalid
 from colonies.pending import Pending
@@ -63,6 +64,7 @@ class Function(Generic[P, R, T]):
         self.description = inspect.getdoc(function) or ""
         self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
+        self.code = code_digest(function)
         self._signature = inspect.signature(function)
         self._hints = _hints(function)
         self._model = _arguments_model(self.name, self._signature, self._hints)

@@ -51,6 +51,7 @@ from colonies.ids import new_id
 from colonies.listening import FeedClient
 from colonies.pausing import Pausing
 from colonies.querying import Querying
+from colonies.reasons import Reason
 from colonies.session import Session
 from colonies.watching import Watcher
 
@@ -102,9 +103,26 @@ class Handle(Generic[T]):
         async for seen in self._client.events(self.id):
             yield seen
 
+    async def why(self) -> list[Reason]:
+        """Why it is as it is, the most telling reason first. Raises NotFound."""
+        from colonies.explaining import explain
+
+        return await explain(self._client, self.id)
+
     async def cancel(self, reason: str = "") -> Process:
         """Cancel it. Raises Conflict if it is final already, Refused if it is another's."""
         return await self._client.cancel(self.id, reason)
+
+    async def rerun(self, *, key: str | None = None) -> Handle[T]:
+        """Submit what was asked for once more, as a new process of this member; arguments in the Object
+        Store are taken by reference. With a `key`, a repetition gives the same new process.
+
+        Raises:
+            Conflict: it is not final. Invalid: it is a node; its workflow is run again. NotFound, Refused.
+        """
+        from colonies.rerunning import rerun_process
+
+        return Handle(self._client, await rerun_process(self._client, self.id, key), self._call)
 
     async def signal(self, name: str, data: Any = None) -> Process:
         """Send it a signal, which its function may wait for. Raises Conflict if it is final, Refused."""
@@ -161,12 +179,13 @@ class Client(CronClient, GeneratorClient, Pausing, Querying, FeedClient):
         event, queue = await self.prepare(call.spec, key)
         id = keyed_id(self.name, key) if key is not None else new_id()
         async with self._watcher.watching(id) as watched:
-            story = await self._submit(id, event, queue)
+            story = await self.record_submission(id, event, queue)
             if watched.story is None:
                 watched.restart(story)
         return Handle(self, id, call)
 
-    async def _submit(self, id: str, event: Queued | Submitted, queue: str | None) -> Story:
+    async def record_submission(self, id: str, event: Queued | Submitted, queue: str | None) -> Story:
+        """Record it, or find it recorded under its key. Raises Invalid: the key stands for another spec."""
         try:
             return await self.session.record(id, event, at=Story(None, [], 0), queue=queue)
         except Conflict:
@@ -180,15 +199,18 @@ class Client(CronClient, GeneratorClient, Pausing, Querying, FeedClient):
                 ) from None
             return story
 
-    async def prepare(self, spec: Spec, key: str | None) -> tuple[Queued | Submitted, str | None]:
-        """The event that submits a spec, and its queue, if it is offered at once. Raises Invalid."""
+    async def prepare(
+        self, spec: Spec, key: str | None, stored: Ref | None = None
+    ) -> tuple[Queued | Submitted, str | None]:
+        """The event that submits a spec, and its queue, if it is offered at once. `stored` are its arguments,
+        if the Object Store has them already. Raises Invalid."""
         if spec.conditions.dependencies:
             raise Invalid("conditions.dependencies: a process on its own has none; they belong in a workflow")
         if spec.colony is not None and spec.colony not in (self.colony, self.ledger.colony):
             raise Invalid(f"colony: the spec is for {spec.colony!r}, this context is for {self.colony!r}")
         if key is not None and not 1 <= len(key) <= MAX_TEXT_CHARS:
             raise Invalid(f"key: it has {len(key)} characters; 1 to {MAX_TEXT_CHARS} are allowed")
-        arguments: Ref | None = None
+        arguments = stored
         given = [spec.args, spec.kwargs]
         packed = values.pack(given, "the arguments") if any(given) else b""
         if len(packed) > values.MAX_INLINE_BYTES:

@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 from pydantic import BaseModel, ValidationError
 
-from colonies.core.events import EVENT, Approved, Event, Genesis, Rotated
+from colonies.core.events import EVENT, Approved, Event, Genesis, Rotated, WebhookAdded, WebhookChanged
 from colonies.core.flow import WorkflowSpec
 from colonies.core.names import shown
 from colonies.core.node import Node
@@ -189,7 +189,7 @@ def _check_keys(event: Event) -> None:
     """A key that is none would end every verifier that tries to check a signature with it."""
     keys: list[tuple[str, Kind]] = []
     match event:
-        case Approved(key=key):
+        case Approved(key=key) | WebhookAdded(key=key) | WebhookChanged(key=key):
             keys = [(key, "user")]
         case Rotated(key=key, former=former):
             keys = [(key, "user"), (former, "user")]

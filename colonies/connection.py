@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 
 from colonies import contexts, jetstream, past
@@ -18,10 +18,14 @@ from colonies.client import Client
 from colonies.creds import Credential
 from colonies.errors import ColoniesError
 from colonies.ledger import Ledger
+from colonies.nkeys import KeyPair
+from colonies.read_only import ReadingLedger
 from colonies.session import Session
 
 NEW_KEY_S = 2.0
 POLL_S = 0.05
+
+_ONLY_READING: list[str] = []  # why nobody in this program may write
 
 
 @contextlib.asynccontextmanager
@@ -44,28 +48,60 @@ async def open_session(
 ) -> Session:
     """Log in and read who is who; `at` a moment of the past (`past.MOMENTS`), then the ledger ends there.
 
+    Of an imported ledger nobody is asked: it is read.
+
     Raises:
         NotFound, Invalid, Unavailable, Refused.
     """
     found = contexts.resolve(context, url, creds)
+    if (folder := found.imported) is not None:
+        from colonies.imported import READER, ImportedLedger, ImportSession
+
+        imported = ImportedLedger(folder)
+        session = await _opened(ImportSession, imported, READER, KeyPair.new("user"), at)
+        session.complete_from = imported.header.first
+        return session
     return await _open(found.url, contexts.credential_of(found), at)
 
 
 async def _open(url: str, credential: Credential, at: str | None = None) -> Session:
     ledger: Ledger = await jetstream.connect(url, credential)
+    if _ONLY_READING:
+        ledger = ReadingLedger(ledger, _ONLY_READING[-1])
+    return await _opened(Session, ledger, credential.name, credential.keypair, at)
+
+
+async def _opened(
+    make: Callable[[Ledger, str, KeyPair], Session],
+    ledger: Ledger,
+    name: str,
+    keypair: KeyPair,
+    at: str | None,
+) -> Session:
+    """The session, reading; without one the ledger is closed."""
     if at is not None:
         try:
             ledger = past.PastLedger(ledger, await past.moment(ledger, at, "--at"))
         except BaseException:
             await ledger.close()
             raise
-    session = Session(ledger, credential.name, credential.keypair)
+    session = make(ledger, name, keypair)
     try:
         return await session.open()
     except BaseException:
         await session.close()
         await ledger.close()
         raise
+
+
+@contextlib.contextmanager
+def only_reading(why: str) -> Iterator[None]:
+    """While this lasts, whoever connects in this program may read and nothing else, and is told `why`."""
+    _ONLY_READING.append(why)
+    try:
+        yield
+    finally:
+        _ONLY_READING.pop()
 
 
 async def rekeyed(

@@ -14,28 +14,39 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import platformdirs
 
 from colonies.core.names import name as checked_name
 from colonies.creds import Credential
-from colonies.errors import Invalid, NotFound
+from colonies.errors import Invalid, NotFound, Refused
 from colonies.files import expanded, read_small
 
 SCHEMES = ("nats", "tls", "ws", "wss")
+IMPORTED = "file:///"
 MAX_CONTEXT_BYTES = 64 * 1024
 MAX_URL_CHARS = 2_048
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where and who. `keys` is the folder of the owner's keys, `members` that of members' credentials."""
+    """Where and who. `keys` is the folder of the owner's keys, `members` that of members' credentials.
+
+    The URL of an imported ledger is that of its folder (`file:`), and its credential is "": it is nobody's.
+    """
 
     name: str
     url: str
     creds: str
     keys: str | None = None
     members: str | None = None
+
+    @property
+    def imported(self) -> Path | None:
+        """The folder of the imported ledger that it is; None: it is a colony's."""
+        place = self.url.removeprefix(IMPORTED)
+        return Path(url2pathname(f"/{place}")) if place != self.url else None
 
 
 def config_folder() -> Path:
@@ -166,7 +177,12 @@ def resolve(
 
 
 def credential_of(context: Context) -> Credential:
-    """The credential that a context names. Raises NotFound, Invalid."""
+    """The credential that a context names. Raises NotFound, Invalid, and Refused: an import has none."""
+    if context.imported is not None:
+        raise Refused(
+            f"the context {context.name} is an imported ledger: it is only read, and no credential belongs "
+            "to it; use a context of the colony itself"
+        )
     return Credential.read(expanded(context.creds))
 
 

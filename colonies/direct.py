@@ -110,6 +110,12 @@ class DirectClient(Client):
         flushed.set_result(None)
         return flushed
 
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        """nats-py writes a ping past what is pending, and its answer would prove nothing of that: whoever
+        subscribes and flushes could still miss what is published then."""
+        self._write_pending()
+        await super()._send_ping(future)
+
     def _writes_soon(self) -> bool:
         """Is what is pending written at the end of this round?"""
         if self._will_write:

@@ -36,7 +36,7 @@ MAX_KEPT_BYTES = 64 * 1024 * 1024  # of events that these are made of
 MAX_LEFT_OUT = 1_000  # of events in a row that the broker leaves out, so many are asked for one by one
 AT_ONCE = 64  # processes that are read together
 
-_COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, subjects.WORKERS)
+_COLONY_PATTERNS = (*subjects.TRUST, subjects.QUEUES, subjects.CRONS, subjects.WORKERS, subjects.WEBHOOKS)
 _OF_COLONY = tuple(pattern.removesuffix(">") for pattern in _COLONY_PATTERNS)
 
 _log = structlog.get_logger("colonies.feed")
@@ -209,6 +209,7 @@ class Reader:
     async def _left_out(self, first: int, end: int) -> list[Stored]:
         """What the broker has from `first` on up to `end`, which it has. What it has lost is passed over."""
         ledger = self._session.ledger
+        first = max(first, self._session.complete_from)
         found: list[Stored] = []
         for sequence in range(max(first, end - MAX_LEFT_OUT), end):
             try:

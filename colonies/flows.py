@@ -32,6 +32,7 @@ from colonies.errors import Conflict, Invalid, NotFound, Unavailable, Unknown, W
 from colonies.history import WorkflowStory
 from colonies.ids import new_id
 from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
+from colonies.reasons import Reason
 from colonies.recording import WorkflowTail, record
 
 if TYPE_CHECKING:
@@ -147,6 +148,12 @@ class WorkflowHandle:
         from colonies.rerunning import rerun
 
         return WorkflowHandle(self._client, await rerun(self._client, self.id, from_node, parameters or {}))
+
+    async def why(self, node: str | None = None) -> list[Reason]:
+        """Why it, or this node or part of it, is as it is. Raises NotFound; Invalid: it has no such node."""
+        from colonies.explaining import explain_workflow
+
+        return await explain_workflow(self._client, self.id, node)
 
     async def story(self) -> WorkflowStory:
         """Its own events, each judged. Raises NotFound."""

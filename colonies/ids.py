@@ -17,3 +17,8 @@ def new_id() -> str:
 def new_token(length: int = 12) -> str:
     """A short random name, letters and digits only."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def new_secret(size_bytes: int = 32) -> bytes:
+    """Random bytes that nobody can guess."""
+    return secrets.token_bytes(size_bytes)

@@ -239,7 +239,8 @@ class Instance:
                 await self.session.record(process.id, Poisoned(), at=story)
                 await delivery.ack()
                 return None
-            event = Assigned(process.phase.offer.id, self.session.colony.lease_s, self.id)
+            code = self.worker.code_of(process.spec.func)
+            event = Assigned(process.phase.offer.id, self.session.colony.lease_s, self.id, code)
             try:
                 # Once: whether its holder lives, should it have one by now, only `_may_take` asks.
                 id = new_id()

@@ -27,6 +27,7 @@ from colonies.ids import new_token
 from colonies.ledger import Draft, Offers, Stored, Subscription
 from colonies.link import ANSWER_S, Link, sequence_of, status_of
 from colonies.queueing import JetStreamMachinery, JetStreamOffers
+from colonies.whole import whole
 
 READ_BATCH = 512
 READ_BYTES = 1024 * 1024  # of a batch: what else is asked on this connection is answered behind it
@@ -145,7 +146,21 @@ class JetStreamLedger:
     # --- reading -------------------------------------------------------------------------------------
 
     async def read(self, pattern: str) -> list[Stored]:
+        if (found := await whole(self, pattern)) is not None:
+            return found
         return [stored async for batch in self.scan(0, pattern) for stored in batch]
+
+    async def get_many(self, body: dict[str, Any]) -> list[Stored] | None:
+        """As `whole.Reads` says."""
+        try:
+            return (await self._get_many(subjects.LEDGER, {**body, "max_bytes": READ_BYTES}))[0]
+        except _TooMany:
+            return None
+
+    async def counts(self, pattern: str) -> dict[str, int]:
+        """As `whole.Reads` says."""
+        info = await self._link.ask(f"$JS.API.STREAM.INFO.{subjects.LEDGER}", {"subjects_filter": pattern})
+        return dict(info["state"].get("subjects") or {})
 
     async def _last_under(self, pattern: str) -> int:
         """The last sequence under a pattern as the leader has it, 0 if there is none."""
@@ -157,14 +172,14 @@ class JetStreamLedger:
             return 0
         return int(newest["message"]["seq"])
 
-    async def _read_one_by_one(self, after: int, pattern: str) -> list[Stored]:
+    async def _read_one_by_one(self, after: int, pattern: str, stream: str = subjects.LEDGER) -> list[Stored]:
         """From the leader itself, for the rare moment in which a replica is behind."""
         found: list[Stored] = []
         sequence = after + 1
         while True:
             try:
                 answer = await self._link.ask(
-                    f"$JS.API.STREAM.MSG.GET.{subjects.LEDGER}", {"seq": sequence, "next_by_subj": pattern}
+                    f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": pattern}
                 )
             except NotFound:
                 return found
@@ -268,8 +283,25 @@ class JetStreamLedger:
         return found
 
     async def emitted(self, pattern: str) -> list[Stored]:
+        return [stored async for batch in self.scan_emitted(pattern) for stored in batch]
+
+    def scan_emitted(self, pattern: str) -> AsyncIterator[list[Stored]]:
+        """As `emitted`, in batches: all logs together may be large."""
         stream = subjects.LOGS if pattern.startswith("log.") else subjects.HEARTBEATS
-        return [stored async for batch in self._batches(stream, 0, pattern) for stored in batch]
+        return self._batches(stream, 0, pattern)
+
+    async def logs(self, after: int, last: int) -> AsyncIterator[list[Stored]]:
+        """All log messages after a sequence of LOGS that are still there, in order and in batches, up to the
+        `last` one that `stream_info` names at least."""
+        if after >= last:
+            return
+        async for batch in self._batches(subjects.LOGS, after, subjects.ALL_LOGS):
+            yield batch
+            after = batch[-1].sequence
+            if after >= last:
+                return
+        if rest := await self._read_one_by_one(after, subjects.ALL_LOGS, subjects.LOGS):
+            yield rest
 
     async def subscribe(self, pattern: str, heard: Callable[[Stored], None]) -> Subscription:
         live = not pattern.startswith("feed.")

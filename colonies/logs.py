@@ -110,25 +110,25 @@ def _can_be_shown(data: dict[str, Any]) -> bool:
 async def read_logs(session: Session, process: str) -> list[LogEntry]:
     """What LOGS holds of a process, in order, each message once. Raises Unavailable."""
     entries: list[LogEntry] = []
-    known: set[tuple[str, int]] = set()
+    known: set[tuple[str, str, int]] = set()
     found = await session.ledger.emitted(subjects.logs_of(process))
     if any(stored.subject.rsplit(".", 1)[1] not in session.colony.members for stored in found):
         await session.refresh()
     for stored in found:
         entry = read_log(session.colony, stored)
-        # A worker that got no answer says it again: the same index twice.
-        if entry is not None and (entry.attempt, entry.index) not in known:
-            known.add((entry.attempt, entry.index))
+        # A worker that got no answer says it again: the same index twice. Another worker's is another log.
+        if entry is not None and (entry.worker, entry.attempt, entry.index) not in known:
+            known.add((entry.worker, entry.attempt, entry.index))
             entries.append(entry)
     return entries
 
 
-def missing(entries: Iterable[LogEntry], attempt: str, digest: LogDigest) -> int:
+def missing(entries: Iterable[LogEntry], worker: str, attempt: str, digest: LogDigest) -> int:
     """How many messages of an attempt's log are no longer there; -1: they are there, but are not the same.
 
     `digest` is what the attempt's end says on the ledger. Notes written after that end do not count.
     """
-    by_index = {entry.index: entry for entry in entries if entry.attempt == attempt}
+    by_index = {entry.index: entry for entry in entries if (entry.worker, entry.attempt) == (worker, attempt)}
     found = [by_index[index] for index in range(digest.count) if index in by_index]
     if len(found) < digest.count:
         return digest.count - len(found)
@@ -147,7 +147,7 @@ class Follower:
         self._session = session
         self._process = process
         self._heard: asyncio.Queue[Stored | None] = asyncio.Queue()
-        self._next: dict[str, int] = {}
+        self._next: dict[tuple[str, str], int] = {}
         self._ending = False
 
     async def __aenter__(self) -> Follower:
@@ -178,7 +178,7 @@ class Follower:
                 live = read_log(self._session.colony, stored)
                 if live is None:
                     continue
-                if live.index <= self._next.get(live.attempt, 0):
+                if live.index <= self._next.get((live.worker, live.attempt), 0):
                     if self._is_new(live):
                         yield live
                     continue
@@ -195,9 +195,10 @@ class Follower:
             return None
 
     def _is_new(self, entry: LogEntry) -> bool:
-        if entry.index < self._next.get(entry.attempt, 0):
+        log = (entry.worker, entry.attempt)
+        if entry.index < self._next.get(log, 0):
             return False
-        self._next[entry.attempt] = entry.index + 1
+        self._next[log] = entry.index + 1
         return True
 
     async def _read(self) -> list[LogEntry]:

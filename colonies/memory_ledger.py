@@ -8,11 +8,9 @@ restarts are not to be had here. A broker belongs to the event loop that it is u
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 from colonies import subjects
 from colonies.errors import Conflict, NotFound, Unavailable
@@ -22,13 +20,6 @@ from colonies.memory_queues import SECOND, MemoryOffers, MemoryQueue
 
 READ_BATCH = 512
 MAX_BATCH = 1_000
-
-
-@lru_cache(maxsize=4_096)
-def _matcher(pattern: str) -> Callable[[str], object]:
-    """What tells whether a subject matches a NATS pattern."""
-    tokens = {"*": "[^.]+", ">": ".+"}
-    return re.compile(r"\.".join(tokens.get(t, re.escape(t)) for t in pattern.split("."))).fullmatch
 
 
 class MemoryBroker:
@@ -63,7 +54,7 @@ class MemoryBroker:
 
     def store(self, subject: str, data: bytes, *, after: int | None = None) -> int:
         """Store what a member published, whatever it is, and hand it on; `after` is checked if given."""
-        guard = _guard(subject)
+        guard = subjects.guard_if_any(subject)
         if after is not None and after != self.last(guard):
             raise Conflict(f"wrong last sequence: {self.last(guard)}")
         time = max(self.now(), self.events[-1].time if self.events else 0)
@@ -75,7 +66,7 @@ class MemoryBroker:
             self._alone.add(stored.sequence)
         self._publish(subjects.feed_of(subject), stored)
         for queue in self.queues.values():
-            if _matcher(queue.filter)(subject):
+            if subjects.matcher(queue.filter)(subject):
                 queue.add(self._as_offer(stored))
         return stored.sequence
 
@@ -87,8 +78,8 @@ class MemoryBroker:
     def under(self, pattern: str, after: int = 0) -> list[Stored]:
         """The next events under a pattern after a sequence, at most READ_BATCH."""
         found: list[Stored] = []
-        matches = _matcher(pattern)
-        if "*" not in pattern and _guard(pattern) == pattern:
+        matches = subjects.matcher(pattern)
+        if "*" not in pattern and subjects.guard_if_any(pattern) == pattern:
             events, start = self._entities.get(pattern, []), 0
         else:
             events, start = self.events, after
@@ -117,7 +108,7 @@ class MemoryBroker:
         return stored.sequence
 
     def notes(self, pattern: str) -> list[Stored]:
-        matches = _matcher(pattern)
+        matches = subjects.matcher(pattern)
         kept = self._logs if pattern.startswith("log.") else list(self._heartbeats.values())
         return sorted((s for s in kept if matches(s.subject)), key=lambda stored: stored.sequence)
 
@@ -128,7 +119,7 @@ class MemoryBroker:
 
     def _publish(self, subject: str, stored: Stored) -> None:
         for subscription in self._subscriptions:
-            if _matcher(subscription.pattern)(subject):
+            if subjects.matcher(subscription.pattern)(subject):
                 asyncio.get_running_loop().call_soon(subscription.hear, stored)
 
     # --- queues and timers ---------------------------------------------------------------------------
@@ -139,7 +130,7 @@ class MemoryBroker:
         if queue is not None:
             queue.lease_s = lease_s
             return
-        matches = _matcher(subjects.offers_of(name))
+        matches = subjects.matcher(subjects.offers_of(name))
         past = [self._as_offer(s) for s in self.events if s.sequence >= start and matches(s.subject)]
         self.queues[name] = MemoryQueue(name, start=start, lease_s=lease_s, past=past, now=self.now)
 
@@ -206,14 +197,14 @@ class MemoryLedger:
         return outcome
 
     async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
-        guards = {_guard(draft.subject) for draft in drafts}
+        guards = {subjects.guard_if_any(draft.subject) for draft in drafts}
         if not 1 <= len(drafts) <= MAX_BATCH:
             raise ValueError(f"{len(drafts)} events in a batch; it takes 1 to {MAX_BATCH}")
         if len(guards) < len(drafts):
             raise ValueError("a batch takes one event of an entity at most")
         await self._turn()
         for draft in drafts:
-            last = self.broker.last(_guard(draft.subject))
+            last = self.broker.last(subjects.guard_if_any(draft.subject))
             if last != draft.after:
                 raise Conflict(f"wrong last sequence: {last}")
         return [self.broker.store(draft.subject, draft.data, after=draft.after) for draft in drafts]
@@ -342,10 +333,3 @@ class _Subscription:
 
     async def close(self) -> None:
         self._among.pop(self, None)
-
-
-def _guard(subject: str) -> str | None:
-    """The guard of a subject; None for junk that belongs to no entity."""
-    tokens = subject.split(".", 3)
-    whole = len(tokens) == 4 or (len(tokens) == 3 and tokens[1] == "colony")
-    return subjects.guard_of_subject(subject) if whole else None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from typing import Literal, get_args
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from colonies.errors import Invalid
@@ -50,7 +52,7 @@ _Y_OF_ORDER_8 = int.from_bytes(
 _SMALL_ORDER = frozenset({0, 1, _P - 1, _Y_OF_ORDER_8, _P - _Y_OF_ORDER_8})
 
 
-# The seam: the only two functions that know which library does the arithmetic, and what it calls things.
+# The seam: the only functions that know which library does the arithmetic, and what it calls things.
 
 
 def _signer(raw_seed: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
@@ -71,6 +73,18 @@ def _checker(raw_public: bytes) -> Callable[[bytes, bytes], bool]:
         return True
 
     return good
+
+
+def _shared(scalar: bytes, theirs: bytes) -> bytes:
+    try:
+        return X25519PrivateKey.from_private_bytes(scalar).exchange(X25519PublicKey.from_public_bytes(theirs))
+    except ValueError:
+        raise Invalid("there is nothing to be shared with this key: its point is of small order") from None
+
+
+def _base(scalar: bytes) -> bytes:
+    public = X25519PrivateKey.from_private_bytes(scalar).public_key()
+    return public.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -126,8 +140,28 @@ class KeyPair:
         """The Ed25519 signature of `data`: 64 bytes."""
         return self._sign(data)
 
+    def shared_with(self, theirs: bytes) -> bytes:
+        """What this key and the holder of an X25519 public key share: 32 bytes, to be hashed before use.
+
+        The private half is the scalar that signs, as RFC 8032 makes it of the seed. Raises Invalid for a
+        point of small order.
+        """
+        return _shared(hashlib.sha512(self._raw_seed).digest()[:32], theirs)
+
     def __repr__(self) -> str:
         return f"KeyPair({self.public})"
+
+
+def agree(public: str, scalar: bytes) -> tuple[bytes, bytes]:
+    """The X25519 public key of a private one (32 random bytes), and what it shares with the holder of a
+    public nkey. Raises Invalid if `public` is no sound public nkey.
+
+    A point of Ed25519 is one of X25519 by RFC 7748, section 4.1: u = (1 + y) / (1 - y).
+    """
+    kind_of(public)
+    y = int.from_bytes(_decoded(public, "public nkey")[1:33], "little") & _Y_MASK
+    theirs = (1 + y) * pow(1 - y, -1, _P) % _P
+    return _base(scalar), _shared(scalar, theirs.to_bytes(32, "little"))
 
 
 def kind_of(public: str) -> Kind:

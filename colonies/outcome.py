@@ -31,6 +31,8 @@ from colonies.inputs import Given, Inputs
 from colonies.session import Session
 from colonies.worker import MAX_BACKOFF_S, Worker
 
+Kind = Literal["error", "timeout", "final", "later"]
+
 _log = structlog.get_logger("colonies.worker")
 _LIBRARY = os.path.dirname(__file__) + os.sep
 
@@ -43,8 +45,6 @@ async def outcome_of(
     worker: Worker, session: Session, process: Process, attempt: Attempt, inputs: Inputs
 ) -> Completed | Failed:
     """Run the attempt to its end. Raises NotHere, and CancelledError when it is stopped from outside."""
-    kind: Literal["error", "timeout", "final", "later"]
-    delay_s = backoff_s(worker.backoff_s, process.failures)
     try:
         output = await _executed(worker, session, process, attempt, inputs)
         adds, between = attempt.added()
@@ -52,35 +52,45 @@ async def outcome_of(
         output, stored = await _stored(session, output)
         logs = await attempt.close()
         return Completed(attempt.id, output, stored, logs, items if stored else None, adds, between or None)
-    except _TimedOut as error:
-        text, kind = str(error), "timeout"
-    except Later as error:
-        text, kind, delay_s = str(error), "later", min(max(0.0, error.delay_s), MAX_DELAY_S)
-    except (Fail, Invalid) as error:
-        text, kind, delay_s = str(error) or type(error).__name__, "final", 0.0
     except NotHere:
         raise
     except Exception as error:
-        text, kind = described(error), "error"
-    return Failed(attempt.id, _cut(text), kind, delay_s, logs=await attempt.close())
+        kind, text, delay_s = failure_of(error)
+    if delay_s is None:
+        delay_s = backoff_s(worker.backoff_s, process.failures)
+    return Failed(attempt.id, text, kind, delay_s, logs=await attempt.close())
+
+
+def failure_of(error: Exception) -> tuple[Kind, str, float | None]:
+    """What a function that raised this has failed with: kind, text, and its delay (s), if it says one."""
+    match error:
+        case _TimedOut():
+            return "timeout", _cut(str(error)), None
+        case Later():
+            return "later", _cut(str(error)), min(max(0.0, error.delay_s), MAX_DELAY_S)
+        case Fail() | Invalid():
+            return "final", _cut(str(error) or type(error).__name__), 0.0
+    return "error", _cut(described(error)), None
+
+
+async def work_of(session: Session, process: Process, attempt: Attempt, inputs: Inputs) -> Work:
+    """What an attempt is to run: its arguments in full, what its parents gave. Raises as `values.load`."""
+    args, kwargs = process.spec.args, process.spec.kwargs
+    if process.arguments is not None:
+        args, kwargs = await values.load_arguments(session.ledger, process.arguments)
+    given = Given(args, kwargs, {})
+    if process.workflow is not None:
+        given = await inputs.of(process, args, kwargs)
+    return Work(process.spec, given.args, given.kwargs, attempt, given.inputs)
 
 
 async def _executed(
     worker: Worker, session: Session, process: Process, attempt: Attempt, inputs: Inputs
 ) -> object:
-    args, kwargs = process.spec.args, process.spec.kwargs
-    if process.arguments is not None:
-        try:
-            args, kwargs = await values.load_arguments(session.ledger, process.arguments)
-        except Unavailable as error:
-            raise NotHere(str(error)) from error
-    given = Given(args, kwargs, {})
-    if process.workflow is not None:
-        try:
-            given = await inputs.of(process, args, kwargs)
-        except Unavailable as error:
-            raise NotHere(str(error)) from error
-    work = Work(process.spec, given.args, given.kwargs, attempt, given.inputs)
+    try:
+        work = await work_of(session, process, attempt, inputs)
+    except Unavailable as error:
+        raise NotHere(str(error)) from error
     limit_s = process.spec.maxexectime
     if limit_s is None:
         return await worker.execute(work)

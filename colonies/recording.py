@@ -223,7 +223,7 @@ class WorkflowTail:
 
 
 class EntityTail:
-    """Of the colony itself, a member, a queue or a worker; gives the sequence. Read it before it is used."""
+    """Of the colony, a member, a queue, a worker or a webhook; gives the sequence. Read it before use."""
 
     time = 0  # their rules ask for no order in time
 
@@ -259,8 +259,8 @@ class EntityTail:
         self._messages = await session.ledger.read(subjects.guard_of(self.kind, self.entity))
         await session.refresh()
         self._view = session.colony
-        if self.kind == "worker":  # whose chains sessions do not follow
-            self._view = replace(session.colony, heads={})
+        if self.kind in ("worker", "webhook"):  # whose chains sessions do not follow
+            self._view = replace(session.colony, heads={}, webhooks={})
             for stored in self._messages:
                 session.fold(self._view, stored)
 

@@ -41,9 +41,11 @@ async def sealed_request(session: Session, subject: str, data: dict[str, Any]) -
 
 @dataclass(slots=True)
 class Requests:
-    """Reads requests that come to one service, and knows those that it has read."""
+    """Reads requests that come to one service, and knows those that it has read. What was asked before
+    `since` (ns, ledger time), when it began, counts no more: it need not remember that over a restart."""
 
     subject: str
+    since: int = 0
     _seen: dict[str, int] = field(default_factory=dict)
 
     def read(self, colony: Colony, said: object, now: int) -> Request:
@@ -68,6 +70,8 @@ class Requests:
             raise Refused(f"the request is not signed by a member of the colony {colony.name}")
         if abs(now - opened.time) > FRESH_S * SECOND:
             raise Invalid(f"the request is more than {FRESH_S} s old; set this machine's clock, ask again")
+        if opened.time < self.since:
+            raise Invalid("the request is older than this service; ask again")
         for id in [id for id, time in self._seen.items() if now - time > 2 * FRESH_S * SECOND]:
             del self._seen[id]
         if opened.id in self._seen or len(self._seen) >= MAX_REMEMBERED:

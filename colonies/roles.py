@@ -112,12 +112,13 @@ _SUBMIT = (
 _TABLE = (
     Role(
         name="owner",
-        purpose="Owns the colony: all that a user may, and who is a member and what the settings are.",
+        purpose="Owns the colony: all that a user may, who is a member, what is set, where events are sent.",
         says=(
             *_SUBMIT,
             *_each("member.@", "approved", "rotated", "revoked", "drained", "resumed"),
             *_each("colony.@", "genesis", "configured", "paused", "resumed"),
             *_each("queue.@", "paused", "resumed"),
+            *_each("webhook.@", "added", "changed", "removed"),
         ),
         asks=(*_READ, *_STORE_VALUES),
         subscribe=_LISTEN,

@@ -47,7 +47,10 @@ _log = structlog.get_logger("colonies.session")
 
 
 class Session:
-    """A member's view of its colony, kept up to date until `close`."""
+    """A member's view of its colony, kept up to date until `close`. From the sequence `complete_from` on
+    every event of the ledger is to be there."""
+
+    complete_from = 1
 
     def __init__(self, ledger: Ledger, name: str, keypair: KeyPair) -> None:
         self.ledger = ledger

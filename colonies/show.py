@@ -34,10 +34,10 @@ def process_object(
     """The process as a JSON object.
 
     `{id, state, func, args, runtimetype, label, workflow, node, priority, submitter, worker, attempts: [{n,
-    worker, instance, started_at, ended_at, outcome, error}], submitted_at, started_at, ended_at, output,
-    errors}`:
-    what is not there (yet) is None; `worker` is that of the last attempt, `started_at` the start of the
-    first. Values kept in the Object Store are None, unless the caller has loaded them and gives them here.
+    worker, instance, started_at, ended_at, outcome, error, code}], submitted_at, started_at, ended_at,
+    output, errors}`: what is not there (yet) is None; `worker` is that of the last attempt, `started_at` the
+    start of the first. Values kept in the Object Store are None, unless the caller has loaded them and gives
+    them here.
     """
     phase = process.phase
     if output is ...:
@@ -75,6 +75,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "ended_at": rfc3339(attempt.ended_at) if attempt.ended_at is not None else None,
         "outcome": attempt.outcome,
         "error": attempt.error,
+        "code": attempt.code,
     }
 
 

@@ -57,7 +57,7 @@ class Signals:
             while True:
                 changed.clear()
                 try:
-                    found = await self._read(process, workflow, name)
+                    found = await self.read(process, workflow, name)
                 except Unavailable:
                     await asyncio.sleep(AGAIN_S)
                     continue
@@ -67,7 +67,8 @@ class Signals:
                     async with asyncio.timeout(REREAD_S):
                         await changed.wait()
 
-    async def _read(self, process: str, workflow: str | None, name: str) -> list[Signal]:
+    async def read(self, process: str, workflow: str | None, name: str) -> list[Signal]:
+        """The signals of this name that there are by now, in order."""
         story = await self._session.story(process)
         if story.process is None:
             return []

@@ -7,6 +7,7 @@ anybody may publish junk within their permissions, and readers go on.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,12 +21,14 @@ VALUES_BUCKET = "values"
 VALUES = f"OBJ_{VALUES_BUCKET}"
 
 EVERYTHING = "ledger.>"
+ALL_LOGS = "log.>"
 TRUST = ("ledger.colony.>", "ledger.member.>")
 QUEUES = "ledger.queue.>"
 WORKFLOWS = "ledger.workflow."
 CRONS = "ledger.cron.>"
 WORKERS = "ledger.worker.>"
 GENERATORS_ADDED = "ledger.generator.*.added.*"
+WEBHOOKS = "ledger.webhook.>"
 PROCESSES = "ledger.process.>"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -45,7 +48,9 @@ _ENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EVENT = re.compile(r"[a-z]{1,32}")
 _QUEUE = re.compile(r"[a-z2-7]{26}")
 _AUTHOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_KINDS = frozenset({"process", "workflow", "member", "queue", "worker", "limit", "cron", "generator"})
+_KINDS = frozenset(
+    {"process", "workflow", "member", "queue", "worker", "limit", "cron", "generator", "webhook"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,12 @@ def event_of(name: str) -> str:
     return "queued" if name in _QUEUED else name
 
 
+def types_of(subject: Subject) -> tuple[str, ...]:
+    """The types of events that may stand on a subject."""
+    names = sorted(_QUEUED) if subject.event == "queued" and subject.kind == "process" else [subject.event]
+    return tuple(f"{subject.kind}.{name}" for name in names)
+
+
 @lru_cache(maxsize=1_024)
 def parse(subject: str) -> Subject | None:
     """A ledger subject taken apart, or None when it is not of the grammar. Each is asked for again soon."""
@@ -117,6 +128,20 @@ def guard_of_subject(subject: str) -> str:
     """The guard of the entity that this well-formed ledger subject belongs to."""
     parts = subject.split(".", 3)
     return "ledger.colony.>" if parts[1] == "colony" else f"ledger.{parts[1]}.{parts[2]}.>"
+
+
+def guard_if_any(subject: str) -> str | None:
+    """The guard of a stored subject; None for junk that belongs to no entity."""
+    tokens = subject.split(".", 3)
+    whole = len(tokens) == 4 or (len(tokens) == 3 and tokens[1] == "colony")
+    return guard_of_subject(subject) if whole else None
+
+
+@lru_cache(maxsize=4_096)
+def matcher(pattern: str) -> Callable[[str], object]:
+    """What tells whether a subject matches a NATS pattern."""
+    tokens = {"*": "[^.]+", ">": ".+"}
+    return re.compile(r"\.".join(tokens.get(t, re.escape(t)) for t in pattern.split("."))).fullmatch
 
 
 def feed_of(pattern: str) -> str:
@@ -193,3 +218,8 @@ def value_chunks(name: str) -> str:
 
 def value_meta(encoded_name: str) -> str:
     return f"$O.{VALUES_BUCKET}.M.{encoded_name}"
+
+
+def webhooks_at(service: str) -> str:
+    """Where the service that sends to webhooks, the member of this name, is asked about them."""
+    return f"query.webhooks.{service}"

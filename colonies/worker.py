@@ -127,6 +127,11 @@ class Worker:
         """Run one attempt; returns its output. Other kinds of workers say here what running means."""
         return await run_function(self.functions, work)
 
+    def code_of(self, func: str) -> str | None:
+        """The digest of the code that a function of this name runs here; None: it has none of its own."""
+        function = self.functions.get(func)
+        return function.code if function is not None else None
+
     def describe(self) -> list[facts.Function]:
         """The functions as they are published on the ledger."""
         most = facts.MAX_DESCRIPTION_CHARS

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from colonies_cli import logging
 from colonies_projections import Projector
+from colonies_projections.webhooks import Webhooks
 from colonies_workers.unix import UnixWorker
 
 import colonies
@@ -43,6 +44,9 @@ async def serve(folder: Path) -> None:
     async with running_colony(folder) as colony:
         projector = Projector(await colony.session("projector", "observer"), folder / "views.sqlite")
         await colony._start(projector.run(), projector.ready)
+        sends = await colony.session("webhooks", "observer")
+        webhooks = Webhooks(sends, folder / "webhooks.sqlite", delays_s=(0.1, 0.1))
+        await colony._start(webhooks.run(), webhooks.ready)
         keyring = colony.keyring
         watcher = await colony.session("operator", "observer")
         operator = founding.Operator(watcher, keyring.operator, colony.url)

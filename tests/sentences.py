@@ -9,6 +9,7 @@ from pathlib import Path
 COLONIES = Path(__file__).parents[1] / "colonies"
 MODULES = (
     *("core/rules", "core/nodes", "core/workflow", "core/colony", "core/crons", "core/generators"),
+    "core/webhooks",
     "history",
 )
 

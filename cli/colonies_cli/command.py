@@ -9,13 +9,14 @@ Modules of commands import nothing heavy at their top, so that `--help` answers 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from colonies.client import Client
     from colonies.querying import Answer
     from colonies.session import Session
+
+T = TypeVar("T")
 
 SERVICE_WAIT_S = 15.0
 
@@ -86,9 +89,11 @@ class Here:
             await client.close()
 
     async def _open(self) -> Session:
+        from colonies import imported
         from colonies.connection import open_session
         from colonies.past import PastLedger
 
+        imported.answers = _answered_here
         session = await open_session(context=self.context, url=self.url, creds=self.creds, at=self.at)
         if isinstance(session.ledger, PastLedger):
             exits.say(f"as of {session.ledger.moment}")
@@ -105,6 +110,15 @@ class Here:
         """As `ask`, over a connection of its own; with --at as it was."""
         async with self.session() as session:
             return await ask(session.ledger, view, question)
+
+
+async def _answered_here(ledger: Any, subject: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Questions about an imported ledger, which no projector follows, are answered by this program."""
+    from colonies_projections import offline
+
+    from colonies_cli.ledger import progress
+
+    return await offline.answer(ledger, subject, body, progress("building the views"))
 
 
 def _enter_trace() -> None:
@@ -153,16 +167,18 @@ def command(
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
-        own = list(signature.parameters.values())[1:]
+        own, groups = _unfolded(list(signature.parameters.values())[1:])
 
         @functools.wraps(function)
         def run(*, context: Any, url: Any, creds: Any, output: Output, at: Any = None, **given: Any) -> None:
             try:
                 with exits.said():
                     logging.configure(log)
+                    for name, (kind, names) in groups.items():
+                        given[name] = kind(**{one: given.pop(one) for one in names})
                     result = function(Here(context, url, creds, output, at), **given)
                     if inspect.iscoroutine(result):
-                        _run(result)
+                        run_now(result)
             except exits.Ended as ended:
                 raise typer.Exit(ended.code) from None
 
@@ -185,6 +201,24 @@ def command(
         return run
 
     return register
+
+
+def _unfolded(
+    parameters: Sequence[inspect.Parameter],
+) -> tuple[list[inspect.Parameter], dict[str, tuple[Any, list[str]]]]:
+    """A function's parameters, and in the place of those that are a dataclass its fields: options that
+    several commands have. By its name the class, and the names of these."""
+    found: list[inspect.Parameter] = []
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    for parameter in parameters:
+        if dataclasses.is_dataclass(parameter.annotation):
+            kind: Any = parameter.annotation
+            inner = list(inspect.signature(kind, eval_str=True).parameters.values())
+            groups[parameter.name] = kind, [one.name for one in inner]
+            found += inner
+        else:
+            found.append(parameter)
+    return found, groups
 
 
 def confirm(question: str, *, otherwise: str) -> None:
@@ -217,11 +251,12 @@ def group(help: str, *, epilog: str | None = None) -> typer.Typer:
     )
 
 
-def _run(coroutine: Any) -> None:
+def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, on a loop of its own."""
     import asyncio
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(coroutine)
+        return runner.run(coroutine)
 
 
 def _loop_factory() -> Any:

@@ -59,6 +59,15 @@ def dev(
             "slower, else a duration such as 10s.",
         ),
     ] = "2m",
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            "--http-port",
+            min=0,
+            max=65_535,
+            help="TCP port of HTTP on 127.0.0.1; 0: any free one. Default: 4280, or any if that is taken.",
+        ),
+    ] = None,
 ) -> None:
     """Run a colony of your own: broker, ledger and services, on this machine only.
 
@@ -75,7 +84,7 @@ def dev(
 
     if dir is not None and ephemeral:
         raise Invalid("--dir keeps a folder and --ephemeral keeps none: give one of them")
-    settings = home.Settings(port, None if lease is None else lease_s(lease), sync)
+    settings = home.Settings(port, None if lease is None else lease_s(lease), sync, http_port)
     with contextlib.ExitStack() as stack:
         if ephemeral:
             folder = stack.enter_context(home.temporary())
@@ -83,10 +92,12 @@ def dev(
         else:
             folder = expanded(str(dir or contexts.data_folder() / "dev"), "--dir")
         advertised = home.Advertised(take_back=ephemeral)
-        run_until_stopped(lambda: home.serve(folder, settings, advertised, lambda c: _ready(c, folder)))
+        run_until_stopped(
+            lambda: home.serve(folder, settings, advertised, lambda c, http: _ready(c, folder, http))
+        )
 
 
-def _ready(context: Context, folder: Path) -> None:
+def _ready(context: Context, folder: Path, http: str) -> None:
     """The line that scripts wait for on stdout, and for people, on stderr, what to do next."""
     import shlex
     import sys
@@ -100,7 +111,8 @@ def _ready(context: Context, folder: Path) -> None:
             sys.stderr,
         )
     _put(
-        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))}\n",
+        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))} "
+        f"http={http}\n",
         sys.stdout,
     )
     if in_use == context.name and sys.stderr.isatty():

@@ -2,9 +2,9 @@
 
     <folder>/dev.lock   held by the program that runs it, with its pid
              keys/      the operator's and the owner's keys
-             members/   credentials: owner, orchestrator, projector, operator, and whom `worker start` enrols
+             members/   credentials: owner, each service's, and whom `worker start` enrols
              nats/      the broker's: the ledger, its log, account tokens
-             views/     what the projector derives
+             views/     what the projector derives, and what webhooks are still to hear
 
 Every step of the first creation is whole or not there, and each start does those that are missing, so a
 program killed at any point is just started again. Services stop first, the broker last. Nothing here is
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Self
 
 import structlog
+from colonies_projections.http.door import DEFAULT_PORT, Door, Listen, open_door
 
 from colonies import contexts, founding
 from colonies.contexts import Context
@@ -49,18 +50,20 @@ POLL_S = 0.05
 BROKER_STARTS_MAX = 5
 TEMPORARY = "colonies-dev-"
 ABANDONED_S = 60.0
-KINDS: tuple[Kind, ...] = ("orchestrator", "projector", "operator")
+KINDS: tuple[Kind, ...] = ("orchestrator", "projector", "webhooks", "operator", "http")
 
 _log = structlog.get_logger("colonies.dev")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is asked for. `port` 0: any free one; `lease_s` None: the colony's own."""
+    """What a run is asked for. Ports 0: any free one; `lease_s` None: the colony's own; `http_port` None: the
+    usual one, or any free one if that is taken."""
 
     port: int
     lease_s: float | None
     sync: str
+    http_port: int | None = None
 
 
 class Broker:
@@ -140,36 +143,40 @@ class Home:
         self._settings = settings
         self._members = folder / "members"
 
-    async def run(self, started: Callable[[Context], None]) -> None:
-        """Run it until cancelled; `started` is called once everything is ready.
+    async def run(self, started: Callable[[Context, str], None]) -> None:
+        """Run it until cancelled; `started` is called once everything is ready, also with the URL of HTTP.
 
         Raises Unavailable (the folder or the port is in use, the broker does not start), Invalid (keys that
         cannot be read or written).
         """
         keyring = self._keyring()
         await _gone(self.folder / "nats")
-        async with (
-            Reaper() as reaper,
-            Broker(
-                self.folder / "nats", keyring, reaper, port=self._settings.port, sync=self._settings.sync
-            ) as broker,
-        ):
-            owner = self._owner(keyring)
-            await founding.found(broker.url, keyring.owner, owner, name=NAME, lease_s=self._settings.lease_s)
-            place = Place(broker.url, self.folder / "views", keyring.operator, keyring.owner)
-            place.views.mkdir(mode=0o700, exist_ok=True)
-            kinds: tuple[Kind, ...] = (*KINDS, "traces") if exports_traces() else KINDS
-            services = [
-                Service(kind, place, partial(self._member, broker.url, keyring, kind)) for kind in kinds
-            ]
-            with first_error():
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(broker.keep(), name="broker")
-                    for service in services:
-                        group.create_task(service.keep(), name=service.kind)
-                    for service in services:
-                        await service.ready.wait()
-                    started(self._context(broker.url))
+        with http_door(self._settings.http_port) as door:
+            async with (
+                Reaper() as reaper,
+                Broker(
+                    self.folder / "nats", keyring, reaper, port=self._settings.port, sync=self._settings.sync
+                ) as broker,
+            ):
+                await self._run(keyring, broker, door, started)
+
+    async def _run(
+        self, keyring: Keyring, broker: Broker, door: Door, started: Callable[[Context, str], None]
+    ) -> None:
+        owner = self._owner(keyring)
+        await founding.found(broker.url, keyring.owner, owner, name=NAME, lease_s=self._settings.lease_s)
+        place = Place(broker.url, self.folder / "views", keyring.operator, keyring.owner, door)
+        place.views.mkdir(mode=0o700, exist_ok=True)
+        kinds: tuple[Kind, ...] = (*KINDS, "traces") if exports_traces() else KINDS
+        services = [Service(kind, place, partial(self._member, broker.url, keyring, kind)) for kind in kinds]
+        with first_error():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(broker.keep(), name="broker")
+                for service in services:
+                    group.create_task(service.keep(), name=service.kind)
+                for service in services:
+                    await service.ready.wait()
+                started(self._context(broker.url), door.url)
 
     def _keyring(self) -> Keyring:
         keys = self.folder / "keys"
@@ -279,6 +286,12 @@ def check_port(port: int) -> None:
     raise Unavailable(f"port {port} is taken by {holder}. Stop that, or: {_free_port()}")
 
 
+def http_door(port: int | None) -> Door:
+    """A port on 127.0.0.1 for HTTP; None: the usual one, or any if that is taken. Raises Unavailable."""
+    listen = Listen(port=DEFAULT_PORT if port is None else port)
+    return open_door(listen, elsewhere=port is None, free="--http-port 0")
+
+
 def _free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -332,13 +345,13 @@ class Advertised:
 
 
 async def serve(
-    folder: Path, settings: Settings, advertised: Advertised, ready: Callable[[Context], None]
+    folder: Path, settings: Settings, advertised: Advertised, ready: Callable[[Context, str], None]
 ) -> None:
     """Run the colony in `folder` until cancelled."""
 
-    def started(context: Context) -> None:
+    def started(context: Context, http: str) -> None:
         advertised.save(context)
-        ready(context)
+        ready(context, http)
 
     with advertised, locked(folder):
         await Home(folder, settings).run(started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Coroutine
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from colonies.verify import Finding, Report
 
 app = group("Read the colony's ledger, and verify it.\n\nExample: colonies ledger tail -f")
+
+
+class Format(StrEnum):
+    """What an export is written as."""
+
+    colonies = "colonies"
+    jsonl = "jsonl"
 
 
 @command(app, "tail")
@@ -58,6 +66,18 @@ def tail(
 @command(app, "verify")
 async def verify(
     here: Here,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="An export, instead of a colony's ledger; no broker is asked.",
+            show_default=False,
+        ),
+    ] = None,
+    colony: Annotated[
+        str | None,
+        typer.Option("--colony", metavar="KEY", help="Of FILE: the colony's account key that it must be of."),
+    ] = None,
     from_start: Annotated[
         bool,
         typer.Option(
@@ -74,20 +94,104 @@ async def verify(
 
     Example: colonies ledger verify -o json
     """
-    from colonies.verify import verify_ledger
+    from colonies.errors import Invalid
+    from colonies.imported import ImportedLedger
+    from colonies.reading import source_of
+    from colonies.verify import verify as judged
     from colonies.witness import HighWater, recall, remember
+    from colonies_cli import ledger_file
 
+    if file is not None:
+        await ledger_file.verify(here, file, colony, from_start=from_start)
+        return
+    if colony is not None:
+        raise Invalid("--colony: it says what FILE must be of; the ledger of a context is its colony's")
     async with here.session() as session:
-        ledger: Any = session.ledger
+        ledger = session.ledger
         before = HighWater() if from_start else recall(ledger.colony)
-        report = await verify_ledger(ledger, high_water=before, progress=_progress())
-    _show_report(here, report)
+        if isinstance(ledger, ImportedLedger) and before.sequence > ledger.header.last:
+            before = HighWater()  # it is of a time before
+        report = await judged(source_of(ledger), high_water=before, progress=progress("verifying"))
+    show_report(here, report)
     if not report.clean:
         raise exits.Ended(exits.FAILED)
-    remember(ledger.colony, report.high_water)
+    if not isinstance(ledger, ImportedLedger):  # which nobody has to have had from the broker
+        remember(ledger.colony, report.high_water)
 
 
-def _show_report(here: Here, report: Report) -> None:
+@command(app, "export")
+async def export(
+    here: Here,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Where to; -: standard output.", show_default=False)
+    ],
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="SEQ|TIME", help="From this sequence, time or age on. Default: the first."
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="SEQ|TIME", help="Up to this sequence, time or age. Default: the last."),
+    ] = None,
+    format: Annotated[
+        Format,
+        typer.Option("--format", help="colonies: to verify and import; jsonl: a JSON object per event."),
+    ] = Format.colonies,
+    values: Annotated[
+        bool,
+        typer.Option("--values/--no-values", help="Also arguments and outputs too large for an event."),
+    ] = True,
+    logs: Annotated[
+        bool, typer.Option("--logs", help="Also the logs that are still there, and the last heartbeats.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write the ledger, or a part of it, to a file.
+
+    A part holds what its verification needs as well. The file has what this member may read: arguments,
+    outputs, and with --logs what functions printed. It is there whole, or not at all.
+
+    Example: colonies ledger export lab.colonies
+    """
+    from colonies_cli import ledger_file
+
+    asked = ledger_file.Asked(file, start, to, values, logs, force)
+    await ledger_file.export(here, asked, as_lines=format == Format.jsonl)
+
+
+@command(app, "import")
+def import_(
+    here: Here,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An export.", show_default=False)],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Of the context. Default: the colony's, and -import."),
+    ] = None,
+    colony: Annotated[
+        str | None,
+        typer.Option("--colony", metavar="KEY", help="The colony's account key that it must be of."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="In place of an import of the same name that is there.")
+    ] = False,
+) -> None:
+    """Make an export readable by all commands, offline: as a context of its own.
+
+    It is the colony's ledger as it was, with its sequences and times. No broker runs, nobody is logged in,
+    and nothing can be written to it. What is read is judged as always; `colonies ledger verify FILE` judges
+    all of it.
+
+    Example: colonies ledger import lab.colonies --name lab-in-may
+    """
+    from colonies_cli import ledger_file
+
+    ledger_file.import_(here, file, name, colony, force=force)
+
+
+def show_report(here: Here, report: Report, **more: Any) -> None:
+    """Findings, then a summary; with `more` fields of its own as JSON."""
     findings = [finding_object(finding) for finding in report.findings]
     if here.output == Output.json:
         for finding in findings:
@@ -98,6 +202,7 @@ def _show_report(here: Here, report: Report) -> None:
                 "valid": report.valid,
                 "findings": findings,
                 "last_sequence": report.last_sequence,
+                **more,
             }
         )
     elif here.output == Output.name:
@@ -125,13 +230,13 @@ def finding_object(finding: Finding) -> dict[str, Any]:
     return found if finding.last is None else {**found, "last": finding.last}
 
 
-def _progress() -> Callable[[int, int], None] | None:
+def progress(doing: str) -> Callable[[int, int], None] | None:
     """A line on the terminal that is written over, or nothing."""
     if sys.stderr is None or not sys.stderr.isatty():
         return None
 
     def show(position: int, last: int) -> None:
         end = "\r\x1b[K" if position >= last else ""
-        output.raw(f"\rverifying {position} of {last}\x1b[K{end}", sys.stderr)
+        output.raw(f"\r{doing} {position} of {last}\x1b[K{end}", sys.stderr)
 
     return show

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,10 +51,7 @@ async def asked(here: Here, view: str, pages: Pages | None = None, /, **filters:
     pages = pages or Pages(options.LIMIT)
     items: list[dict[str, Any]] = []
     async with here.session() as session:
-        question = {name: value for name, value in filters.items() if value is not None}
-        for word in ("since", "until"):
-            if word in question:
-                question[word] = await _time(session.ledger, question[word], word)
+        question = await _question(session.ledger, filters)
         cursor = pages.cursor
         while pages.all or len(items) < pages.limit:
             limit = options.PAGE if pages.all else min(options.PAGE, pages.limit - len(items))
@@ -68,7 +65,30 @@ async def asked(here: Here, view: str, pages: Pages | None = None, /, **filters:
     return items
 
 
-async def _time(ledger: Any, text: str, word: str) -> str:
+async def every(ledger: Any, view: str, filters: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """All items that filters find, page by page. Raises as `asked`."""
+    from colonies_cli.command import ask
+
+    question, cursor = await _question(ledger, filters), None
+    while True:
+        answer = await ask(ledger, view, {**question, "limit": options.PAGE, "cursor": cursor})
+        for item in answer.items:
+            yield item
+        cursor = answer.cursor
+        if cursor is None:
+            return
+
+
+async def _question(ledger: Any, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """The filters that are given, as the view takes them. Raises Invalid."""
+    question = {name: value for name, value in filters.items() if value is not None}
+    for word in ("since", "until"):
+        if word in question:
+            question[word] = await as_time(ledger, question[word], word)
+    return question
+
+
+async def as_time(ledger: Any, text: str, word: str) -> str:
     """A time, an age or a sequence as a time. Raises Invalid."""
     from colonies.past import moment, time_of
     from colonies.show import rfc3339

@@ -57,8 +57,24 @@ def owner_credential(context: Context) -> Credential:
     raise Refused(f"{own.name} is no owner; ask the owner of the colony, or give the owner's --creds")
 
 
+def own_or_owner(context: Context, name: str) -> Credential:
+    """The credential of this member, if the context has it, else an owner's. Raises Refused."""
+    own = contexts.credential_of(context)
+    if own.name == name:
+        return own
+    try:
+        return owner_credential(context)
+    except Refused:
+        raise Refused(
+            f"this is the credential of {own.name}, which is no owner; give the --creds of {name}, or "
+            "an owner's"
+        ) from None
+
+
 def owner_keys(context: Context, doing: str) -> OwnerKeys:
     """The owner's keys that the context names. Raises Refused, saying what needs them."""
+    if context.imported is not None:
+        contexts.credential_of(context)
     if context.keys is None:
         place = f"the context {context.name}" if context.name else "this command line"
         raise Refused(

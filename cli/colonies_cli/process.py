@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colonies_cli import events, exits, listing, options, output, signalling, specs
+from colonies_cli import filters as filters_
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
 
@@ -18,8 +19,6 @@ app = group(
     "Submit processes, see them, wait for them, cancel them.\n\n"
     "Example: colonies process run echo hello --runtimetype cli"
 )
-
-STATES = ("blocked", "waiting", "running", "successful", "failed", "cancelled", "skipped")
 
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The process's id.", show_default=False)]
 
@@ -136,31 +135,7 @@ async def run(
 @command(app, "ls", past=True)
 async def ls(
     here: Here,
-    state: Annotated[str | None, options.state(STATES)] = None,
-    func: Annotated[
-        str | None, typer.Option("--func", metavar="FUNC", help="Only those of this function.")
-    ] = None,
-    runtimetype: Annotated[
-        str | None, typer.Option("--runtimetype", metavar="T", help="Only those for this kind of worker.")
-    ] = None,
-    worker: Annotated[
-        str | None, typer.Option("--worker", metavar="NAME", help="Only those that this worker took last.")
-    ] = None,
-    submitter: Annotated[
-        str | None, typer.Option("--submitter", metavar="MEMBER", help="Only those of this member.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option("--label", metavar="LABEL", help="Only those with this label.")
-    ] = None,
-    workflow: Annotated[
-        str | None, typer.Option("--workflow", metavar="ID", help="Only the nodes of this workflow.")
-    ] = None,
-    queue: Annotated[
-        str | None, typer.Option("--queue", metavar="ID", help="Only those of this queue.")
-    ] = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    text: options.Text = None,
+    filters: filters_.ProcessFilters,
     sort: Annotated[str | None, options.sort("submitted or ended")] = None,
     limit: options.Limit = options.LIMIT,
     all: options.All = False,
@@ -172,23 +147,8 @@ async def ls(
 
     Example: colonies process ls --state failed --since 1h --text timeout
     """
-    listing.check_state(state, STATES)
-    items = await listing.asked(
-        here,
-        "processes",
-        listing.Pages(limit, all, cursor, sort),
-        state=state,
-        func=func,
-        runtimetype=runtimetype,
-        worker=worker,
-        submitter=submitter,
-        label=label,
-        workflow=workflow,
-        queue=queue,
-        since=since,
-        until=until,
-        text=text,
-    )
+    pages = listing.Pages(limit, all, cursor, sort)
+    items = await listing.asked(here, "processes", pages, **filters.given())
     header = ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", "FUNC")
     listing.show(here, items, header, _row, elastic=5)
 
@@ -241,25 +201,19 @@ async def watch(here: Here, id: _Id) -> None:
         end_of(await watch_process(here, client, id, redraw=False))
 
 
-@command(app, "cancel")
-async def cancel(
-    here: Here,
-    id: _Id,
-    reason: options.Reason = "",
-) -> None:
-    """Cancel a process. It is final when this returns; a running one is stopped by its worker.
+@command(app, "why", past=True)
+async def why(here: Here, id: _Id) -> None:
+    """Say why a process waits, is blocked, runs long, was taken over, failed or was cancelled.
 
-    Example: colonies process cancel 01JZY8 --reason "wrong input"
+    Each reason names the sequences of the events that show it. With -o name, prints the reasons' codes only.
+
+    Example: colonies process why 01JZY8
     """
-    from colonies_cli.showing import show
+    from colonies_cli import why as reasons
 
     specs.check_id(id)
     async with here.client() as client:
-        process = await client.cancel(id, reason)
-        if here.output == Output.table:
-            output.line(f"process {process.id} {process.state}")
-        else:
-            await show(here, client, process)
+        reasons.show(here, await client.process(id).why())
 
 
 @command(app, "signal")
@@ -333,6 +287,40 @@ async def history(here: Here, id: _Id) -> None:
             for seen in story.judged:
                 output.line(seen.record.id if seen.record else str(seen.stored.sequence))
         say_missing_logs(story.judged, entries, session.knowledge)
+
+
+@command(app, "replay")
+def replay(
+    here: Here,
+    id: _Id,
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:FUNCTION",
+            help="A function or a worker in a module of this folder.",
+            show_default=False,
+        ),
+    ],
+    attempt: Annotated[
+        int | None,
+        typer.Option("--attempt", metavar="N", min=1, help="Default: the last that ended by itself."),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Where it raises, look around with Python's debugger (pdb).")
+    ] = False,
+) -> Coroutine[Any, Any, None]:
+    """Run a recorded attempt here, and compare how it ends with the ledger.
+
+    It gets the arguments and inputs that its worker got. Exit 0 if it ends the same, 1 if not: then the first
+    difference is shown. Nothing is written to the ledger; what the function does elsewhere, it does again.
+    breakpoint() in it works.
+
+    Example: colonies process replay 01JZY8 shop:resize --debug
+    """
+    from colonies_cli import replaying
+
+    specs.check_id(id)
+    return replaying.run(here, id, replaying.worker_of(place), attempt, debug=debug)
 
 
 # --- what was given ------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ async def ls(
     """List the views of each projector.
 
     LAG is in events and seconds. CHECKSUM is what all rows of a view add up to at the sequence in front of
-    it: two projectors that agree there show the same. With --at, that of the rows as they were.
+    it: two projectors that agree there show the same. With --at, that of the rows as they were. The view
+    `logs` counts the messages that it keeps, in sequences of the stream LOGS.
 
     Example: colonies projection ls
     """
@@ -46,7 +47,7 @@ async def ls(
         ledger: Any = session.ledger
         found = await _asked(ledger, {"checksums": False}, ANSWER_S)
         if checksums:
-            at = min((item["position"] for item in found), default=0)
+            at = min((item["position"] for item in found if item.get("stream") is None), default=0)
             if here.at is not None:
                 at = (await moment(ledger, here.at, "--at")).sequence
             if at:
@@ -65,8 +66,11 @@ async def _asked(
 ) -> list[dict[str, Any]]:
     from colonies.asking import ask_all
     from colonies.errors import Invalid, Unavailable
+    from colonies.imported import ImportedLedger
     from colonies.querying import NO_PROJECTOR
 
+    if isinstance(ledger, ImportedLedger):
+        raise Unavailable("no projector follows an imported ledger: its views are built by who asks for them")
     try:
         found = await ask_all(ledger, "query.projections", question, wait_s=wait_s, answers=answers)
     except Unavailable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,8 @@ import typer
 from colonies_cli.command import Here, command, group
 
 if TYPE_CHECKING:
+    from colonies_projections.http import Door, Listen
+
     from colonies.contexts import Context
     from colonies.creds import Credential
     from colonies.operator import OperatorKeys
@@ -26,19 +29,46 @@ def start(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", metavar="SERVICE", help="orchestrator, projector, operator or traces; may be repeated."
+            "--only",
+            metavar="SERVICE",
+            help="orchestrator, projector, webhooks, operator, http or traces; may be repeated.",
         ),
     ] = None,
     views: Annotated[
         Path | None,
         typer.Option("--views", metavar="DIR", help="Where the projector keeps its views."),
     ] = None,
+    public_only: Annotated[
+        bool, typer.Option("--public-only", help="Webhooks reach public addresses only, not this network.")
+    ] = False,
     operator_keys: Annotated[
         Path | None,
         typer.Option("--operator-keys", metavar="DIR", help="Where the operator's keys are."),
     ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="HOST:PORT",
+            help="Serve HTTP here; port 0: any free one. Default with --only http: 127.0.0.1:4280.",
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="The certificate for HTTPS, as PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="The key of the certificate, as PEM.")
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Let others in without TLS: they send their tokens for all to read."),
+    ] = False,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", metavar="NAME", help="A name under which HTTP is asked too; repeatable."),
+    ] = None,
 ) -> None:
-    """Run orchestrator, projector and operator until SIGTERM; some of them with --only.
+    """Run orchestrator, projector, webhooks and operator until SIGTERM; with --only some; HTTP with --listen.
 
     Where the context holds the owner's keys, each service is enrolled, as orchestrator-HOST for one.
     Elsewhere the credential must be that of the one service to run. Each may run several times, on one host
@@ -46,12 +76,41 @@ def start(
 
     Example: colonies server start --only orchestrator --creds orchestrator.creds
     """
+    from colonies_projections.http import open_door
+
     from colonies import contexts
     from colonies_cli.services import run_until_stopped
 
     context = contexts.resolve(here.context, here.url, here.creds)
-    services = _services(context, _kinds(only or []), views, operator_keys)
-    run_until_stopped(lambda: _serve(context, services))
+    kinds = _kinds(only or [])
+    http = _listen(kinds, listen, (tls_cert, tls_key), insecure, host or [])
+    with contextlib.ExitStack() as stack:
+        door = None if http is None else stack.enter_context(open_door(http))
+        services = _services(context, kinds, views, operator_keys, door, public_only)
+        run_until_stopped(lambda: _serve(context, services, door))
+
+
+def _listen(
+    kinds: list[Kind],
+    listen: str | None,
+    tls: tuple[Path | None, Path | None],
+    insecure: bool,
+    hosts: list[str],
+) -> Listen | None:
+    """Where HTTP is to be served, if it is. Raises Invalid."""
+    from colonies_projections.http.door import DEFAULT_PORT, Listen, address, host_name
+
+    from colonies.errors import Invalid
+
+    if "http" not in kinds and (listen is None or kinds):
+        given = listen is not None or insecure or hosts or any(tls)
+        if given:
+            raise Invalid(
+                "--listen and what goes with it are for HTTP; add --only http, or --listen HOST:PORT"
+            )
+        return None
+    place, port = address(listen or f"127.0.0.1:{DEFAULT_PORT}")
+    return Listen(place, port, *tls, insecure, tuple(map(host_name, hosts)))
 
 
 def _kinds(only: list[str]) -> list[Kind]:
@@ -70,7 +129,12 @@ def _kinds(only: list[str]) -> list[Kind]:
 
 
 def _services(
-    context: Context, wanted: list[Kind], views: Path | None, operator_keys: Path | None
+    context: Context,
+    wanted: list[Kind],
+    views: Path | None,
+    operator_keys: Path | None,
+    door: Door | None,
+    public_only: bool,
 ) -> list[Service]:
     """The services to run. Raises Invalid if this context cannot run what is asked for."""
     from colonies import contexts
@@ -87,13 +151,15 @@ def _services(
         views.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Invalid(f"{views} cannot be used: {error.strerror}; name another with --views") from None
-    place = Place(context.url, views, operator, keys)
+    place = Place(context.url, views, operator, keys, door, public_only)
     if keys is None or credential.role != "owner":
-        return [_single(place, credential, wanted)]
+        return [_single(place, credential, wanted or (["http"] if door is not None else []))]
     if not wanted:
-        wanted = ["orchestrator", "projector"]
+        wanted = ["orchestrator", "projector", "webhooks"]
         if operator is not None:
             wanted.append("operator")
+        if door is not None:
+            wanted.append("http")
         if exports_traces():
             wanted.append("traces")
     return [_enrolled(kind, context, place) for kind in wanted]
@@ -148,7 +214,7 @@ def _single(place: Place, credential: Credential, wanted: list[Kind]) -> Service
     return Service(kinds[0], place, own)
 
 
-async def _serve(context: Context, services: list[Service]) -> None:
+async def _serve(context: Context, services: list[Service], door: Door | None) -> None:
     """Keep the services running until cancelled; say `ready` once all are."""
     import asyncio
 
@@ -161,4 +227,5 @@ async def _serve(context: Context, services: list[Service]) -> None:
             for service in services:
                 await service.ready.wait()
             kinds = ",".join(service.kind for service in services)
-            print(f"ready {context.url} context={context.name or '-'} services={kinds}", flush=True)
+            http = f" http={door.url}" if door is not None else ""
+            print(f"ready {context.url} context={context.name or '-'} services={kinds}{http}", flush=True)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import structlog
 
@@ -31,6 +31,9 @@ from colonies.roles import RoleName
 from colonies.session import Session
 from colonies.tasks import first_error
 
+if TYPE_CHECKING:
+    from colonies_projections.http import Door
+
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 10.0
 STOP_S = 30.0  # a broker takes at most 10 of them
@@ -38,13 +41,15 @@ STEADY_S = 60.0  # whoever ran this long has earned the first pause again
 MEMBER_CHECK_S = 0.5
 MAX_SAME_NAME = 100
 
-Kind = Literal["orchestrator", "projector", "operator", "traces"]
+Kind = Literal["orchestrator", "projector", "webhooks", "operator", "http", "traces"]
 
 # The operator's service only reads the ledger; what it may do beyond that, it may by the operator's keys.
 ROLES: Mapping[Kind, RoleName] = {
     "orchestrator": "service",
     "projector": "observer",
+    "webhooks": "observer",
     "operator": "observer",
+    "http": "observer",
     "traces": "observer",
 }
 
@@ -53,12 +58,15 @@ _log = structlog.get_logger("colonies.services")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the services of a colony work. The keys are needed by the operator's service only."""
+    """Where the services of a colony work. The keys are needed by the operator's service only, the door by
+    the HTTP server; webhooks reach public addresses only, if `public_only`."""
 
     url: str
     views: Path
     operator: OperatorKeys | None = None
     owner: OwnerKeys | None = None
+    door: Door | None = None
+    public_only: bool = False
 
 
 class _Running(Protocol):
@@ -144,6 +152,16 @@ class Service:
 
             views = (*VIEWS, *installed_views(VIEWS))
             return Projector(session, self._place.views / "views.sqlite", views)
+        if self.kind == "http":
+            from colonies_projections.http.service import HttpService
+
+            assert self._place.door is not None
+            return HttpService(session, self._place.door)
+        if self.kind == "webhooks":
+            from colonies_projections.webhooks import Webhooks
+
+            path = self._place.views / "webhooks.sqlite"
+            return Webhooks(session, path, public_only=self._place.public_only)
         if self.kind == "traces":
             from colonies_projections.traces.exporter import Exporter
 

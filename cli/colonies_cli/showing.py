@@ -202,9 +202,9 @@ def say_missing_logs(judged: Sequence[Judged], entries: Sequence[LogEntry], know
     for seen, n, _ in show_event.numbered(judged, known):
         event: Any = seen.record.event if seen.record is not None and seen.verdict.valid else None
         digest = getattr(event, "logs", None)
-        if digest is None:
+        if digest is None or seen.record is None:
             continue
-        lacking = missing(entries, event.attempt, digest)
+        lacking = missing(entries, seen.record.author, event.attempt, digest)
         if lacking > 0:
             exits.say(f"attempt {n}: {lacking} of its {digest.count} log messages are no longer kept")
         elif lacking < 0:

@@ -9,23 +9,24 @@ from typing import Annotated, Any
 import typer
 
 from colonies_cli import (
+    access,
     colony,
     context,
     cron,
     dev,
+    ending,
     finding,
     function,
     generator,
-    joining,
     ledger,
-    process,
+    log,
     projection,
     query,
     queue,
     server,
     stats,
+    webhook,
     worker,
-    workflow,
 )
 from colonies_cli.command import command, group
 
@@ -62,18 +63,20 @@ def build() -> typer.Typer:
     app.command("dev")(_logged(dev.dev))
     server.app.callback()(_logged(lambda: None))
     groups: tuple[tuple[str, typer.Typer], ...] = (
-        ("process", process.app),
-        ("workflow", workflow.app),
+        ("process", ending.PROCESSES),
+        ("workflow", ending.WORKFLOWS),
         ("generator", generator.app),
         ("worker", worker.app),
         ("queue", queue.app),
         ("function", function.app),
         ("cron", cron.app),
+        ("webhook", webhook.app),
         ("colony", colony.app),
-        ("member", joining.app),
+        ("member", access.app),
         ("context", context.app),
         ("ledger", ledger.app),
         ("finding", finding.app),
+        ("log", log.app),
         ("projection", projection.app),
         ("server", server.app),
     )

@@ -175,48 +175,17 @@ def _worker(place: str | None, said: having.Said) -> Worker:
 
 def _imported(place: str) -> Worker:
     """The worker that MODULE:WORKER names, imported from this folder. Raises Invalid, saying why not."""
-    import importlib
-    import os
-    import sys
-
     from colonies.errors import Invalid
     from colonies.worker import Worker
+    from colonies_cli import importing
 
-    module_name, colon, attribute = place.partition(":")
-    if not colon or not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
-        raise Invalid(f"{place}: allowed: MODULE:WORKER, such as shop:worker for `worker` in shop.py")
-    sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise Invalid(f"{place}: {module_name} imports {error.name}, which is not installed") from error
-        raise Invalid(f"{place}: there is no module {module_name} in {os.getcwd()}") from error
-    except Exception as error:
-        raise Invalid(f"{place}: {_where(error)}{type(error).__name__}: {error}") from error
-    found: Any = module
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
+    module, found = importing.found_at(place, "MODULE:WORKER, such as shop:worker for `worker` in shop.py")
     if not isinstance(found, Worker):
         workers = [name for name, value in vars(module).items() if isinstance(value, Worker)]
         has = f"it has: {', '.join(workers)}" if workers else "it has none"
-        raise Invalid(f"{place}: {attribute} is no colonies.Worker in {module_name}; {has}")
+        attribute = place.partition(":")[2]
+        raise Invalid(f"{place}: {attribute} is no colonies.Worker in {module.__name__}; {has}")
     return found
-
-
-def _where(error: BaseException) -> str:
-    """The line of the user's code that an error came from."""
-    import traceback
-
-    if isinstance(error, SyntaxError):
-        return ""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<") and frame.filename != __file__
-    ]
-    own = [frame for frame in frames if not frame.filename.endswith("importlib/__init__.py")]
-    return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
 
 
 # --- which member -----------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from colonies_cli import filters as filters_
 from colonies_cli import listing, options, output, signalling, specs
 from colonies_cli.command import Here, command, group
-from colonies_cli.output import Output
 
 if TYPE_CHECKING:
     from colonies.core.flow import WorkflowSpec
@@ -19,14 +19,12 @@ app = group(
     "Example: colonies workflow submit --spec examples/workflow.yaml --wait"
 )
 
-STATES = ("running", "successful", "failed", "cancelled")
-
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The workflow's id.", show_default=False)]
-_Parameters = Annotated[
+Parameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", metavar="NAME=JSON", help="A parameter's value; repeatable."),
 ]
-_Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 3 unless it is successful.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 3 unless it is successful.")]
 
 
 @command(app, "submit")
@@ -38,8 +36,8 @@ def submit(
     key: Annotated[
         str | None, typer.Option("--key", metavar="KEY", help="The same key always gives the same workflow.")
     ] = None,
-    parameter: _Parameters = None,
-    wait: _Wait = False,
+    parameter: Parameters = None,
+    wait: Wait = False,
     timeout: options.Timeout = None,
 ) -> Coroutine[Any, Any, None]:
     """Submit a workflow described in a file: a list of specs, or an object with nodes.
@@ -65,54 +63,10 @@ async def _submit(here: Here, spec: WorkflowSpec, key: str | None, wait: bool, t
         await flow_showing.show_submitted(here, handle, "submitted", wait=wait, timeout_s=timeout)
 
 
-@command(app, "rerun")
-def rerun(
-    here: Here,
-    id: _Id,
-    from_node: Annotated[
-        str | None, typer.Option("--from", metavar="NODE", help="Run this node and all behind it anew.")
-    ] = None,
-    parameter: _Parameters = None,
-    wait: _Wait = False,
-    timeout: options.Timeout = None,
-) -> Coroutine[Any, Any, None]:
-    """Run a workflow again, as a new one that takes over the results of what was successful.
-
-    Anew runs what was not successful, --from and what refers to a changed parameter, and all behind these.
-
-    Example: colonies workflow rerun 01JZY8 --from train --parameter rate=0.2 --wait
-    """
-    specs.check_id(id)
-    options.check_timeout(wait, timeout)
-    return _rerun(here, id, from_node, specs.parameters(parameter or []), wait, timeout)
-
-
-async def _rerun(
-    here: Here, id: str, from_node: str | None, given: dict[str, Any], wait: bool, timeout: float | None
-) -> None:
-    from colonies_cli import flow_showing
-
-    async with here.client(submits=True) as client:
-        handle = await client.workflow(id).rerun(from_node, given)
-        await flow_showing.show_submitted(here, handle, f"runs {id} again", wait=wait, timeout_s=timeout)
-
-
 @command(app, "ls", past=True)
 async def ls(
     here: Here,
-    state: Annotated[str | None, options.state(STATES)] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Only those of this name.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option("--label", metavar="LABEL", help="Only those with this label.")
-    ] = None,
-    submitter: Annotated[
-        str | None, typer.Option("--submitter", metavar="MEMBER", help="Only those of this member.")
-    ] = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    text: options.Text = None,
+    filters: filters_.WorkflowFilters,
     sort: Annotated[str | None, options.sort("submitted or ended")] = None,
     limit: options.Limit = options.LIMIT,
     all: options.All = False,
@@ -122,19 +76,8 @@ async def ls(
 
     Example: colonies workflow ls --state running
     """
-    listing.check_state(state, STATES)
-    items = await listing.asked(
-        here,
-        "workflows",
-        listing.Pages(limit, all, cursor, sort),
-        state=state,
-        name=name,
-        label=label,
-        submitter=submitter,
-        since=since,
-        until=until,
-        text=text,
-    )
+    pages = listing.Pages(limit, all, cursor, sort)
+    items = await listing.asked(here, "workflows", pages, **filters.given())
     header = ("ID", "STATE", "DONE", "SUBMITTER", "SUBMITTED", "NAME")
     listing.show(here, items, header, _row, elastic=5)
 
@@ -192,26 +135,25 @@ async def history(here: Here, id: _Id) -> None:
         await flow_showing.show_history(here, client, id)
 
 
-@command(app, "cancel")
-async def cancel(
+@command(app, "why", past=True)
+async def why(
     here: Here,
     id: _Id,
-    reason: options.Reason = "",
+    node: Annotated[
+        str | None, typer.Option("--node", metavar="NODE", help="Only of this node, or part of one.")
+    ] = None,
 ) -> None:
-    """Cancel a workflow. What runs is stopped by its workers; nodes that run last (finally) still run.
+    """Say why a workflow runs still, failed or was cancelled, with the sequences of the events that show it.
 
-    Example: colonies workflow cancel 01JZY8 --reason "wrong input"
+    It tells of the nodes that have begun and not ended, or that ended wrong; --node tells of any.
+
+    Example: colonies workflow why 01JZY8 --node train
     """
-    from colonies_cli import flow_showing
+    from colonies_cli import why as reasons
 
     specs.check_id(id)
     async with here.client() as client:
-        handle = client.workflow(id)
-        await handle.cancel(reason)
-        if here.output == Output.table:
-            output.line(f"workflow {id} cancelled")
-        else:
-            await flow_showing.show(here, handle, await handle.get())
+        reasons.show(here, await client.workflow(id).why(node))
 
 
 @command(app, "signal")

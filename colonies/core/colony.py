@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from colonies.core import webhooks as webhooks_
 from colonies.core.events import (
     VALID,
     Approved,
@@ -28,6 +29,10 @@ from colonies.core.events import (
     Role,
     Rotated,
     Verdict,
+    WebhookAdded,
+    WebhookChanged,
+    WebhookEvent,
+    WebhookRemoved,
     WorkerDrained,
     WorkerResumed,
     WorkerStarted,
@@ -39,6 +44,7 @@ from colonies.core.limits import digest_of
 from colonies.core.members import Held, Member, time_of
 from colonies.core.names import MEMBER
 from colonies.core.spec import Conditions, queue_of
+from colonies.core.webhooks import Webhook
 
 # Revoked ones included. Who approves more is refused; whoever reads takes them all. The broker is told of all
 # revoked keys in one message of at most 1 MB, which holds some 11,000.
@@ -62,7 +68,7 @@ class Colony:
     `holders` says of every key that is or was a member's whose it is. `heads` holds, per entity other than a
     process, the digest of its last valid event. `leases` holds each lease that was longer than all before
     it, with its event's sequence. `paused`, and by name `paused_queues` and `drained` workers, say what shall
-    not go on for now.
+    not go on for now. `webhooks` are those that there are, by name.
     """
 
     key: str
@@ -77,6 +83,7 @@ class Colony:
     paused: Paused | None = None
     paused_queues: dict[str, Paused] = field(default_factory=dict)
     drained: dict[str, Paused] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
 
     def is_paused(self, queue: str) -> bool:
         """Is nothing of this queue to be handed out now?"""
@@ -269,6 +276,10 @@ def _granted(colony: Colony, record: Record, event: Granted) -> Verdict:
     return VALID
 
 
+def _webhook(colony: Colony, record: Record, event: WebhookEvent) -> Verdict:
+    return webhooks_.judge(colony.webhooks, record, event)
+
+
 def _worker(colony: Colony, record: Record, event: Event) -> Verdict:
     if record.role != "worker" or record.author != record.entity:
         return denied("a worker speaks of itself only")
@@ -292,6 +303,9 @@ _RULES: dict[type[Event], Callable[[Colony, Record, Any], Verdict]] = {
     WorkerResumed: _pausing,
     WorkerStarted: _worker,
     WorkerStopped: _worker,
+    WebhookAdded: _webhook,
+    WebhookChanged: _webhook,
+    WebhookRemoved: _webhook,
 }
 
 
@@ -336,6 +350,8 @@ def evolve(colony: Colony, record: Record) -> None:
             colony.drained[record.entity] = Paused(record.author, record.time, reason)
         case WorkerResumed():
             del colony.drained[record.entity]
+        case WebhookAdded() | WebhookChanged() | WebhookRemoved() as said:
+            webhooks_.evolve(colony.webhooks, record, said)
         case _:
             pass
 

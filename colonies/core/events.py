@@ -90,6 +90,19 @@ from colonies.core.shapes import (
     WorkflowId,
 )
 from colonies.core.trace import Trace, TraceParent
+from colonies.core.webhook_events import (
+    MAX_SEALED_BYTES,
+    MAX_WEBHOOK_FILTERS,
+    MAX_WEBHOOK_URL_CHARS,
+    MIN_SEALED_BYTES,
+    Filter,
+    SealedSecret,
+    WebhookAdded,
+    WebhookChanged,
+    WebhookEvent,
+    WebhookRemoved,
+    WebhookUrl,
+)
 from colonies.core.workflow_events import (
     MAX_CRON_CHARS,
     MAX_INTERVAL_S,
@@ -137,13 +150,17 @@ __all__ = [
     "MAX_REUSED",
     "MAX_ROLES",
     "MAX_SCHEMA_KEYS",
+    "MAX_SEALED_BYTES",
     "MAX_STORED_BYTES",
     "MAX_TEXT_CHARS",
     "MAX_TRIGGER",
     "MAX_UNIX_S",
     "MAX_VALUE_LEVELS",
+    "MAX_WEBHOOK_FILTERS",
+    "MAX_WEBHOOK_URL_CHARS",
     "MAX_ZONE_CHARS",
     "MIN_LEASE_S",
+    "MIN_SEALED_BYTES",
     "SECOND",
     "VALID",
     "Approved",
@@ -164,6 +181,7 @@ __all__ = [
     "Event",
     "Expired",
     "Failed",
+    "Filter",
     "Function",
     "GeneratorAdded",
     "GeneratorPacked",
@@ -198,6 +216,7 @@ __all__ = [
     "Rotated",
     "ScheduleEvent",
     "Schema",
+    "SealedSecret",
     "Seconds",
     "Signalled",
     "Signature",
@@ -210,6 +229,11 @@ __all__ = [
     "UnixSeconds",
     "Value",
     "Verdict",
+    "WebhookAdded",
+    "WebhookChanged",
+    "WebhookEvent",
+    "WebhookRemoved",
+    "WebhookUrl",
     "WorkerDrained",
     "WorkerResumed",
     "WorkerStarted",
@@ -259,7 +283,7 @@ WorkflowEvent = Part | WorkflowSubmitted | WorkflowCancelled | WorkflowSignalled
 ScheduleEvent = (
     CronAdded | CronPaused | CronResumed | CronRemoved | GeneratorAdded | GeneratorPacked | GeneratorRemoved
 )
-Event = ProcessEvent | ColonyEvent | PlaceEvent | WorkflowEvent | ScheduleEvent
+Event = ProcessEvent | ColonyEvent | PlaceEvent | WorkflowEvent | ScheduleEvent | WebhookEvent
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
 

@@ -232,7 +232,7 @@ def _taken(process: Process, record: Record, event: Assigned) -> dict[str, Any]:
     changes = _lost_attempt(process, record.time)
     before = changes.get("attempts", process.attempts)[1 - MAX_ATTEMPTS_KEPT :]
     n = before[-1].n + 1 if before else 1
-    attempt = Attempt(n, record.id, record.author, event.instance, started_at=record.time)
+    attempt = Attempt(n, record.id, record.author, event.instance, started_at=record.time, code=event.code)
     phase = Running(process.phase.offer, event.lease_s, record.time)
     return {**changes, "attempts": (*before, attempt), "phase": phase}
 

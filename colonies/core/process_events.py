@@ -16,6 +16,7 @@ from colonies.core.plain import at_most
 from colonies.core.shapes import (
     CONFIG,
     MAX_ERROR_CHARS,
+    Digest,
     Id,
     Int,
     Lease,
@@ -143,12 +144,16 @@ class Requeued:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A worker took an offer (`offer` is that event's id) and has `lease_s` to show a sign of life."""
+    """A worker took an offer (`offer` is that event's id) and has `lease_s` to show a sign of life.
+
+    `code` is the digest of the code that it is going to run, where it is a function with code of its own.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
     offer: Id
     lease_s: Lease
     instance: Name
+    code: Digest | None = None
     type: Literal["process.assigned"] = "process.assigned"
 
 

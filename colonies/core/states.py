@@ -137,7 +137,10 @@ Outcome = Literal["successful", "failed", "timeout", "later", "returned", "lost"
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One assignment. `id` is its `assigned` event's id; times are ledger times (ns); `n` counts from 1."""
+    """One assignment. `id` is its `assigned` event's id; times are ledger times (ns); `n` counts from 1.
+
+    `code` is the digest of the code that its worker said it runs; None: it said none.
+    """
 
     n: int
     id: str
@@ -148,6 +151,7 @@ class Attempt:
     outcome: Outcome | None = None
     error: str | None = None
     logs: int = 0
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

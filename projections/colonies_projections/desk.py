@@ -14,7 +14,7 @@ import contextlib
 import json
 import re
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from colonies.errors import ColoniesError, Invalid, Refused, Unavailable
 from colonies.tasks import cancellable
 from colonies_projections.question import Question, cursor, read_question
 from colonies_projections.standing import REBUILD, SUBJECT, Standing
-from colonies_projections.view import Page, View
+from colonies_projections.view import Asking, Page
 
 SERVICE = "colonies-projector"
 QUEUE_GROUP = "projectors"
@@ -47,7 +47,7 @@ _log = structlog.get_logger("colonies.projector")
 
 @contextlib.asynccontextmanager
 async def open_desk(
-    client: Client, views: list[View], answer: Answer, standing: Standing
+    client: Client, views: Sequence[Asking], answer: Answer, standing: Standing
 ) -> AsyncIterator[None]:
     """Answer questions within this block. `answer` gives the items of a view, and of which position."""
     # nats-py asks datetime for the time in a way that is deprecated from Python 3.12 on.
@@ -82,7 +82,7 @@ async def open_desk(
                 await cancellable(service.stop())
 
 
-def _handler(view: View, answer: Answer) -> Callable[[Request], Awaitable[None]]:
+def _handler(view: Asking, answer: Answer) -> Callable[[Request], Awaitable[None]]:
     async def handle(request: Request) -> None:
         try:
             answered = await reply(view, request.data, answer)
@@ -116,7 +116,7 @@ def error_answer(error: ColoniesError) -> bytes:
     return to_json({"error": str(error), "kind": kind})
 
 
-async def reply(view: View, said: bytes, answer: Answer) -> bytes:
+async def reply(view: Asking, said: bytes, answer: Answer) -> bytes:
     """The answer to a question, as JSON: `{items, position}`, or `{error}`.
 
     Where there is more, `cursor` says how to go on; `cut` that not all fit, in a list without pages.

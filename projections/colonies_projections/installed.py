@@ -23,7 +23,8 @@ GROUP: Final = "colonies.views"
 MAX_ERROR_CHARS: Final = 500
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_OURS = ("projections", "rebuild", "projector", "folded", "broken")  # questions and tables that are no view's
+# Questions and tables that are no view's.
+_OURS = ("projections", "rebuild", "logs", "webhooks", "projector", "folded", "broken")
 _MADE = "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
 
 _log = structlog.get_logger("colonies.projector")

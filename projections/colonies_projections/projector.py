@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -27,6 +28,7 @@ from colonies_projections.crons import Crons, Generators
 from colonies_projections.desk import open_desk
 from colonies_projections.findings import Findings
 from colonies_projections.functions import Functions
+from colonies_projections.logs import Logs
 from colonies_projections.members import Members
 from colonies_projections.nodes import Nodes
 from colonies_projections.processes import Processes
@@ -35,7 +37,7 @@ from colonies_projections.queues import Queues
 from colonies_projections.standing import Standing
 from colonies_projections.statistics import Statistics
 from colonies_projections.store import Unusable, discard, locked
-from colonies_projections.view import Page, View
+from colonies_projections.view import Page, Row, View
 from colonies_projections.workers import Workers
 from colonies_projections.workflows import Workflows
 
@@ -67,6 +69,7 @@ class Projector:
 
     `ready` is set once the views have caught up and questions are answered. `build` are the views
     that answer, `beside` those that are built meanwhile, if any, `next` the same once they have caught up.
+    `logs` stand beside the ledger, and in a file of their own.
     """
 
     def __init__(self, session: Session, path: Path, views: Sequence[Callable[[], View]] = VIEWS) -> None:
@@ -77,6 +80,7 @@ class Projector:
         self.build: Build | None = None
         self.beside: Build | None = None
         self.next: Build | None = None
+        self.logs = Logs(self)
         self._make_views = views
         self._wake = asyncio.Event()
         self._gap = True
@@ -117,6 +121,7 @@ class Projector:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._work(), name="project")
                 group.create_task(self._rebuild_when_asked(), name="rebuild")
+                group.create_task(self.logs.run(), name="logs")
                 group.create_task(self.ledger.lost(), name="connection")
 
     async def _work(self) -> None:
@@ -146,7 +151,7 @@ class Projector:
         """Keep the views in the file until they are broken: raises Unusable."""
         self.ready.clear()
         self._gap, self._broken = True, None
-        self.build = await Build.open(self.ledger, self.path, self._views())
+        self.build = await Build.open(self.ledger, self.path, self.views())
         try:
             async with AsyncExitStack() as stack:
                 while True:
@@ -172,14 +177,14 @@ class Projector:
             if build is not None:
                 await build.close()
 
-    def _views(self) -> list[View]:
+    def views(self) -> list[View]:
         return [make() for make in self._make_views]
 
     async def _open_desk(self, stack: AsyncExitStack) -> None:
         assert self.build is not None
         if isinstance(self.ledger, JetStreamLedger):
             await stack.enter_async_context(
-                open_desk(self.ledger.client(), self._views(), self._answer, Standing(self))
+                open_desk(self.ledger.client(), [*self.views(), self.logs], self._answer, Standing(self))
             )
         self._rebuilds = 0
         self.ready.set()
@@ -211,7 +216,7 @@ class Projector:
     async def _build_beside(self) -> None:
         discard(self._beside)
         _log.info("views are built anew beside those that answer", path=str(self.path))
-        build = self.beside = await Build.open(self.ledger, self._beside, self._views())
+        build = self.beside = await Build.open(self.ledger, self._beside, self.views())
         try:
             while build.position.sequence < self._position() or self.build is None:
                 try:
@@ -244,7 +249,7 @@ class Projector:
             await former.close()
             discard(self.path)
             os.replace(self._beside, self.path)
-            self.build = await Build.open(self.ledger, self.path, self._views())
+            self.build = await Build.open(self.ledger, self.path, self.views())
         _log.info("views built anew answer now", path=str(self.path), position=self._position())
         async with self._moved:
             self.next = None
@@ -253,7 +258,9 @@ class Projector:
     # --- answering -----------------------------------------------------------------------------------
 
     async def _answer(self, name: str, question: Question) -> tuple[Page, int]:
-        await self._come_to(max(question.at_least, question.at or 0))
+        if name == self.logs.name:
+            return await self.logs.answer(question)
+        await self.come_to(max(question.at_least, question.at or 0))
         async with self._gate.through():
             build = self.build
             if build is None:
@@ -262,11 +269,25 @@ class Projector:
             try:
                 return await build.answer(view, question.asked, question.at)
             except Unusable as reason:
-                self._broken = reason
-                self._wake.set()
-                raise Unavailable("the views are being built anew; ask again in a moment") from None
+                raise self._is_broken(reason) from None
 
-    async def _come_to(self, sequence: int) -> None:
+    async def rows(self, query: str, parameters: Sequence[Any]) -> list[Row]:
+        """Rows of the views as they are now, for what stands beside them. Raises Unavailable."""
+        async with self._gate.through():
+            if self.build is None:
+                raise Unavailable("the views are being built anew; ask again in a moment")
+            try:
+                async with self.build.store.snapshot() as (_, select):
+                    return await select(query, parameters)
+            except Unusable as reason:
+                raise self._is_broken(reason) from None
+
+    def _is_broken(self, reason: Unusable) -> Unavailable:
+        self._broken = reason
+        self._wake.set()
+        return Unavailable("the views are being built anew; ask again in a moment")
+
+    async def come_to(self, sequence: int) -> None:
         """Wait until the views have taken in this event. Raises Invalid: there is none; Unavailable."""
         if self._position() >= sequence:
             return

@@ -14,7 +14,7 @@ from typing import Any
 
 from colonies.core.names import kind, shown
 from colonies.errors import Invalid
-from colonies_projections.view import DEFAULT_LIMIT, MAX_LIMIT, Asked, Filter, View
+from colonies_projections.view import DEFAULT_LIMIT, MAX_LIMIT, Asked, Asking, Filter
 
 MAX_QUESTION_BYTES = 16 * 1024
 MAX_CURSOR_BYTES = 4_096
@@ -33,7 +33,7 @@ class Question:
     about: list[Any]
 
 
-def read_question(view: View, data: bytes) -> Question:
+def read_question(view: Asking, data: bytes) -> Question:
     """The question in a request. Raises Invalid, naming what is allowed."""
     said = read_object(data)
     common = {name: said.pop(name, None) for name in _COMMON}

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,8 @@ class Standing:
         counted = at or build.position.sequence
         if checksums:
             sums = await self._summed(build, counted)
-        return {"items": await self._items(build, counted, sums), "position": build.position.sequence}
+        items = [*await self._items(build, counted, sums), *await self._logs(counted, checksums)]
+        return {"items": items, "position": build.position.sequence}
 
     async def rebuild(self, data: bytes) -> dict[str, Any]:
         """Begin to build anew beside the views that answer."""
@@ -114,17 +115,31 @@ class Standing:
             for view in build.views
         ]
 
+    async def _logs(self, counted: int, checksums: bool) -> list[dict[str, Any]]:
+        """How the view of logs stands. Its sequences are those of LOGS (`stream`)."""
+        logs = self._projector.logs
+        if not checksums or not counted:
+            return await logs.standing(None)
+        async with self._turn():
+            return await logs.standing(counted)
+
     async def _summed(self, build: Build, at: int) -> dict[str, tuple[int, str]]:
+        async with self._turn():
+            if self._sums[0] != (build, at):
+                names = [view.name for view in build.views]
+                counting = asyncio.to_thread(checksums, build.store.path, build.store.tables, names, at)
+                self._sums = (build, at), await counting
+            return self._sums[1]
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One counts at a time, and few wait for it. Raises Unavailable."""
         if self._waiting >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING} wait for checksums already; ask again in a moment")
         self._waiting += 1
         try:
             async with self._summing:
-                if self._sums[0] != (build, at):
-                    names = [view.name for view in build.views]
-                    counting = asyncio.to_thread(checksums, build.store.path, build.store.tables, names, at)
-                    self._sums = (build, at), await counting
-                return self._sums[1]
+                yield
         finally:
             self._waiting -= 1
 

@@ -106,18 +106,26 @@ class Snapshot:
     ledger: Ledger
 
 
-class View(Protocol):
-    """One view. `name` names it in `query.<name>`; its tables begin with it.
+class Asking(Protocol):
+    """What can be asked on `query.<name>`.
 
-    A changed `version` or `tables` makes every projector build its views anew. `filters` and `sorts` say what
-    may be asked for; the first of `sorts` is the usual one, `-` before it means the largest first.
+    `filters` and `sorts` say what may be asked for; the first of `sorts` is the usual one, `-` before it
+    means the largest first.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
-    tables: ClassVar[str]
     filters: ClassVar[Mapping[str, Filter]]
     sorts: ClassVar[Sequence[str]]
+
+
+class View(Asking, Protocol):
+    """One view. Its tables begin with its name.
+
+    A changed `version` or `tables` makes every projector build its views anew.
+    """
+
+    tables: ClassVar[str]
 
     def fold(self, batch: Batch) -> Iterable[Write]:
         """What a batch changes, in the order in which it is to be written."""

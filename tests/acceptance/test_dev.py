@@ -161,7 +161,10 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks f
 def test_one_line_tells_all_addresses_and_the_context_leads_there(start: Start, tmp_path: Path) -> None:
     dev = start("dev", "--port", "0")
 
-    assert re.fullmatch(r"ready nats://127\.0\.0\.1:\d+ colony=dev context=dev folder=\S+\n", dev.ready)
+    http = r"http=http://127\.0\.0\.1:\d+"
+    assert re.fullmatch(
+        rf"ready nats://127\.0\.0\.1:\d+ colony=dev context=dev folder=\S+ {http}\n", dev.ready
+    )
     assert dev.folder == tmp_path / "data" / "dev"
     context = contexts.load("dev")
     assert context.url == dev.url
@@ -427,10 +430,11 @@ def test_services_of_an_external_broker_enrol_themselves_by_the_owners_keys(star
 
     services = start("server", "start")
 
-    assert services.said("services") == "orchestrator,projector,operator"
+    assert services.said("services") == "orchestrator,projector,webhooks,operator"
     members = [json.loads(line) for line in done("member", "ls", "-o", "json").splitlines()]
     assert any(m["name"].startswith("orchestrator-") and m["role"] == "service" for m in members)
     assert any(m["name"].startswith("projector-") and m["role"] == "observer" for m in members)
+    assert any(m["name"].startswith("webhooks-") and m["role"] == "observer" for m in members)
     assert services.stop() == 0
 
 
@@ -441,6 +445,7 @@ def test_one_service_runs_with_a_credential_of_its_own_and_survives_a_kill(
     for name, only in (
         ("orchestrator", "orchestrator"),
         ("projector", "projector"),
+        ("webhooks", "webhooks"),
         ("projector", "operator"),
     ):
         creds = str(dev.folder / "members" / f"{name}.creds")

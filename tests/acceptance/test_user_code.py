@@ -143,7 +143,7 @@ async def test_a_log_written_while_the_broker_dies_is_whole(tmp_path: Path) -> N
         assert last is not None
         assert isinstance(last.event, Completed)
         assert last.event.logs is not None
-        assert missing(entries, last.event.attempt, last.event.logs) == 0
+        assert missing(entries, last.author, last.event.attempt, last.event.logs) == 0
 
 
 async def test_a_worker_told_to_stop_while_it_takes_an_offer_stops(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_130_an_interrupt_at_any_early_moment_leaves_no_traceback(cli: Cli) -> N
 
 
 def test_141_the_reader_left(cli: Cli) -> None:
-    for command in ("ledger tail --from 1 -f", "ledger tail --from 1", "process ls", "--help"):
+    for command in ("ledger tail --from 1 -f", "ledger tail --from 1", "process ls --all", "--help"):
         done = subprocess.run(
             ["/bin/sh", "-c", f'{{ "{COMMAND}" {command}; echo $? >&2; }} | true'],
             env=cli.env(),
@@ -175,7 +175,7 @@ def test_141_the_reader_left(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    [["process", "ls"], ["member", "ls", "-o", "json"], ["ledger", "tail", "--from", "1"]],
+    [["process", "ls", "--all"], ["member", "ls", "-o", "json"], ["ledger", "tail", "--from", "1"]],
     ids=" ".join,
 )
 def test_1_a_full_disk_is_said_once_and_no_traceback(cli: Cli, what: list[str]) -> None:

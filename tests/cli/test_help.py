@@ -22,6 +22,10 @@ HEAVY = (
     "uvloop",
     "asyncio",
     "rich",
+    "fastapi",
+    "uvicorn",
+    "prometheus_client",
+    "ssl",
 )
 
 

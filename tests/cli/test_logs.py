@@ -71,6 +71,32 @@ async def test_a_message_that_was_stored_twice_is_shown_once(cli: Cli, colony_fo
     await session.ledger.close()
 
 
+async def test_another_worker_cannot_put_its_words_in_the_place_of_a_line(
+    cli: Cli, colony_folder: Path
+) -> None:
+    id = cli.submit("chat", 1, runtimetype="python")
+    cli.ok("process", "watch", id)
+    squatter = await session_of(colony_folder, cli, "unix1")
+    process = await squatter.process(id)
+    subject, now = subjects.log(id, "unix1"), await squatter.ledger.now()
+    attempt = process.attempts[-1].id
+    for index, text in ((0, "mine"), (1, "mine too")):
+        entry = {"attempt": attempt, "n": 1, "index": index, "stream": "stdout", "text": f"{text}\n"}
+        await squatter.ledger.emit(subject, squatter.seal_note(subject, "log.written", now, entry))
+    entries = await logs.read_logs(squatter, id)
+    assert [(entry.worker, entry.text) for entry in entries] == [
+        ("py1", "line 0\n"),
+        ("unix1", "mine\n"),
+        ("unix1", "mine too\n"),
+    ]
+    end = [seen.record for seen in (await squatter.story(id)).judged if seen.record is not None][-1]
+    digest = getattr(end.event, "logs", None)
+    assert digest is not None
+    assert logs.missing(reversed(entries), "py1", attempt, digest) == 0
+    await squatter.close()
+    await squatter.ledger.close()
+
+
 def _entry(index: int, sealed: bytes) -> logs.LogEntry:
     return logs.LogEntry(1, 1, "w1", "log.written", "a", 1, index, "log", "", {}, sealed)
 
@@ -80,7 +106,7 @@ def test_what_is_missing_of_a_log_is_counted() -> None:
 
     entries = [_entry(0, b"one"), _entry(1, b"two")]
     whole = LogDigest(2, hashlib.sha256(b"onetwo").hexdigest())
-    assert logs.missing(entries, "a", whole) == 0
-    assert logs.missing(entries[1:], "a", whole) == 1
-    assert logs.missing([_entry(0, b"ONE"), _entry(1, b"two")], "a", whole) == -1
-    assert logs.missing([*entries, _entry(2, b"a note, later")], "a", whole) == 0
+    assert logs.missing(entries, "w1", "a", whole) == 0
+    assert logs.missing(entries[1:], "w1", "a", whole) == 1
+    assert logs.missing([_entry(0, b"ONE"), _entry(1, b"two")], "w1", "a", whole) == -1
+    assert logs.missing([*entries, _entry(2, b"a note, later")], "w1", "a", whole) == 0

@@ -106,7 +106,7 @@ def test_a_process_has_exactly_its_fields_in_json(cli: Cli) -> None:
     shown = cli.get(id)
     assert set(shown) == FIELDS
     (attempt,) = shown["attempts"]
-    assert set(attempt) == {"n", "worker", "instance", "started_at", "ended_at", "outcome", "error"}
+    assert set(attempt) == {"n", "worker", "instance", "started_at", "ended_at", "outcome", "error", "code"}
     assert (attempt["n"], attempt["worker"], attempt["outcome"]) == (1, "unix1", "failed")
     assert (shown["state"], shown["submitter"], shown["worker"]) == ("failed", "ann", "unix1")
     assert shown["errors"] == [attempt["error"]]

@@ -27,7 +27,7 @@ PAIRS: list[tuple[type, type]] = [
     (WorkflowHandle, BlockingWorkflowHandle),
     (CronHandle, BlockingCronHandle),
 ]
-INSIDE = {"prepare", "declare"}  # what other modules of the library call, on the loop
+INSIDE = {"prepare", "declare", "record_submission"}  # what other modules of the library call, on the loop
 OPENING = {"open", "run"}  # what starts a blocking client, and runs its coroutines
 
 worker = colonies.Worker("python")

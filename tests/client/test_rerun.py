@@ -15,6 +15,7 @@ from colonies.core.process import Waiting
 from colonies.core.workflow import node_id
 from colonies.errors import Conflict, Invalid, NotFound
 from colonies.flows import WorkflowHandle
+from colonies.ids import new_id
 from colonies.knowing import Knowledge
 from colonies.looking import WorkflowNow
 from colonies.memory_colony import MemoryClient
@@ -241,3 +242,59 @@ async def test_a_process_is_sent_signals_that_stay_on_the_ledger_in_order() -> N
             await handle.signal("go")
         with pytest.raises(NotFound):
             await colony.process("01JZY800000000000000000000").signal("go")
+
+
+async def test_a_process_runs_again_with_the_arguments_that_are_stored_already() -> None:
+    broken = [1]
+    long = "x" * 200_000
+    runner = colonies.Worker("python")
+
+    @runner.function
+    def measure(text: str) -> int:
+        if broken:
+            raise colonies.Fail("broken")
+        return len(text)
+
+    async with colonies.memory() as colony:
+        await colony.work(runner)
+        first = await colony.submit(measure.call(long))
+        assert (await first.wait(LIMIT_S)).state == "failed"
+        broken.clear()
+        again = await first.rerun()
+        assert await again.result(LIMIT_S) == 200_000
+        old, new = await first.get(), await again.get()
+        assert old.arguments is not None
+        assert new.arguments == old.arguments, "not stored again"
+        assert (new.spec, new.id != old.id, old.state) == (old.spec, True, "failed")
+        keyed = [(await first.rerun(key="k")).id for _ in range(2)]
+        assert keyed[0] == keyed[1] not in (old.id, new.id)
+        with pytest.raises(Invalid, match="key: it has 201 characters; 1 to 200 are allowed"):
+            await first.rerun(key="k" * 201)
+        with pytest.raises(NotFound, match="there is no process"):
+            await colony.process(new_id()).rerun()
+
+
+async def test_what_is_not_over_does_not_run_again_and_an_observer_runs_nothing() -> None:
+    async with colonies.memory() as colony:
+        waits = await colony.submit({"func": "work", "conditions": {"runtimetype": "python"}})
+        with pytest.raises(Conflict, match="is waiting; wait for its end or cancel it"):
+            await waits.rerun()
+        await waits.cancel()
+        eye = colonies.Client(await colony._members.session("eye", "observer"))
+        before = await colony.ledger.last_sequence()
+        with pytest.raises(colonies.Refused, match="the role observer submits no processes"):
+            await eye.process(waits.id).rerun()
+        assert await colony.ledger.last_sequence() == before
+        await eye.close()
+        assert (await (await waits.rerun()).get()).state == "waiting"
+
+
+async def test_a_delay_and_limits_hold_for_the_new_process_as_for_the_old() -> None:
+    limit = {"key": "k", "running": 1}
+    spec = {"func": "work", "conditions": {"runtimetype": "python"}, "delay": 3_600, "limits": limit}
+    async with colonies.memory() as colony:
+        first = await colony.submit(spec)
+        await first.cancel()
+        again = await (await first.rerun()).get()
+        assert again.state == "blocked"
+        assert again.spec == (await first.get()).spec

@@ -56,3 +56,24 @@ async def test_what_the_socket_does_not_take_waits_and_is_all_sent_in_the_end(tm
         sequences = await asyncio.gather(*under_way)
         assert sequences == sorted(sequences)
         assert len(set(sequences)) == len(drafts)
+
+
+@pytest.mark.parametrize("closed", [(), ("_SHORT_OUT",)], ids=str)
+async def test_what_was_subscribed_is_heard_by_the_broker_before_a_flush_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: tuple[str, ...]
+) -> None:
+    for way in closed:
+        monkeypatch.setattr(direct, way, False)
+    async with running_colony(tmp_path, orchestrate=False) as colony:
+        ledger = (await colony.client()).ledger
+        assert isinstance(ledger, JetStreamLedger)
+        client = ledger.client()
+        writer, sent = client._transport._io_writer, bytearray()  # type: ignore[union-attr]
+        monkeypatch.setattr(
+            writer, "write", lambda data, write=writer.write: (sent.extend(data), write(data))
+        )
+        many = writer.writelines
+        monkeypatch.setattr(writer, "writelines", lambda all: (sent.extend(b"".join(all)), many(all)))
+        await client.listen("feed.x", lambda _: None)
+        await client.flush()
+        assert 0 <= bytes(sent).index(b"SUB feed.x") < bytes(sent).index(b"PING")

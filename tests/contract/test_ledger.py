@@ -98,6 +98,48 @@ async def test_events_are_stored_in_order_and_read_as_they_were_written(ledger: 
     ]
 
 
+async def test_all_of_an_entity_is_read_also_where_many_messages_have_one_subject(ledger: Ledger) -> None:
+    written: list[tuple[str, int]] = []
+    last = 0
+    for number, subject in enumerate(
+        [offer("A"), event("A", "assigned"), event("A", "failed"), offer("A"), event("A", "assigned")]
+        + [event("A", "renewed")] * 40
+        + [event("A", "completed")]
+    ):
+        await ledger.append(Draft(offer(f"B{number}"), b"", 0))
+        last = await ledger.append(Draft(subject, b"x", last))
+        written.append((subject, last))
+        read = await ledger.read(guard_of("process", "A"))
+        assert [(stored.subject, stored.sequence) for stored in read] == written
+    assert await ledger.read(guard_of("process", "AB")) == []
+    assert await ledger.read(guard_of("workflow", "A")) == []
+
+
+async def test_what_is_stored_while_it_is_read_leaves_no_hole(place: Place) -> None:
+    """A subject whose last message is another by then hides the one before."""
+    last = await place.ledger.append(Draft(offer("A"), b"", 0))
+    done = asyncio.Event()
+
+    async def write() -> None:
+        nonlocal last
+        for _ in range(150):
+            for name in ("assigned", "returned"):
+                last = await place.other.append(Draft(event("A", name), b"", last))
+        done.set()
+
+    writing = asyncio.create_task(write())
+    counts: list[int] = []
+    while not done.is_set():
+        read = await place.ledger.read(guard_of("process", "A"))
+        names = [stored.subject.split(".")[3] for stored in read]
+        assert names == ["queued", *["assigned", "returned"] * 150][: len(names)]
+        counts.append(len(names))
+        await asyncio.sleep(0)
+    await writing
+    assert counts == sorted(counts)
+    assert len(await place.ledger.read(guard_of("process", "A"))) == 301
+
+
 async def test_an_event_whose_entity_has_moved_on_is_refused_and_not_stored(ledger: Ledger) -> None:
     first = await ledger.append(Draft(offer("A"), b"one", 0))
     second = await ledger.append(Draft(event("A", "assigned"), b"two", first))

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import colonies
-from colonies import past
+from colonies import past, subjects
 from colonies.client import Client
 from colonies.crons import CronNow
 from colonies.errors import Invalid, NotFound, Refused
 from colonies.generators import GeneratorNow
 from colonies.ledger import Draft, Ledger, Stored
 from colonies.memory_colony import MemoryClient
-from colonies.memory_ledger import MemoryBroker, MemoryLedger, _guard
+from colonies.memory_ledger import MemoryBroker, MemoryLedger
 from colonies.nkeys import KeyPair
 from colonies.session import Session
 from colonies.show import process_object, rfc3339
@@ -113,7 +113,7 @@ def cut(stored: list[Stored], colony: str) -> MemoryLedger:
     for one in stored:
         broker.store(one.subject, one.data)
         broker.events[-1] = one
-        if (guard := _guard(one.subject)) is not None:
+        if (guard := subjects.guard_if_any(one.subject)) is not None:
             broker._entities[guard][-1] = one
     return MemoryLedger(broker)
 

@@ -18,7 +18,7 @@ import msgpack
 import pytest
 
 import colonies
-from colonies import jetstream, session, subjects, values, verify
+from colonies import jetstream, reading, session, subjects, values
 from colonies.core.events import Ref
 from colonies.creds import Credential
 from colonies.errors import ColoniesError, NotFound, Unavailable, Unknown
@@ -78,7 +78,7 @@ async def slow_link(url: str, bytes_a_second: int) -> AsyncIterator[str]:
 async def test_a_slow_link_is_no_damage(colony: RunningColony, monkeypatch: pytest.MonkeyPatch) -> None:
     client = await colony.client()
     await client.submit_many([SPEC | {"args": ["x" * 60_000]} for _ in range(40)])
-    monkeypatch.setattr(verify, "SILENCE_S", 0.7)
+    monkeypatch.setattr(reading, "SILENCE_S", 0.7)
 
     async with slow_link(colony.url, 800_000) as url:
         ledger = await ledger_of(colony, "slow", "user", url)

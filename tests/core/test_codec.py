@@ -65,6 +65,9 @@ from colonies.core.events import (
     Skipped,
     Source,
     Submitted,
+    WebhookAdded,
+    WebhookChanged,
+    WebhookRemoved,
     WorkerDrained,
     WorkerResumed,
     WorkerStarted,
@@ -260,6 +263,15 @@ of_a_node = (workflow_ids, labels, st.lists(counts, max_size=4))
 intervals = st.none() | st.floats(1, 366 * 86_400)
 zones = st.sampled_from(["UTC", "Europe/Berlin"])
 attempt_ends = {"attempt": ids, "stored": st.none() | refs, "logs": st.none() | log_digests}
+of_a_webhook = (
+    st.sampled_from(["https://example.com", "http://[::1]:8080/hook?a=b", "https://a-b.example/%20"]),
+    st.lists(st.sampled_from(["*", "process.*", "workflow.submitted"]), min_size=1, max_size=3),
+    member_names,
+    user_keys,
+    st.binary(min_size=72, max_size=112),
+    st.none() | some_text,
+    st.none() | some_text,
+)
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Genesis: st.builds(
         Genesis, names, member_names, user_keys, st.dictionaries(roles, account_keys, max_size=5), leases
@@ -347,6 +359,9 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     GeneratorAdded: st.builds(GeneratorAdded, workflow_specs, st.integers(1, 100_000), intervals),
     GeneratorPacked: st.builds(GeneratorPacked, counts, st.lists(json_values, max_size=3)),
     GeneratorRemoved: st.builds(GeneratorRemoved, reasons),
+    WebhookAdded: st.builds(WebhookAdded, *of_a_webhook),
+    WebhookChanged: st.builds(WebhookChanged, *of_a_webhook),
+    WebhookRemoved: st.builds(WebhookRemoved, reasons),
 }
 
 

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colonies import feed, show_event
+from colonies import feed, show_event, subjects
 from colonies.core.colony import Colony
 from colonies.errors import Invalid
 from colonies.history import History, Judged
 from colonies.ledger import Stored
 from colonies.listening import Wanted
-from colonies.memory_ledger import MemoryBroker, MemoryLedger, _guard
+from colonies.memory_ledger import MemoryBroker, MemoryLedger
 from colonies.nkeys import KeyPair
 from colonies.session import Session
 from tests.vectors.making import FOLDER
@@ -53,7 +53,7 @@ def whole() -> list[Judged]:
 def add(broker: MemoryBroker, one: Stored) -> None:
     broker.store(one.subject, one.data)
     broker.events[-1] = one
-    if (guard := _guard(one.subject)) is not None:
+    if (guard := subjects.guard_if_any(one.subject)) is not None:
         broker._entities[guard][-1] = one
 
 
@@ -131,7 +131,7 @@ def test_of_every_event_a_cloud_event_is_made_whose_id_is_its_place(whole: list[
         assert all(value is not None and value != "" for value in event.values())
         assert event["verdict"] == seen.verdict.kind
         counts = re.fullmatch(
-            r"colonies\.(process|workflow|cron|generator|member|colony|queue|worker|limit)"
+            r"colonies\.(process|workflow|cron|generator|member|colony|queue|worker|limit|webhook)"
             r"\.[a-z]+",
             event["type"],
         )

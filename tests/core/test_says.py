@@ -44,6 +44,9 @@ from colonies.core.events import (
     Source,
     Submitted,
     Verdict,
+    WebhookAdded,
+    WebhookChanged,
+    WebhookRemoved,
     WorkerDrained,
     WorkerResumed,
     WorkerStarted,
@@ -103,6 +106,9 @@ EVENTS: list[Event] = [
     WorkflowSubmitted(source=Source("cron", "nightly", 1)),  # of its own hand the service says none
     WorkflowCancelled(),
     WorkflowSignalled("approve"),
+    WebhookAdded("https://example.com/", ["*"], "eye", key(5), bytes(80)),
+    WebhookChanged("https://example.com/", ["*"], "eye", key(5), bytes(80)),
+    WebhookRemoved(),
 ]
 
 
@@ -131,7 +137,7 @@ def said(event: Event, role: Role) -> Verdict:
         record = record_of(event, name, role=role, kind=kind, entity=WORKFLOW, sequence=200, prev=prev)
         return workflows_.judge(held, record, telling.colony, NOTHING)
     queue, key = queue_of(CONDITIONS, 0), digest_of("customer-7")
-    entity = {"member": "bob", "worker": name, "queue": queue, "limit": key}.get(kind, "")
+    entity = {"member": "bob", "worker": name, "queue": queue, "limit": key, "webhook": "ops"}.get(kind, "")
     prev = colonies_.head(telling.colony, kind, entity)
     record = record_of(event, name, role=role, kind=kind, entity=entity, sequence=200, prev=prev)
     return colonies_.judge(telling.colony, record)

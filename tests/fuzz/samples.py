@@ -24,6 +24,9 @@ from colonies.core.events import (
     Returned,
     Source,
     Trace,
+    WebhookAdded,
+    WebhookChanged,
+    WebhookRemoved,
     WorkerStarted,
     WorkerStopped,
     WorkflowSignalled,
@@ -128,12 +131,16 @@ def real_events() -> list[tuple[Event, str, str]]:
         (Completed(attempt, 1, items=2, adds=list(spec.nodes[:1]), between=True), "w1"),
         (Cancelled("", flow, "each", 31, "list"), "orch"),
     ]
+    of_webhook = ("https://example.com/hook", ["process.*"], "eye", world.KEYS["ann"].public, bytes(80))
     return [
         *((event, author, world.PROCESS) for event, author in of_process),
         *of_workflows,
         (Declared(world.SPEC.conditions, 0), "ann", world.QUEUE),
         (WorkerStarted("one", "cli", 2, [function]), "w1", "w1"),
         (WorkerStopped("one"), "w1", "w1"),
+        (WebhookAdded(*of_webhook), "olga", "ops"),
+        (WebhookChanged(*of_webhook, func="train", label="night"), "olga", "ops"),
+        (WebhookRemoved("moved"), "olga", "ops"),
     ]
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import json
 import random
 from collections.abc import Callable
 
 import msgpack
 
-from colonies import codec, jwt
+from colonies import bearer, codec, jwt, sealing
 from colonies.creds import Credential
+from colonies.export_file import Header, Writer
+from colonies.ledger import Stored
 from tests.fuzz import samples, world
-from tests.fuzz.targets import TARGETS, TYPES
+from tests.fuzz.targets import TARGETS, TYPES, export_head
 
 
 def _messages() -> list[tuple[str, bytes]]:
@@ -31,6 +35,14 @@ def _token() -> str:
     full = {**claims, "iss": world.ACCOUNT.public, "iat": 1_750_000_000, "jti": "X"}
     signed = f"{jwt._segment(jwt._json(jwt._HEADER))}.{jwt._segment(jwt._json(full))}"
     return f"{signed}.{jwt._segment(world.ACCOUNT.sign(signed.encode()))}"
+
+
+def _bearers() -> list[bytes]:
+    ann = world.KEYS["ann"]
+    said = bearer.Bearer(world.ACCOUNT.public, "ann", ann.public, ann.public, 0, 60, "X")
+    parts = f"{bearer._segment(bearer._HEADER.encode())}.{bearer._segment(bearer._json(said))}"
+    signature = ann.sign(bearer._signed(world.ACCOUNT.public, parts))
+    return [f"{parts}.{bearer._segment(signature)}".encode(), bearer._json(said)]
 
 
 def _claims() -> list[bytes]:
@@ -81,8 +93,31 @@ def _conditions() -> list[bytes]:
     return [expression.encode() + b"\0" + inputs for expression in expressions]
 
 
+def _webhooks() -> list[bytes]:
+    return [
+        *(b"https://example.com:8443/a?b=c", b"http://[::1]/", b"process.failed,workflow.*,*"),
+        *(b"whsec_" + base64.b64encode(bytes(32)), b"120", b"Wed, 21 Oct 2026 07:28:00 GMT"),
+        sealing.sealed_with(bytes([7]) * 32, bytes(32), world.KEYS["ann"].public, b"ops"),
+        *(json.dumps(asked).encode() for asked in ({"webhook": "ops", "dead": 5}, {"request": "AAAA"})),
+    ]
+
+
 # Choices, the same each time.
 _LIVES = [random.Random(number).randbytes(700) for number in range(8)]
+
+
+def _exports() -> list[bytes]:
+    """Exports whole, unpacked, and without their headers."""
+    stream = io.BytesIO()
+    writer = Writer(stream, Header(world.ACCOUNT.public, "lab", 1, 9, 9, 1, True, True))
+    for sequence, (subject, data) in enumerate(_messages()[:9], start=1):
+        writer.add(Stored(subject, sequence, sequence, data))
+    writer.add(Stored("log.x.w1", 1, 1, b"line"))
+    writer.add(Stored("value.w1.Ab0Cd1Ef2Gh3", 1, 0, b"piece"))
+    writer.end()
+    raw = gzip.decompress(stream.getvalue())
+    return [stream.getvalue(), raw, raw.removeprefix(export_head())]
+
 
 _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "envelope": lambda: [part for _, data in _messages() for part in (data, msgpack.unpackb(data)[0])],
@@ -107,10 +142,13 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "size": lambda: [b"10GB", b"1.5Gi", b"512", b"2s", b"1m", b"nats://host:4222", b"wss://[::1]:1"],
     "token": lambda: [_token().encode()],
     "claims": _claims,
+    "bearer": _bearers,
     "credential": lambda: [Credential.of(_token(), world.KEYS["ann"]).text().encode()],
     "nkey": lambda: [key.encode() for pair in world.KEYS.values() for key in (pair.public, pair.seed)],
     "question": _questions,
+    "webhook": _webhooks,
     "small-files": _contexts,
+    "export": _exports,
 }
 assert _SEEDS.keys() == TARGETS.keys()
 

@@ -8,6 +8,9 @@ Nothing here needs the fuzzer: `python -m tests.fuzz TARGET FILE` runs one input
 from __future__ import annotations
 
 import contextlib
+import functools
+import gzip
+import io
 import json
 import os
 import tempfile
@@ -22,18 +25,21 @@ from colonies_cli.dev import lease_s
 from colonies_projections.processes import Processes
 from colonies_projections.question import read_question
 from colonies_projections.view import MAX_LIMIT
+from colonies_projections.webhooks import desk, sending
 from colonies_projections.workers import Workers, _item
 
-from colonies import codec, contexts, jwt, nkeys, show_event, subjects, witness
+from colonies import bearer, codec, contexts, jwt, nkeys, sealing, show_event, subjects, webhooks, witness
 from colonies.core import events, references, units, when
 from colonies.core import trace as traces
+from colonies.core.colony import Colony
 from colonies.core.flow import WorkflowSpec
 from colonies.core.node import Node
 from colonies.core.spec import Conditions, Spec, queue_of
 from colonies.creds import Credential
-from colonies.errors import Invalid, NotFound
+from colonies.errors import Invalid, NotFound, Refused
+from colonies.export_file import Broken, Header, Reader, Writer
 from colonies.heartbeats import read_heartbeat
-from colonies.history import examine
+from colonies.history import History, examine
 from colonies.ledger import Stored
 from colonies.logs import read_log
 from tests.fuzz import folding, odd, samples, world
@@ -318,6 +324,28 @@ def claims(data: bytes) -> None:
         jwt.decode(f"{jwt._segment(data)}.{jwt._segment(jwt._json({}))}.{signature}")
 
 
+def bearer_token(data: bytes) -> None:
+    """Any bytes as a bearer token, and as the header, and as the claims of one that ann signed well."""
+    ann, colony = world.KEYS["ann"], _colony()
+    texts = [data.decode("latin-1")]
+    for header, body in ((bearer._HEADER.encode(), data), (data, b"{}")):
+        parts = f"{bearer._segment(header)}.{bearer._segment(body)}"
+        texts.append(f"{parts}.{bearer._segment(ann.sign(bearer._signed(colony.key, parts)))}")
+    for text in texts:
+        with only(Refused):
+            found = bearer.admit(text, colony, 0)
+            assert (found.sub, found.colony) == ("ann", colony.key)
+            assert bearer.read(text) == found
+
+
+@functools.cache
+def _colony() -> Colony:
+    history = History(Colony(world.ACCOUNT.public))
+    for stored in world.beginning():
+        history.add(stored)
+    return history.colony
+
+
 def credential(data: bytes) -> None:
     with only(Invalid):
         found = Credential.parse(data.decode("utf-8", "surrogateescape"))
@@ -351,19 +379,56 @@ def question(data: bytes) -> None:
                 str(value).encode()
 
 
+def webhook(data: bytes) -> None:
+    """What an owner gives, what is sealed on the ledger, what the service is asked, what receivers say."""
+    text = data.decode("utf-8", "replace")
+    with only(Invalid):
+        assert webhooks.checked_url(webhooks.checked_url(text)) == webhooks.checked_url(text)
+    with only(Invalid):
+        assert webhooks.checked_filters(text.split(","))
+    with only(Invalid):
+        secret = webhooks.read_secret(text)
+        assert webhooks.read_secret(webhooks.shown_secret(secret)) == secret
+    with only(Invalid):
+        sealing.open_sealed(data, world.KEYS["ann"], b"ops")
+    with only(Invalid):
+        assert desk._question(data).keys() <= {"request", "webhook", "dead"}
+    after_s = sending.retry_after_s(text)
+    assert after_s is None or 0 <= after_s <= sending.MAX_RETRY_AFTER_S
+
+
 def small_files(data: bytes) -> None:
     """The files that the command keeps for itself, as anybody may have left them."""
     os.environ["COLONIES_CONFIG_DIR"] = os.environ["COLONIES_DATA_DIR"] = str(_folder())
     _file("contexts/x.json", data)
     with only(Invalid, NotFound):
         context = contexts.load("x")
-        with only(Invalid, NotFound):
+        with only(Invalid, NotFound, Refused):
             contexts.credential_of(context)
     _file("current", data)
     with only(Invalid, NotFound):
         contexts.resolve()
     _file("witness/x.json", data)
     assert witness.recall("x").sequence >= 0
+
+
+def export(data: bytes) -> None:
+    """Any bytes as the file of an export, as what is packed in it, and as what follows a sound header."""
+    for file in (data, gzip.compress(data), gzip.compress(export_head() + data)):
+        with only(Broken):
+            for entry in Reader(io.BytesIO(file)):
+                assert entry.sequence > 0
+                assert isinstance(entry.data, bytes)
+
+
+def export_head() -> bytes:
+    """The header of an export as it stands in the file."""
+    stream = io.BytesIO()
+    Writer(stream, Header(world.ACCOUNT.public, "lab", 1, 9, 9, 1, True, True)).end()
+    raw = gzip.decompress(stream.getvalue())
+    unpacker = msgpack.Unpacker(io.BytesIO(raw))
+    unpacker.skip()
+    return raw[: unpacker.tell()]
 
 
 _FOLDER: list[tempfile.TemporaryDirectory[str]] = []
@@ -403,8 +468,11 @@ TARGETS: dict[str, Target] = {
     "trace": trace,
     "token": token,
     "claims": claims,
+    "bearer": bearer_token,
     "credential": credential,
     "nkey": nkey,
     "question": question,
+    "webhook": webhook,
     "small-files": small_files,
+    "export": export,
 }

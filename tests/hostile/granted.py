@@ -63,6 +63,10 @@ EVENTS = {
     "generator.packed": "ou",
     "generator.removed": "ou",
     "generator.anything": NOBODY,
+    "webhook.added": "o",
+    "webhook.changed": "o",
+    "webhook.removed": "o",
+    "webhook.anything": NOBODY,
 }
 
 STREAMS = ("LEDGER", "HEARTBEATS", "LOGS", "TIMERS", "OBJ_values", "EVIL")

@@ -35,10 +35,12 @@ FENCES = {
     "readers": "every reader",
     "both": "the broker, then every reader",
     "work": "it is made good",
+    "http": "the HTTP server",
     "none": "nothing",
 }
 QUARANTINED = "quarantined, with the author's name"
 DAMAGED = "`damaged`: nobody's word"
+UNAUTHORIZED = "401, the same for all"
 REFUSED = "a refusal to the attacker; nothing is stored"
 
 BROKER = (
@@ -561,6 +563,20 @@ FLOWS = (
         QUARANTINED,
     ),
     Row(
+        "events-abroad",
+        "Have events sent to an address of one's own: add or change a webhook, or repeat an owner's",
+        "user, worker, observer, service",
+        "readers",
+        QUARANTINED,
+    ),
+    Row(
+        "ordered-requests",
+        "Have the service send requests: an order of one's own, or an owner's once more",
+        "user, worker, observer",
+        "readers",
+        "a refusal to the attacker; nothing is sent",
+    ),
+    Row(
         "replayed-flow",
         "Store a workflow's and its nodes' events once more, elsewhere, or from another colony",
         "user",
@@ -569,7 +585,80 @@ FLOWS = (
     ),
 )
 
-ROWS: tuple[Row, ...] = BROKER + SAID + AUTHORITY + FLOWS + FORGED + OFFERS
+HTTP = (
+    Row(
+        "forged-bearer",
+        "Show a bearer token that nobody signed, that was altered, or whose header names another algorithm",
+        "outsider",
+        "http",
+        UNAUTHORIZED,
+    ),
+    Row(
+        "bearer-for-another",
+        "Make a bearer token for another member, or one that lasts for years",
+        "each but owner",
+        "http",
+        UNAUTHORIZED,
+    ),
+    Row(
+        "foreign-bearer",
+        "Show a bearer token of another colony, or a NATS token in its place",
+        "owner",
+        "http",
+        UNAUTHORIZED,
+    ),
+    Row(
+        "stale-bearer",
+        "Show a bearer token that has expired, or whose member or maker was revoked or changed its key",
+        "user, owner",
+        "http",
+        UNAUTHORIZED,
+    ),
+    Row(
+        "feed-after-revocation",
+        "Keep a feed open over HTTP beyond one's revocation",
+        "user",
+        "http",
+        "the feed ends within a second",
+    ),
+    Row(
+        "bearer-elsewhere",
+        "Log in at the broker with a bearer token, or store it as an event",
+        "user",
+        "both",
+        "a refused login; `damaged`: nobody's word",
+    ),
+    Row(
+        "challenge",
+        "Have a member sign a bearer token as the challenge of a broker that it logs in to",
+        "outsider",
+        "http",
+        UNAUTHORIZED,
+    ),
+    Row(
+        "half-open",
+        "Half-open connections, endless headers, requests that trickle, pipelines, by the hundred",
+        "outsider",
+        "http",
+        "nothing: they are cut off, and others are answered",
+    ),
+    Row(
+        "rebinding",
+        "Have a browser ask under the name of a page of one's own",
+        "outsider",
+        "http",
+        "421, and nothing of what was asked for",
+    ),
+    Row(
+        "http-subjects",
+        "Smuggle other subjects, or an order to build views anew, into what is asked over HTTP",
+        "user",
+        "http",
+        "400 or 404",
+    ),
+)
+
+ROWS: tuple[Row, ...] = BROKER + SAID + AUTHORITY + FLOWS + FORGED + OFFERS + HTTP
 
 
 def table() -> str:

@@ -72,6 +72,9 @@ MAY_NOT: dict[str, tuple[str, str]] = {  # event: roles that may not say it, the
     "queue.paused": ("uwbs", "only an owner pauses"),
     "colony.paused": ("uwbs", "only an owner pauses"),
     "member.drained": ("uwbs", "only an owner pauses"),
+    "webhook.added": ("uwbs", "only an owner says where events are sent"),
+    "webhook.changed": ("uwbs", "only an owner says where events are sent"),
+    "webhook.removed": ("uwbs", "only an owner says where events are sent"),
     "worker.started": ("oubs", "a worker speaks"),
     "worker.stopped": ("oubs", "a worker speaks"),
 }
@@ -96,6 +99,12 @@ def of_workflows(who: Attacker, held: Process) -> dict[str, tuple[str, bytes | N
             {"spec": {"nodes": nodes}},
         ),
     }
+
+
+def webhook_of(who: Attacker) -> dict[str, Any]:
+    """A webhook that sends everything to an address of the attacker's."""
+    url, key = "https://evil.example/", who.public
+    return {"url": url, "events": ["*"], "service": who.name, "key": key, "secret": bytes(80)}
 
 
 @row("wrong-role")
@@ -157,6 +166,11 @@ async def test_what_a_role_may_not_say_nobody_believes(field: Field, letter: str
             f"process.{event}": (running.subject(event, who.name), held.head, {})
             for event in ("poisoned", "expired", "cancelled")
         },
+        **{
+            f"webhook.{event}": (f"ledger.webhook.evil.{event}.{who.name}", None, webhook_of(who))
+            for event in ("added", "changed")
+        },
+        "webhook.removed": (f"ledger.webhook.evil.removed.{who.name}", None, {}),
         **of_workflows(who, held),
         "process.received": (running.subject("received", who.name), held.head, {"cites": 1}),
         "process.signalled": (running.subject("signalled", who.name), held.head, {"name": "go"}),

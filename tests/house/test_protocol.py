@@ -48,6 +48,9 @@ ALIASES = {
     "Value": "value",
     "Schema": "schema",
     "TraceParent": "traceparent",
+    "WebhookUrl": "url",
+    "Filter": "filter",
+    "SealedSecret": "sealed secret",
 }
 MODELS = {
     "spec": spec.Spec,
@@ -82,6 +85,7 @@ LISTS = {
         f"map of workflow id to count, at most {events.MAX_GRANTED}"
     ),
     "Annotated[list[Value], at_most(MAX_PACKED)]": f"list of value, at most {events.MAX_PACKED:,}",
+    "Filters": f"list of filter, 1 to {events.MAX_WEBHOOK_FILTERS}",
     "Annotated[list[Int], at_most(MAX_TRIGGER)]": f"list of count, at most {events.MAX_TRIGGER:,}",
 }
 FUNCTIONS = f"list of [function](#function), at most {events.MAX_FUNCTIONS:,}"
@@ -286,7 +290,7 @@ def test_each_subject_of_the_code_is_on_the_page_and_no_other() -> None:
         "queue": "<queue>",
         "member": "<member>",
         "worker": "<member>",
-        **{kind: f"<{kind}>" for kind in ("workflow", "limit", "cron", "generator")},
+        **{kind: f"<{kind}>" for kind in ("workflow", "limit", "cron", "generator", "webhook")},
     }
     for type_ in EVENTS:
         kind, _, name = type_.partition(".")
@@ -307,7 +311,8 @@ def test_each_function_that_makes_subjects_is_held_against_the_page() -> None:
     taken_apart = {"author_of", "event_of", "process_of", "process_of_feed"}
     taken_apart |= {"guard_of_subject", "feed_of", "subject_of"}
     forms = {"guard_of", "heartbeat", "log", "logs_of", "offers_of", "process_events", "timer", "timer_due"}
-    assert made == taken_apart | forms | {"value_chunks", "value_meta"}
+    assert made == taken_apart | forms | {"value_chunks", "value_meta", "webhooks_at"}
+    assert f"`{subjects.webhooks_at('<service>')}`" in section("Webhooks")
 
 
 def headers() -> Iterator[str]:
@@ -347,7 +352,7 @@ def test_the_consumers_are_those_that_are_made() -> None:
 
 def test_each_rule_of_the_code_is_on_the_page_and_no_other() -> None:
     titles = (
-        *("On every message", "Of the colony, members, queues, workers"),
+        *("On every message", "Of the colony, members, queues, workers, webhooks"),
         *("Of a node", "Of a workflow", "Of a process", "Of a cron", "Of a generator"),
         *("Of a run of a cron", "Of a run of a generator"),
     )

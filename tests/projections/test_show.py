@@ -36,7 +36,7 @@ def test_times_are_rfc_3339_with_microseconds() -> None:
 
 
 def test_a_process_is_shown_with_these_fields_in_this_order() -> None:
-    attempt = Attempt(1, "id", "w1", "i1", NOON + 1_000, NOON + 2_000, "successful")
+    attempt = Attempt(1, "id", "w1", "i1", NOON + 1_000, NOON + 2_000, "successful", code="c0" * 32)
     shown = process_object(
         process(phase=Successful({"a": 1}), attempts=(attempt,), time=NOON + 2_000),
     )
@@ -66,6 +66,7 @@ def test_a_process_is_shown_with_these_fields_in_this_order() -> None:
             "ended_at": "2026-01-01T12:00:00.000002Z",
             "outcome": "successful",
             "error": None,
+            "code": "c0" * 32,
         }
     ]
     assert (shown["worker"], shown["output"], shown["ended_at"]) == (

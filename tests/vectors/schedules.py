@@ -1,16 +1,17 @@
-"""The story of `ledger.json`, continued: crons, generators, their runs, and places under a key."""
+"""The story of `ledger.json`, continued: crons, generators, their runs, places under a key, webhooks."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from colonies import sealing, webhooks
 from colonies.core import events as facts
 from colonies.core.generators import run_id
 from colonies.core.limits import digest_of
 from colonies.core.spec import Spec
 from colonies.core.workflow import node_id
 from tests.vectors.flows import PYTHON, Labels, asked, node
-from tests.vectors.telling import SECOND, Teller
+from tests.vectors.telling import COLONY, SECOND, Teller, keypair
 
 SPEC = asked(node("count", args=[{"$previous": "count"}])).spec
 ELSEWHERE = asked(node("a", colony="other")).spec
@@ -21,6 +22,7 @@ def told(t: Teller) -> None:
     _places(t)
     _cron(t)
     _generator(t)
+    _webhook(t)
 
 
 def _places(t: Teller) -> None:
@@ -157,3 +159,28 @@ def _runs(t: Teller) -> None:
     t.say("ann", facts.GeneratorRemoved(), "frames")
     run(2, "the generator was removed before run 2 was complete", **last)
     run(2, "the generator was removed before it", after_s=60, **last)  # void
+
+
+def _webhook(t: Teller) -> None:
+    eye = t.keys["eye"].public
+    said: dict[str, Any] = {"service": "eye", "key": eye, "secret": sealed_for_eye()}
+    added = facts.WebhookAdded("https://example.com/hook", ["process.failed", "workflow.*"], **said)
+    changed = facts.WebhookChanged("https://example.com/hook", ["*"], func="train", label="night", **said)
+    t.say("ann", added, "ops", "only an owner says where events are sent, and ann is a user")
+    for event in (changed, facts.WebhookRemoved()):
+        t.say("olga", event, "ops", "there is no webhook of this name")
+    t.say("olga", added, "ops", "its prev is not the digest", prev=bytes(32))
+    t.say("olga", added, "ops")
+    t.say("olga", added, "ops", "there is a webhook of this name")
+    t.say("olga", changed, "ops")
+    t.say("olga", facts.WebhookRemoved("moved"), "ops")
+    t.say("olga", added, "ops")
+
+
+def sealed_for_eye() -> bytes:
+    """The bytes 0 to 31, sealed for the observer with the X25519 key whose private half is 32 bytes of 7."""
+    return sealing.sealed_with(bytes([7]) * 32, bytes(range(32)), keypair("eye").public, about_ops())
+
+
+def about_ops() -> bytes:
+    return webhooks.about(COLONY, "ops", "https://example.com/hook")

@@ -198,11 +198,12 @@ def assign(
     *,
     after_s: float = 1.0,
     lease_s: float = 10.0,
+    code: str | None = None,
     **more: object,
 ) -> str:
     phase = t.process(process).phase
     offer = getattr(phase, "offer", None)
-    event = facts.Assigned(offer.id if offer else t.new_id(), lease_s, "i1")
+    event = facts.Assigned(offer.id if offer else t.new_id(), lease_s, "i1", code)
     return t.say(worker, event, process, rule, after_s=after_s, **more)  # type: ignore[arg-type]
 
 
@@ -227,7 +228,7 @@ def _a_life(t: Teller) -> None:
     assign(t, "w1", id, "its lease is longer than any", lease_s=20.5)
     assign(t, "w1", id, CHAIN, prev=bytes(32))
     t.say("w1", facts.Completed(t.new_id(), 42), id, "the process is waiting, not running")
-    attempt = assign(t, "w1", id, lease_s=20.0)  # the colony had this lease once
+    attempt = assign(t, "w1", id, lease_s=20.0, code="c0" * 32)  # the colony had this lease once
     assigned = t.last
     t.say("ann", facts.Completed(attempt, 42), id, "the role user holds no attempts")
     t.say("w2", facts.Completed(attempt, 42), id, "attempt 1 of w1 holds the process")

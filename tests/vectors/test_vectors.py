@@ -10,7 +10,7 @@ from typing import Any, get_args
 import msgpack
 import pytest
 
-from colonies import codec
+from colonies import codec, sealing, webhooks
 from colonies.core import units
 from colonies.core.colony import Colony
 from colonies.core.due import Schedule
@@ -138,6 +138,15 @@ def test_names_derive_as_they_say() -> None:
     of_cron = derived_id("cron", cron["name"], str(cron["added"]), str(cron["of"]))
     assert cron["workflow"] == of_cron
     assert all(keyed_id(said["submitter"], said["key"]) == said["process"] for said in told["keyed"])
+
+
+def test_who_has_the_key_opens_the_secret_of_a_webhook() -> None:
+    told, eye = read("ledger.json"), KeyPair.from_seed(read("keys.json")["members"]["eye"]["seed"])
+    row = next(row for row in told["messages"] if ".webhook.ops.added." in row["subject"])
+    said = codec.open_(told["colony"], row["subject"], bytes.fromhex(row["data"])).data
+    about = webhooks.about(told["colony"], "ops", said["url"])
+    assert said["key"] == eye.public
+    assert sealing.open_sealed(said["secret"], eye, about) == bytes(range(32))
 
 
 def test_crons_are_due_when_they_say() -> None:

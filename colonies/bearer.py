@@ -1,0 +1,155 @@
+"""Bearer tokens: whoever shows one over HTTP may read, for a while, what its member may read.
+
+    <header>.<claims>.<signature>        each part base64url without padding, as in a JWT
+
+    header     {"typ":"colonies-bearer","alg":"ed25519-nkey"}, these bytes and no others
+    claims     aud, colony, sub (the member), key (its public key), iss (the key that signed), iat, exp, jti
+    signature  by `iss`: of a byte that no text has, a word of what this is, the colony, both parts
+
+Nobody keeps a list of them: a token is good as long as the ledger makes it so. `key` must still be its
+member's key and `iss` that of the member or of an owner, none of them revoked, ended or changed. So a
+change of keys or a revocation ends all tokens of a member, and nothing ends one of them alone but its time.
+
+It lets nobody log in at the broker and is no event: NATS takes no such header, and what is signed begins with
+0xFF, as no event, no NATS token and no challenge of a broker does. This module knows no HTTP and no clock.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from colonies import nkeys
+from colonies.core.colony import Colony
+from colonies.core.members import SECOND, Member
+from colonies.errors import Invalid, Refused
+from colonies.ids import new_id
+from colonies.nkeys import KeyPair
+
+MAX_TOKEN_CHARS: Final = 2_048
+MAX_TOKEN_S: Final = 30 * 86_400
+SKEW_S: Final = 60  # of what the one who signed took for the broker's clock
+
+_HEADER: Final = '{"typ":"colonies-bearer","alg":"ed25519-nkey"}'
+_AUDIENCE: Final = "colonies-http"
+_FORM: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """What a token says. Times are Unix times in seconds; `jti` is the token's id."""
+
+    colony: str
+    sub: str
+    key: str
+    iss: str
+    iat: int
+    exp: int
+    jti: str
+    aud: str = _AUDIENCE
+
+    def member_of(self, colony: Colony, now: int) -> Member:
+        """The member that may read by this, as the ledger has it; `now` is ledger time (ns).
+
+        The signature is not looked at. Raises Refused, whose message is not for strangers.
+        """
+        if self.colony != colony.key or self.aud != _AUDIENCE:
+            raise Refused("it is for another colony, or for something else")
+        if not now < self.exp * SECOND:
+            raise Refused("it has expired")
+        if self.exp - self.iat > MAX_TOKEN_S or self.iat * SECOND > now + SKEW_S * SECOND:
+            raise Refused("it lasts too long, or is of the future")
+        member = _active(colony, self.sub, self.key, now)
+        signer = _active(colony, colony.holders.get(self.iss, ""), self.iss, now)
+        if signer.name != member.name and signer.role != "owner":
+            raise Refused(f"{signer.name} cannot make tokens for {member.name}")
+        return member
+
+
+def issue(colony: Colony, keypair: KeyPair, member: str, *, expires_s: int, now: int) -> tuple[str, Bearer]:
+    """A token for a member, signed by it or by an owner; and what it says. `now` is ledger time (ns).
+
+    Raises Invalid (no such member, too long a time) or Refused (not for this key to say).
+    """
+    if not 1 <= expires_s <= MAX_TOKEN_S:
+        raise Invalid(f"a token lasts 1 to {MAX_TOKEN_S} seconds, not {expires_s}")
+    found = colony.members.get(member)
+    if found is None:
+        raise Invalid(f"there is no member {member} in the colony {colony.name}")
+    iat = now // SECOND
+    said = Bearer(colony.key, member, found.key, keypair.public, iat, iat + expires_s, new_id())
+    said.member_of(colony, now)
+    parts = f"{_segment(_HEADER.encode())}.{_segment(_json(said))}"
+    return f"{parts}.{_segment(keypair.sign(_signed(colony.key, parts)))}", said
+
+
+def admit(text: str, colony: Colony, now: int) -> Bearer:
+    """What a token says, if it is good here and now (ledger time, ns).
+
+    Raises Refused whatever the text is; the message is not for strangers. The arithmetic of a signature is
+    done for members' keys only.
+    """
+    try:
+        said = read(text)
+        said.member_of(colony, now)
+        parts, _, signature = text.rpartition(".")
+        if not nkeys.verify(said.iss, _signed(colony.key, parts), _bytes(signature)):
+            raise Refused("its signature is not that of its issuer")
+    except Invalid as error:
+        raise Refused(str(error)) from None
+    return said
+
+
+def read(text: str) -> Bearer:
+    """What a token says, whoever signed it. Raises Invalid."""
+    if len(text) > MAX_TOKEN_CHARS or not _FORM.fullmatch(text):
+        raise Invalid(f"a token is three parts joined by dots, at most {MAX_TOKEN_CHARS} characters")
+    header, claims, _ = text.split(".")
+    if _bytes(header) != _HEADER.encode():
+        raise Invalid("its header is not that of a token of ours")
+    try:
+        said = json.loads(_bytes(claims))
+    except (ValueError, RecursionError):
+        raise Invalid("its claims are not JSON") from None
+    kinds = Bearer.__dataclass_fields__
+    if not isinstance(said, dict) or said.keys() != kinds.keys():
+        raise Invalid("its claims are not those of a token of ours")
+    for name, value in said.items():
+        if type(value) is not (int if name in ("iat", "exp") else str):
+            raise Invalid(f"its {name} is of the wrong kind")
+    return Bearer(**said)
+
+
+def _active(colony: Colony, name: str, key: str, now: int) -> Member:
+    member = colony.members.get(name)
+    if member is None or member.key != key or member.ended_by(now):
+        raise Refused(f"{name or 'who signed it'} is no member with this key (any more)")
+    return member
+
+
+def _signed(colony: str, parts: str) -> bytes:
+    """What is signed; see `codec.consent_to` for its first byte."""
+    return b"\xff" + f"colonies/1:{colony}:bearer:{parts}\n".encode()
+
+
+def _json(said: Bearer) -> bytes:
+    return json.dumps(asdict(said), separators=(",", ":")).encode()
+
+
+def _segment(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
+
+
+def _bytes(segment: str) -> bytes:
+    """One value has one spelling. Raises Invalid."""
+    try:
+        raw = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except binascii.Error:
+        raise Invalid("a part of it is not base64url") from None
+    if _segment(raw) != segment:
+        raise Invalid("a part of it is not canonical base64url")
+    return raw
