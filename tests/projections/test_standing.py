@@ -51,7 +51,7 @@ async def test_projectors_built_apart_agree_at_every_sequence(colony: RunningCol
             await ask(client.session, "processes")
             for at in (1, last // 3, last // 2, last):
                 found = await sums(colony, at, 2)
-                assert set(found) == {make().name for make in VIEWS}
+                assert set(found) >= {make().name for make in VIEWS}
                 assert {view: len(agreed) for view, agreed in found.items()} == dict.fromkeys(found, 1), at
 
 
@@ -110,7 +110,7 @@ async def test_what_should_not_count_gets_its_verdict_and_reason_and_changes_no_
     for item, reason in zip(items, reasons, strict=True):
         assert re.search(reason, item["rule"]), item
     assert [view for view in then if then[view] != now[view]] == ["findings"]
-    assert {make().name for make in VIEWS} == set(then)
+    assert {make().name for make in VIEWS} <= set(then)
 
 
 async def test_a_row_that_was_changed_by_hand_shows_in_the_checksum(
