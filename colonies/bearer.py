@@ -26,7 +26,7 @@ from typing import Final
 from colonies import nkeys
 from colonies.core.colony import Colony
 from colonies.core.members import SECOND, Member
-from colonies.errors import Invalid, Refused
+from colonies.errors import Invalid, NotFound, Refused
 from colonies.ids import new_id
 from colonies.nkeys import KeyPair
 
@@ -73,13 +73,13 @@ class Bearer:
 def issue(colony: Colony, keypair: KeyPair, member: str, *, expires_s: int, now: int) -> tuple[str, Bearer]:
     """A token for a member, signed by it or by an owner; and what it says. `now` is ledger time (ns).
 
-    Raises Invalid (no such member, too long a time) or Refused (not for this key to say).
+    Raises NotFound (no such member), Invalid (too long a time) or Refused (not for this key to say).
     """
     if not 1 <= expires_s <= MAX_TOKEN_S:
         raise Invalid(f"a token lasts 1 to {MAX_TOKEN_S} seconds, not {expires_s}")
     found = colony.members.get(member)
     if found is None:
-        raise Invalid(f"there is no member {member} in the colony {colony.name}")
+        raise NotFound(f"there is no member {member} in the colony {colony.name}")
     iat = now // SECOND
     said = Bearer(colony.key, member, found.key, keypair.public, iat, iat + expires_s, new_id())
     said.member_of(colony, now)

@@ -192,7 +192,10 @@ class ImportedLedger(ReadOnly):
     async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]:
         """As of `JetStreamLedger`: what there is to answer here is `answers`. Raises Unavailable: nothing."""
         if answers is None:
-            raise Unavailable(f"nothing answers on {subject}: no services run on an imported ledger")
+            raise Unanswered(
+                f"nothing answers on {subject}: no services run on an imported ledger; in Python say "
+                "`colonies_projections.offline.answer_here()` first"
+            )
         return await answers(self, subject, body)
 
     # --- the end -------------------------------------------------------------------------------------
@@ -215,6 +218,10 @@ class ImportedLedger(ReadOnly):
 
 answers: Callable[[ImportedLedger, str, dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
 """What answers questions about imported ledgers in this program, in the place of services."""
+
+
+class Unanswered(Unavailable):
+    """Nobody will answer this of an imported ledger; the message says why."""
 
 
 class _Silence:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from colonies.errors import Invalid, Unavailable
+from colonies.imported import Unanswered
 
 if TYPE_CHECKING:
     from colonies.ledger import Ledger
@@ -61,6 +62,8 @@ async def ask(ledger: Ledger, view: str, question: Mapping[str, Any], *, wait_s:
     body = {name: value for name, value in question.items() if value is not None}
     try:
         said = await cast(_Asked, ledger).ask_service(f"query.{view}", body, wait_s=wait_s)
+    except Unanswered:
+        raise
     except Unavailable:
         raise Unavailable(NO_PROJECTOR) from None
     match said:

@@ -114,11 +114,14 @@ async def rebuild(
 
     from colonies.asking import ask_all
     from colonies.errors import NotFound, Refused, Unavailable
+    from colonies.imported import ImportedLedger
     from colonies.querying import NO_PROJECTOR
     from colonies.requests import sealed_request
 
     async with here.session() as session:
         ledger: Any = session.ledger
+        if isinstance(ledger, ImportedLedger):
+            raise Refused("an imported ledger is only read; its views are built by who asks for them")
         request = await sealed_request(session, "query.rebuild", {"projector": projector})
         try:
             answers = await ask_all(ledger, "query.rebuild", {"request": request}, wait_s=REBUILD_S)

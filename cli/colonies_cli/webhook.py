@@ -21,7 +21,7 @@ TEST_WAIT_S = 20.0  # a receiver has 15 of them
 
 app = group(
     "Have events sent to addresses outside of the colony: CloudEvents, signed, until they are taken.\n\n"
-    "Example: colonies webhook add ops https://example.com/hook --events process.failed,workflow.*"
+    "Example: colonies webhook add ops https://example.com/hook --events 'process.failed,workflow.*'"
 )
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name.", show_default=False)]

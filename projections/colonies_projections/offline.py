@@ -51,7 +51,8 @@ async def answer(
     async with _built(ledger, progress) as build:
         view = next((view for view in build.views if view.name == name), None)
         if view is None or not subject.startswith(QUERY):
-            raise Unavailable(f"nothing answers on {subject}: no services run on an imported ledger")
+            known = ", ".join(sorted(view.name for view in build.views))
+            raise imported.Unanswered(f"an imported ledger has no view {name}; it has {known}")
 
         async def said(_: str, question: Question) -> tuple[Page, int]:
             return await build.answer(view, question.asked, question.at)

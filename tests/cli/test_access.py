@@ -80,7 +80,7 @@ def test_what_cannot_be_is_said(cli: Cli, arguments: tuple[str, ...], code: int,
 
 def test_an_owner_is_told_that_there_is_no_such_member(owner: Cli) -> None:
     done = owner("member", "token", "nobody")
-    assert done.code == 2
+    assert done.code == 5
     assert "there is no member nobody" in done.err
 
 
@@ -159,8 +159,13 @@ def test_it_runs_beside_the_others_and_alone_by_an_observers_credential(
     url = cli.ok("context", "get", "-o", "json").one["url"]
     creds = tmp_path / "web.creds"
     owner.ok("member", "add", "web", "--role", "observer", "--out", str(creds))
-    every, alone = "orchestrator,projector,webhooks,operator,http", ("--url", url, "--creds", str(creds))
-    for options, services in ((("--views", str(tmp_path / "views")), every), (alone, "http")):
+    beside = ("orchestrator", "projector", "operator", "http")  # a second service for webhooks is in the way
+    some = [word for name in beside for word in ("--only", name)]
+    alone = ("--url", url, "--creds", str(creds))
+    for options, services in (
+        ((*some, "--views", str(tmp_path / "views")), ",".join(beside)),
+        (alone, "http"),
+    ):
         running = owner.start(
             "server", "start", "--listen", "127.0.0.1:0", *options, stderr=subprocess.DEVNULL
         )

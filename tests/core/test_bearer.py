@@ -15,7 +15,7 @@ from colonies.bearer import Bearer, admit, issue, read
 from colonies.core.colony import Colony
 from colonies.core.events import Role
 from colonies.core.members import SECOND, Held, Member
-from colonies.errors import Invalid, Refused
+from colonies.errors import Invalid, NotFound, Refused
 from colonies.nkeys import KeyPair
 
 NOW = 1_800_000_000 * SECOND
@@ -140,7 +140,7 @@ def test_making_one_says_what_is_wrong() -> None:
     for expires_s in (0, -1, bearer.MAX_TOKEN_S + 1):
         with pytest.raises(Invalid, match="lasts 1 to 2592000 seconds"):
             token(expires_s=expires_s)
-    with pytest.raises(Invalid, match="there is no member nobody"):
+    with pytest.raises(NotFound, match="there is no member nobody"):
         issue(colony(), KEYS["owner"], "nobody", expires_s=1, now=NOW)
     with pytest.raises(Refused, match="bob cannot make tokens for ann"):
         token("ann", by="bob")
