@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -26,6 +25,7 @@ from colonies.errors import NotFound, Unavailable
 from colonies.ids import new_token
 from colonies.ledger import Draft, Offers, Stored, Subscription
 from colonies.link import ANSWER_S, Link, sequence_of, status_of
+from colonies.object_store import description
 from colonies.queueing import JetStreamMachinery, JetStreamOffers
 from colonies.whole import whole
 
@@ -360,19 +360,8 @@ class JetStreamLedger:
         chunks = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
         for chunk in chunks:
             sequence_of(await (await self._link.start(subject, chunk)), subject)
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
-        meta = {
-            "name": name,
-            "bucket": subjects.VALUES_BUCKET,
-            "nuid": name,
-            "size": len(data),
-            "chunks": len(chunks),
-            "mtime": datetime.now(UTC).isoformat(),
-            "digest": f"SHA-256={digest}",
-            "options": {"max_chunk_size": CHUNK_BYTES},
-        }
-        place = subjects.value_meta(base64.urlsafe_b64encode(name.encode()).decode())
-        sequence_of(await (await self._link.start(place, json.dumps(meta).encode())), place)
+        place, meta = description(name, data, len(chunks), CHUNK_BYTES)
+        sequence_of(await (await self._link.start(place, meta)), place)
         return name
 
     async def get_value(self, name: str, size_bytes: int) -> bytes:

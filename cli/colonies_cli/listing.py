@@ -33,7 +33,15 @@ def check_state(state: str | None, allowed: Sequence[str], what: str = "state") 
         raise Invalid(f"--state: {state!r} is no {what}; allowed: {', '.join(allowed)}")
 
 
-async def asked(here: Here, view: str, pages: Pages | None = None, **filters: Any) -> list[dict[str, Any]]:
+def check_word(option: str, given: str | None, allowed: Sequence[str]) -> None:
+    """Raises Invalid: the option has no such word."""
+    if given is not None and given not in allowed:
+        from colonies.errors import Invalid
+
+        raise Invalid(f"{option}: {given!r} is not one; allowed: {', '.join(allowed)}")
+
+
+async def asked(here: Here, view: str, pages: Pages | None = None, /, **filters: Any) -> list[dict[str, Any]]:
     """What the projector has, with those of the filters that are given, as many as `pages` says.
 
     Raises as `Here.query`; `since` and `until` may be a time, an age or a sequence.

@@ -98,7 +98,9 @@ def _names(items: list[dict[str, Any]]) -> list[str]:
 def _row(item: dict[str, Any]) -> tuple[Any, ...]:
     sum_ = f"{item['counted_at']} {item['checksum']}" if item["checksum"] is not None else None
     lag = f"{item['lag_events']} events, {item['lag_s']:g} s"
-    if item["state"] == "rebuilding":
+    if item.get("error") is not None:
+        lag = f"BROKEN: {item['error']}"
+    elif item["state"] == "rebuilding":
         lag += f"; built anew to {item['rebuilt']} of {item['last']}"
     return item["view"], item["projector"], item["position"], lag, item["rows"], sum_
 

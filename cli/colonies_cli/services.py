@@ -148,9 +148,10 @@ class Service:
             assert isinstance(session.ledger, jetstream.JetStreamLedger)
             return Orchestrator(session, session.ledger.machinery())
         if self.kind == "projector":
-            from colonies_projections import Projector
+            from colonies_projections import VIEWS, Projector, installed_views
 
-            return Projector(session, self._place.views / "views.sqlite")
+            views = (*VIEWS, *installed_views(VIEWS))
+            return Projector(session, self._place.views / "views.sqlite", views)
         if self.kind == "http":
             from colonies_projections.http.service import HttpService
 

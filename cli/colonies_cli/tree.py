@@ -15,16 +15,20 @@ from colonies_cli import (
     cron,
     dev,
     ending,
+    finding,
+    function,
     generator,
     ledger,
     log,
     projection,
+    query,
     queue,
     server,
+    stats,
     webhook,
     worker,
 )
-from colonies_cli.command import group
+from colonies_cli.command import command, group
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage or refused input, 3 the process or workflow failed or was "
@@ -64,18 +68,22 @@ def build() -> typer.Typer:
         ("generator", generator.app),
         ("worker", worker.app),
         ("queue", queue.app),
+        ("function", function.app),
         ("cron", cron.app),
         ("webhook", webhook.app),
         ("colony", colony.app),
         ("member", access.app),
         ("context", context.app),
         ("ledger", ledger.app),
+        ("finding", finding.app),
         ("log", log.app),
         ("projection", projection.app),
         ("server", server.app),
     )
     for name, sub in groups:
         app.add_typer(sub, name=name)
+    command(app, "stats", past=True)(stats.stats)
+    command(app, "query", past=True)(query.query)
     return app
 
 

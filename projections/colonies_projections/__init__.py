@@ -6,11 +6,13 @@ A view is one file with its tables and its fold (README.md beside this shows how
 machine of its own: every event comes to it judged by `colonies.history`.
 """
 
+from colonies_projections.installed import installed_views
 from colonies_projections.listing import Listing, Where
-from colonies_projections.projector import Projector
+from colonies_projections.projector import VIEWS, Projector
 from colonies_projections.view import Asked, Batch, Filter, Page, Snapshot, Step, View, Write
 
 __all__ = [
+    "VIEWS",
     "Asked",
     "Batch",
     "Filter",
@@ -22,4 +24,5 @@ __all__ = [
     "View",
     "Where",
     "Write",
+    "installed_views",
 ]

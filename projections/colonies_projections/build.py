@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from colonies import subjects
@@ -16,6 +17,7 @@ from colonies.core.events import Record, WorkflowSubmitted
 from colonies.errors import Invalid, Unavailable
 from colonies.history import Judged
 from colonies.ledger import Ledger, Stored
+from colonies_projections.installed import Guest
 from colonies_projections.memory import Memory
 from colonies_projections.progress import Progresses
 from colonies_projections.signatures import Checked, Helpers, checked_ahead, helpers_for
@@ -126,12 +128,18 @@ class Build:
         touched |= {("generator", name) for name in map(_generator_of, valid) if name is not None}
         touched |= {("progress", id) for id in progresses.touched}
         touched |= {(kind, id) for kind, id in named if kind == "voids" and id in held[kind]}
-        changed = Batch(judged, steps, progresses.steps, progresses.rows, memory.history)
+        others = [record for record in valid if record.kind != "process"]
+        changed = Batch(judged, steps, progresses.steps, progresses.rows, others, memory.history)
         await self.store.commit(
             Position.of(batch[-1]),
             memory.packed(touched),
             memory.history.colony if any(record.kind not in held for record in valid) else None,
-            [write for view in self.views for write in view.fold(changed)],
+            [write for view in self.views if not isinstance(view, Guest) for write in view.fold(changed)],
+            [
+                (view.name, partial(view.fold, changed))
+                for view in self.views
+                if isinstance(view, Guest) and view.name not in self.store.broken
+            ],
         )
         memory.forget(named)
         progresses.forget()
@@ -142,6 +150,9 @@ class Build:
         """The answer, and the sequence that it is of. Raises Invalid: nobody knows the future."""
         if at is not None and at > self.position.sequence:
             raise Invalid(f"at: {at}; the views have come to {self.position.sequence}")
+        if view.name in self.store.broken:
+            sequence, error = self.store.broken[view.name]
+            raise Unavailable(f"the view {view.name} is left out since sequence {sequence}: {error}")
         async with self.store.snapshot(at) as (position, select):
             colony = self._memory.history.colony
             snapshot = Snapshot(position, at is not None, select, colony, self.ledger)

@@ -71,6 +71,7 @@ CREATE TABLE processes_attempts (
     ended_at INTEGER,
     outcome TEXT,
     error TEXT,
+    code TEXT,
     PRIMARY KEY (process, n)
 ) WITHOUT ROWID;
 CREATE TABLE processes_values (sequence INTEGER PRIMARY KEY, value TEXT, stored TEXT);
@@ -89,11 +90,10 @@ UPDATE processes SET since = ?, state = ?, worker = ?, attempts = ?, waiting_sin
     ended_at = ?
 WHERE sequence = ?
 """
-_KEPT_OF_ATTEMPT = "process, n, since, worker, instance, started_at, ended_at, outcome, error"
-_BEGUN = f"INSERT INTO processes_attempts ({_KEPT_OF_ATTEMPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_BEGUN_PAST = (
-    f"INSERT INTO past_processes_attempts ({_KEPT_OF_ATTEMPT}, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_KEPT_OF_ATTEMPT = "process, n, since, worker, instance, started_at, ended_at, outcome, error, code"
+_ATTEMPT_PLACES = ", ".join("?" * 10)
+_BEGUN = f"INSERT INTO processes_attempts ({_KEPT_OF_ATTEMPT}) VALUES ({_ATTEMPT_PLACES})"
+_BEGUN_PAST = f"INSERT INTO past_processes_attempts ({_KEPT_OF_ATTEMPT}, until) VALUES ({_ATTEMPT_PLACES}, ?)"
 _ENDED = """
 UPDATE processes_attempts SET since = ?, ended_at = ?, outcome = ?, error = ? WHERE process = ? AND n = ?
 """
@@ -145,7 +145,7 @@ class Processes:
     """See `colonies_projections.view.View`."""
 
     name: ClassVar[str] = "processes"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tables: ClassVar[str] = _TABLES
     filters: ClassVar[Mapping[str, Filter]] = _FILTERS
     sorts: ClassVar[Sequence[str]] = ("-submitted", "ended")
@@ -252,10 +252,12 @@ class _Rows:
             ended = attempt.ended_at // 1_000 if attempt.ended_at is not None else None
             if not any(other.n == attempt.n for other in before[-2:]):
                 said = (attempt.worker, attempt.instance, attempt.started_at // 1_000)
-                self.begun[place] = (*place, since, *said, ended, attempt.outcome, attempt.error)
+                how = (ended, attempt.outcome, attempt.error, attempt.code)
+                self.begun[place] = (*place, since, *said, *how)
             elif (row := self.begun.get(place)) is not None:
                 self.passed_attempts.append((*row, since))
-                self.begun[place] = (*place, since, *row[3:6], ended, attempt.outcome, attempt.error)
+                how = (ended, attempt.outcome, attempt.error, attempt.code)
+                self.begun[place] = (*place, since, *row[3:6], *how)
             else:
                 self.ended.append((since, ended, attempt.outcome, attempt.error, *place))
             if attempt.error:
@@ -372,4 +374,5 @@ def _attempt(row: Row) -> dict[str, Any]:
         "ended_at": rfc3339_of(row["ended_at"]),
         "outcome": row["outcome"],
         "error": row["error"] and row["error"][:MAX_ERROR_CHARS],
+        "code": row["code"],
     }

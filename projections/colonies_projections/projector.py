@@ -24,12 +24,18 @@ from colonies.jetstream import JetStreamLedger
 from colonies.session import Session
 from colonies.tasks import first_error
 from colonies_projections.build import Build
+from colonies_projections.crons import Crons, Generators
 from colonies_projections.desk import open_desk
+from colonies_projections.findings import Findings
+from colonies_projections.functions import Functions
 from colonies_projections.logs import Logs
+from colonies_projections.members import Members
+from colonies_projections.nodes import Nodes
 from colonies_projections.processes import Processes
 from colonies_projections.question import Question
 from colonies_projections.queues import Queues
 from colonies_projections.standing import Standing
+from colonies_projections.statistics import Statistics
 from colonies_projections.store import Unusable, discard, locked
 from colonies_projections.view import Page, Row, View
 from colonies_projections.workers import Workers
@@ -41,7 +47,19 @@ AGAIN_S = 0.2
 MAX_REBUILDS = 5
 BEHIND_S = 5.0  # how long a question waits until the views are as far as it asks for
 
-VIEWS: tuple[Callable[[], View], ...] = (Processes, Workers, Queues, Workflows)
+VIEWS: tuple[Callable[[], View], ...] = (
+    Processes,
+    Workers,
+    Queues,
+    Workflows,
+    Nodes,
+    Statistics,
+    Functions,
+    Members,
+    Crons,
+    Generators,
+    Findings,
+)
 
 _log = structlog.get_logger("colonies.projector")
 

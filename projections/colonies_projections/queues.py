@@ -94,7 +94,7 @@ class Queues:
         self._instances = Instances()
 
     def fold(self, batch: Batch) -> Iterable[Write]:
-        for record in batch.valid():
+        for record in batch.others:
             yield from _of_queue(record)
         taken = [
             (step.after.queue, step.record.sequence, step.record.author, step.record.time // 1_000)

@@ -107,6 +107,7 @@ class Standing:
                 "view": view.name,
                 "version": view.version,
                 **common,
+                **_broken(build, view.name),
                 "rows": sums[view.name][0] if sums else None,
                 "checksum": sums[view.name][1] if sums else None,
                 "counted_at": counted if sums else None,
@@ -141,6 +142,14 @@ class Standing:
                 yield
         finally:
             self._waiting -= 1
+
+
+def _broken(build: Build, view: str) -> dict[str, Any]:
+    """What is wrong with a view of another package, if it is left out."""
+    if view not in build.store.broken:
+        return {"error": None}
+    sequence, error = build.store.broken[view]
+    return {"state": "broken", "error": f"left out since sequence {sequence}: {error}"}
 
 
 def checksums(

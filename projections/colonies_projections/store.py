@@ -23,16 +23,18 @@ from typing import Any, TypeVar
 
 import aiosqlite
 import msgpack
+import structlog
 from pydantic import TypeAdapter
 
 from colonies.core.colony import Colony
 from colonies.errors import Unavailable
 from colonies.ledger import Stored
+from colonies_projections.installed import said
 from colonies_projections.past import SET_MOMENT, Table, looking_back, tables_of
 from colonies_projections.view import Row, View, Write
 
 # Raise it when what the fold stores, or what the views get to see, changes its meaning.
-VERSION = 3
+VERSION = 4
 BUSY_S = 5.0
 
 _TABLES = """
@@ -43,6 +45,7 @@ CREATE TABLE projector (
 CREATE TABLE folded (
     kind TEXT NOT NULL, id TEXT NOT NULL, entity BLOB NOT NULL, PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
+CREATE TABLE broken (view TEXT PRIMARY KEY, sequence INTEGER NOT NULL, error TEXT NOT NULL) WITHOUT ROWID;
 """
 # No such table (1), a row that cannot be there already (19), and what a damaged file brings about.
 _BROKEN = {
@@ -53,6 +56,7 @@ _BROKEN = {
     sqlite3.SQLITE_NOTADB,
 }
 _GONE = ("no such table", "vtable constructor failed")
+_log = structlog.get_logger("colonies.projector")
 _T = TypeVar("_T")
 _COLONY: TypeAdapter[Colony] = TypeAdapter(Colony)
 
@@ -107,13 +111,17 @@ def discard(path: Path) -> None:
 
 
 class Store:
-    """An open file. `position` and `colony` are those of the last commit, `tables` those of the views."""
+    """An open file. `position` and `colony` are those of the last commit, `tables` those of the views.
+
+    `broken` are views of other packages that failed, each with the last sequence of the batch and the error.
+    """
 
     def __init__(self, path: Path, writer: aiosqlite.Connection, stack: AsyncExitStack) -> None:
         self.path = path
         self.position = Position()
         self.colony: Colony
         self.tables: list[Table] = []
+        self.broken: dict[str, tuple[int, str]] = {}
         self._writer = writer
         self._now: _Reader
         self._then: _Reader
@@ -164,6 +172,8 @@ class Store:
                 raise Unusable("it is of another colony")
             self.position = Position(sequence, digest, time)
             self.colony = _unpacked(_COLONY, folded)
+            failed = await self._writer.execute_fetchall("SELECT view, sequence, error FROM broken")
+            self.broken = {view: (at, error) for view, at, error in failed}
             return
         raise Unusable("it is not finished")
 
@@ -178,9 +188,16 @@ class Store:
             return [(row[0], row[1]) for row in rows]
 
     async def commit(
-        self, position: Position, folded: Sequence[Kept], colony: Colony | None, writes: Iterable[Write]
+        self,
+        position: Position,
+        folded: Sequence[Kept],
+        colony: Colony | None,
+        writes: Iterable[Write],
+        guests: Iterable[tuple[str, Folding]] = (),
     ) -> None:
         """All that a batch changed, or nothing. `colony` is None if it did not change.
+
+        `guests` are views of other packages with what gives their writes: one that fails is left out alone.
 
         Raises sqlite3.OperationalError if it cannot be written; then only closing is left.
         """
@@ -194,6 +211,8 @@ class Store:
             for statement, rows in writes:
                 if rows:
                     await db.executemany(statement, rows)
+            for view, folding in guests:
+                await self._write_guest(view, folding, position.sequence)
             if colony is not None:
                 await db.execute("UPDATE projector SET folded = ?", (_packed_colony(colony),))
             await db.execute(
@@ -202,6 +221,22 @@ class Store:
             )
             await db.execute("COMMIT")
         self.position = position
+
+    async def _write_guest(self, view: str, folding: Folding, sequence: int) -> None:
+        db = self._writer
+        await db.execute("SAVEPOINT guest")
+        try:
+            for statement, rows in folding():
+                if rows:
+                    await db.executemany(statement, rows)
+        except Exception as error:
+            if isinstance(error, sqlite3.OperationalError) and _code(error) not in _BROKEN:
+                raise
+            await db.execute("ROLLBACK TO guest")
+            await db.execute("INSERT INTO broken VALUES (?, ?, ?)", (view, sequence, said(error)))
+            self.broken[view] = sequence, said(error)
+            _log.error("a view is left out", view=view, sequence=sequence, exc_info=error)
+        await db.execute("RELEASE guest")
 
     @contextlib.asynccontextmanager
     async def snapshot(self, at: int | None = None) -> AsyncIterator[tuple[int, Select]]:
@@ -213,7 +248,8 @@ class Store:
 
 
 Select = Callable[[str, Sequence[Any]], Awaitable[list[Row]]]
-_OWN = ("projector", "folded")
+Folding = Callable[[], Iterable[Write]]
+_OWN = ("projector", "folded", "broken")
 
 
 class _Reader:
@@ -281,7 +317,7 @@ def _broken_is_unusable() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
+        if _code(error) not in _BROKEN:
             raise
         raise Unusable(f"it is broken: {error}") from None
 
@@ -298,6 +334,10 @@ def _asking() -> Iterator[None]:
             raise
         with _broken_is_unusable():
             raise
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _unpacked(adapter: TypeAdapter[_T], packed: bytes) -> _T:

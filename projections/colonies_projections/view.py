@@ -41,14 +41,16 @@ class Batch:
     """Some events in a row, each with its verdict, and step by step what they changed.
 
     `steps` are those of processes; `workflows` those of workflows, with how far they are, and `nodes` what
-    changed of their nodes. `history` is the fold as it is after the batch: of what a view's rows depend on,
-    only what the events themselves say is the same however the ledger is cut.
+    changed of their nodes. `others` are the valid events that are not of processes. `history` is the fold as
+    it is after the batch: of what a view's rows depend on, only what the events themselves say is the same
+    however the ledger is cut.
     """
 
     judged: Sequence[Judged]
     steps: Sequence[Step] = ()
     workflows: Sequence[WorkflowStep] = ()
     nodes: Sequence[NodeRow] = ()
+    others: Sequence[Record] = ()
     history: History | None = None
 
     def valid(self) -> Iterable[Record]:

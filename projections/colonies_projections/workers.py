@@ -109,7 +109,7 @@ class Workers:
         self._instances = Instances()
 
     def fold(self, batch: Batch) -> Iterable[Write]:
-        for record in batch.valid():
+        for record in batch.others:
             yield from _of_worker(record)
 
     async def answer(self, asked: Asked, at: Snapshot) -> Page:

@@ -16,6 +16,10 @@ READING = (
     ("cron", "ls"),
     ("generator", "ls"),
     ("member", "ls"),
+    ("function", "ls"),
+    ("finding", "ls"),
+    ("stats",),
+    ("query", "members"),
     ("webhook", "ls"),
 )
 
@@ -166,6 +170,7 @@ def test_every_command_that_reads_the_ledger_and_writes_nothing_has_a_past() -> 
             found[words] = any("--at" in parameter.opts for parameter in command.params)
 
     walk(typer.main.get_command(tree.build()), "")
-    reading = {words for words in found if words.split()[-1] in ("get", "ls", "history", "logs", "why")}
+    verbs = ("get", "ls", "history", "logs", "why", "search", "stats", "query")
+    reading = {words for words in found if words.split()[-1] in verbs}
     assert {words for words in reading if not found[words]} == {"context ls", "context get"}
     assert not [words for words, has in found.items() if has and words not in reading]

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
+import aiosqlite
 from colonies_projections import Asked, Batch, Filter, Page, Projector, Snapshot, Write
+from colonies_projections.past import Table, tables_of
 from colonies_projections.projector import VIEWS
 
 from colonies.core.process import Process
@@ -86,6 +89,18 @@ async def folded(session: Session) -> tuple[dict[str, Process], list[tuple[int, 
     async for batch in session.ledger.scan(0):
         verdicts += [_verdict(history.add(stored)) for stored in batch]
     return history.processes, verdicts
+
+
+def tables_in(path: Path) -> list[Table]:
+    """The tables of views in a file that nobody writes to."""
+
+    async def read() -> list[Table]:
+        async with aiosqlite.connect(path) as db:
+            return await tables_of(db.execute_fetchall)
+
+    with ThreadPoolExecutor(1) as pool:
+        tables = pool.submit(asyncio.run, read()).result()
+    return [table for table in tables if table.name not in ("projector", "folded", "broken")]
 
 
 def dump(path: Path, *, without: tuple[str, ...] = ()) -> dict[str, list[Any]]:

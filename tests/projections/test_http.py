@@ -123,7 +123,7 @@ async def test_a_question_is_answered_as_the_projector_answers_it(
         ("/v1/processes?state=failed&state=running", 400, "'state' is given twice"),
         ("/v1/processes?access_token=x", 400, "goes into the Authorization header"),
         ("/v1/events?access_token=x", 400, "goes into the Authorization header"),
-        ("/v1/colours", 404, "there is no view colours; there are processes"),
+        ("/v1/colours", 404, "there is no view colours; there are crons, findings, functions"),
         ("/v1/processes.>", 404, "there is no such view"),
         ("/v1/Processes", 404, "there is no such view"),
         ("/v2/processes", 404, "there is no such path; /docs has"),

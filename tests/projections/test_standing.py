@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
-from colonies_projections import Projector
+from colonies_projections import VIEWS, Projector
 
 from colonies.asking import ask_all
+from colonies.core.events import Assigned, Cancelled, Completed, ProcessEvent
+from colonies.ids import new_id
+from colonies.ledger import Draft
 from colonies.requests import sealed_request
-from tests.harness import RunningColony, until
+from colonies.session import Session
+from tests.harness import RunningColony, running_colony, until
 from tests.projections.flows import all_ways
 from tests.projections.helpers import ask, ledger_of, projecting
 
@@ -46,8 +51,66 @@ async def test_projectors_built_apart_agree_at_every_sequence(colony: RunningCol
             await ask(client.session, "processes")
             for at in (1, last // 3, last // 2, last):
                 found = await sums(colony, at, 2)
-                assert {"processes", "workflows", "workers", "queues"} <= set(found)
+                assert set(found) >= {make().name for make in VIEWS}
                 assert {view: len(agreed) for view, agreed in found.items()} == dict.fromkeys(found, 1), at
+
+
+async def test_what_should_not_count_gets_its_verdict_and_reason_and_changes_no_other_view(
+    tmp_path: Path,
+) -> None:
+    async with running_colony(tmp_path, orchestrate=False) as colony:
+        client = await colony.client()
+        ann, bob = client.session, await colony.session("bob", "user")
+        worker = await colony.session("hand", "worker")
+        async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+            running = await client.submit(NOBODY)
+            attempt = new_id()
+            story = await ann.story(running.id)
+            offer = story.judged[0].record
+            assert offer is not None
+            await worker.record(running.id, Assigned(offer.id, 2.0, "i1"), at=story, id=attempt)
+            taken = (await ann.story(running.id)).judged[-1].record
+            assert taken is not None
+            waiting = await client.submit(NOBODY)
+            await ask(ann, "processes")
+            before = await ledger_of(ann).last_sequence()
+
+            async def say(
+                by: Session, event: ProcessEvent, id: str, prev: bytes, broken: bool = False, key: Any = None
+            ) -> None:
+                forger = by if key is None else Session(by.ledger, by.name, key)
+                subject, sealed = forger.seal(event, id, prev=prev, id=new_id(), now=0)
+                data = sealed.data[:40] + bytes([sealed.data[40] ^ 1]) + sealed.data[41:]
+                guard = await by.ledger.last_of([f"ledger.process.{id}.>"])
+                draft = Draft(subject, data if broken else sealed.data, max(guard.values()))
+                await by.ledger.append(draft)
+
+            head = (await ann.story(waiting.id)).judged[-1].record
+            assert head is not None
+            await say(ann, Cancelled("corrupted"), waiting.id, head.digest, broken=True)
+            await say(ann, Cancelled("forged"), waiting.id, head.digest, key=bob.keypair)
+            await say(worker, Completed(attempt, "too early"), running.id, offer.digest)
+            await say(worker, Completed(new_id(), "of nobody"), running.id, taken.digest)
+            items = (await ask(ann, "findings", sort="sequence"))["items"]
+            after = await ledger_of(ann).last_sequence()
+            then, now = await sums(colony, before, 1), await sums(colony, after, 1)
+    assert after == before + 4
+    assert [(item["verdict"], item["author"], item["event"]) for item in items] == [
+        ("quarantined", None, "process.cancelled"),
+        ("quarantined", None, "process.cancelled"),
+        ("quarantined", "hand", "process.completed"),
+        ("quarantined", "hand", "process.completed"),
+    ]
+    reasons = (
+        "it is not an event|its signature",
+        "its signature is not that of ann",
+        "its prev is",
+        "attempt",
+    )
+    for item, reason in zip(items, reasons, strict=True):
+        assert re.search(reason, item["rule"]), item
+    assert [view for view in then if then[view] != now[view]] == ["findings"]
+    assert {make().name for make in VIEWS} <= set(then)
 
 
 async def test_a_row_that_was_changed_by_hand_shows_in_the_checksum(

@@ -169,7 +169,9 @@ def _rebuilt(judged: list[Judged], history: History) -> sqlite3.Connection:
     """The rows of the whole ledger in one batch."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.deserialize(_empty())
-    batch = Batch(judged, _steps(judged, history))
+    valid = [seen.record for seen in judged if seen.record is not None and seen.verdict.valid]
+    others = [record for record in valid if record.kind != "process"]
+    batch = Batch(judged, _steps(judged, history), others=others)
     for make in VIEWS:
         for statement, rows in make().fold(batch):
             db.executemany(statement, rows)
