@@ -128,7 +128,7 @@ def test_the_server_runs_alone_on_a_port_of_its_own(cli: Cli, owner: Cli) -> Non
         (("--only", "http", "--tls-cert", "x.pem"), 2, "one goes with the other; give both"),
         (("--only", "projector", "--listen", "127.0.0.1:0"), 2, "are for HTTP; add --only http"),
         (("--insecure",), 2, "are for HTTP; add --only http, or --listen HOST:PORT"),
-        (("--only", "https"), 2, "--only https: there are orchestrator, projector, operator, http"),
+        (("--only", "https"), 2, "--only https: there are orchestrator, projector, webhooks, operator, http"),
     ],
 )
 def test_where_it_cannot_listen_is_said(
@@ -159,7 +159,7 @@ def test_it_runs_beside_the_others_and_alone_by_an_observers_credential(
     url = cli.ok("context", "get", "-o", "json").one["url"]
     creds = tmp_path / "web.creds"
     owner.ok("member", "add", "web", "--role", "observer", "--out", str(creds))
-    every, alone = "orchestrator,projector,operator,http", ("--url", url, "--creds", str(creds))
+    every, alone = "orchestrator,projector,webhooks,operator,http", ("--url", url, "--creds", str(creds))
     for options, services in ((("--views", str(tmp_path / "views")), every), (alone, "http")):
         running = owner.start(
             "server", "start", "--listen", "127.0.0.1:0", *options, stderr=subprocess.DEVNULL

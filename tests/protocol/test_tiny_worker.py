@@ -27,7 +27,7 @@ PYTHON = {"runtimetype": "python"}
 LIMIT_S = 60.0
 MAX_CODE_LINES = 200  # blank ones not counted
 
-ENTITIES = ("queue", "worker", "workflow", "limit", "cron", "generator")
+ENTITIES = ("queue", "worker", "workflow", "limit", "cron", "generator", "webhook")
 # What it leaves to other readers. None of it makes it run what nobody submitted.
 LEFT_TO_OTHERS = (
     "the running attempt may still be alive",
