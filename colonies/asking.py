@@ -10,7 +10,7 @@ from typing import Any
 from colonies.direct import Message
 from colonies.errors import Unavailable
 from colonies.jetstream import JetStreamLedger
-from colonies.link import status_of
+from colonies.link import read_answer, status_of
 
 GATHER_S = 0.5  # between the answers of several services
 
@@ -38,9 +38,8 @@ async def ask_all(
                     message = await heard.get()
                 if status_of(message) == "503":
                     break
-                answer = json.loads(message.data)
-                if isinstance(answer, dict):
-                    found.append(answer)
+                with contextlib.suppress(Unavailable):  # what answers so is no service of ours
+                    found.append(read_answer(message.data, subject))
     finally:
         await listening.unsubscribe()
     if not found:

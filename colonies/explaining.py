@@ -334,6 +334,7 @@ def _worker(item: Mapping[str, Any], now: int) -> WorkerNow:
         len(item["running"]),
         tuple(item["functions"]),
         has,
+        "functions" in item.get("left_out", ()),
     )
 
 

@@ -24,7 +24,7 @@ from colonies.direct import DirectClient, Message
 from colonies.errors import NotFound, Unavailable
 from colonies.ids import new_token
 from colonies.ledger import Draft, Offers, Stored, Subscription
-from colonies.link import ANSWER_S, Link, sequence_of, status_of
+from colonies.link import ANSWER_S, Link, read_answer, sequence_of, status_of
 from colonies.object_store import description
 from colonies.queueing import JetStreamMachinery, JetStreamOffers
 from colonies.whole import whole
@@ -94,10 +94,7 @@ class JetStreamLedger:
         msg: Message = await (await self._link.start(subject, json.dumps(body).encode(), wait_s=wait_s))
         if status_of(msg) == "503":
             raise Unavailable(f"no service answers on {subject}")
-        answer = json.loads(msg.data)
-        if not isinstance(answer, dict):
-            raise Unavailable(f"what answers on {subject} is no service of ours")
-        return answer
+        return read_answer(msg.data, subject)
 
     def new_inbox(self) -> str:
         """A subject on which only this member hears."""

@@ -338,6 +338,17 @@ def where(url: str) -> str:
     return f"{parts.hostname}:{parts.port or 4222}"
 
 
+def read_answer(data: bytes, subject: str) -> dict[str, Any]:
+    """What a service answers on this subject. Raises Unavailable: it is no answer of ours."""
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise Unavailable(f"what answers on {subject} is no service of ours")
+    return answer
+
+
 def status_of(msg: Message) -> str | None:
     """The broker's own status of an empty message, such as 503; None for an ordinary one."""
     return None if msg.data else msg.headers.get("Status")

@@ -8,7 +8,7 @@ there, by their times; large values are there as they are kept.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, cast
@@ -17,8 +17,9 @@ from colonies import subjects
 from colonies.core.names import shown
 from colonies.core.shapes import SECOND
 from colonies.core.units import DURATIONS, duration_s
-from colonies.errors import Invalid, NotFound, Refused
-from colonies.ledger import Draft, Ledger, Offers, Stored, Subscription
+from colonies.errors import Invalid, NotFound
+from colonies.ledger import Ledger, Stored, Subscription
+from colonies.read_only import ReadOnly
 from colonies.show import rfc3339
 
 MOMENTS = (
@@ -133,10 +134,11 @@ class _Silent:
         """Nothing is to be heard of the past."""
 
 
-class PastLedger:
+class PastLedger(ReadOnly):
     """See `colonies.ledger.Ledger`. It closes the ledger that it stands on."""
 
     def __init__(self, ledger: Ledger, moment: Moment) -> None:
+        super().__init__(f"this is the ledger as it was at {moment}: nothing can be added to it")
         self.colony = ledger.colony
         self.moment = moment
         self._ledger = ledger
@@ -182,36 +184,10 @@ class PastLedger:
     async def subscribe(self, pattern: str, heard: Callable[[Stored], None]) -> Subscription:
         return _Silent()
 
-    def on_gap(self, heard: Callable[[], None]) -> None:
-        """Nothing of the past gets lost."""
-
     async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]:
         """As of `JetStreamLedger`; what is asked for is the view as it was (`at`)."""
         asked = {**body, "at": self.moment.sequence}
         return await cast(_Asked, self._ledger).ask_service(subject, asked, wait_s=wait_s)
-
-    # --- writing -------------------------------------------------------------------------------------
-
-    async def append(self, draft: Draft) -> int:
-        raise self._refused()
-
-    async def send(self, draft: Draft) -> Awaitable[int]:
-        raise self._refused()
-
-    async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
-        raise self._refused()
-
-    async def emit(self, subject: str, data: bytes) -> int:
-        raise self._refused()
-
-    async def put_value(self, author: str, data: bytes) -> str:
-        raise self._refused()
-
-    async def offers(self) -> Offers:
-        raise self._refused()
-
-    def _refused(self) -> Refused:
-        return Refused(f"this is the ledger as it was at {self.moment}: nothing can be added to it")
 
     # --- the connection ------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class Stop:
 @dataclass(frozen=True, slots=True)
 class WorkerNow:
     """A living instance of a worker. `running` is how many processes it runs, `has` what it has for all of
-    them; of its walltime, what is left."""
+    them; of its walltime, what is left. `more_functions`: it has others than these as well."""
 
     name: str
     instance: str
@@ -95,6 +95,11 @@ class WorkerNow:
     running: int
     functions: tuple[str, ...]
     has: Capacity
+    more_functions: bool = False
+
+    def lacks(self, func: str) -> bool:
+        """Has it surely no such function? A worker that names none runs anything."""
+        return bool(self.functions) and not self.more_functions and func not in self.functions
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,7 +238,8 @@ def _no_function(facts: Facts, attempt: Attempt) -> Reason:
         having = sorted({w.name for w in views.workers if process.spec.func in w.functions})
         data |= {"with": having, "position": views.position}
         others = f"of the living workers of runtimetype {runtimetype}"
-        has = f"{named(having)} {'has' if len(having) == 1 else 'have'} it" if having else "none has it"
+        none = "none is known to have it" if any(w.more_functions for w in views.workers) else "none has it"
+        has = f"{named(having)} {'has' if len(having) == 1 else 'have'} it" if having else none
         text = f"{attempt.worker} has no function {func}; {others} {has}"
     return Reason("no_function", text, (process.sequence,), data=data)
 

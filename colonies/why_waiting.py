@@ -185,13 +185,14 @@ def _runs(worker: WorkerNow) -> str:
 def _without_function(facts: Facts, views: Views, taking: Sequence[WorkerNow]) -> Iterator[Reason]:
     """Of those who could take it, some have functions and not this one."""
     func = facts.process.spec.func
-    without = sorted({w.name for w in taking if w.functions and func not in w.functions})
+    without = sorted({w.name for w in taking if w.lacks(func)})
     having = sorted({w.name for w in taking if func in w.functions})
+    more = any(w.more_functions for w in taking)
     if without:
         have = (
             f"{named(having)} {'has' if len(having) == 1 else 'have'} it"
             if having
-            else "no living worker has it"
+            else ("none is known to have it" if more else "no living worker has it")
         )
         lack = "has" if len(without) == 1 else "have"
         text = f"{named(without)} {lack} no function {called(func)} and would fail it; {have}"

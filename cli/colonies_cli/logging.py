@@ -53,7 +53,9 @@ def configure(default: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if not for_people:
-        shared.append(structlog.processors.dict_tracebacks)
+        # Without what the variables held: arguments of members, tokens, the secrets of webhooks.
+        traced = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        shared.append(structlog.processors.ExceptionRenderer(traced))
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

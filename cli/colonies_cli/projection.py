@@ -66,11 +66,9 @@ async def _asked(
 ) -> list[dict[str, Any]]:
     from colonies.asking import ask_all
     from colonies.errors import Invalid, Unavailable
-    from colonies.imported import ImportedLedger
     from colonies.querying import NO_PROJECTOR
 
-    if isinstance(ledger, ImportedLedger):
-        raise Unavailable("no projector follows an imported ledger: its views are built by who asks for them")
+    _check_followed(ledger)
     try:
         found = await ask_all(ledger, "query.projections", question, wait_s=wait_s, answers=answers)
     except Unavailable:
@@ -82,6 +80,15 @@ async def _asked(
             exits.say(f"a projector has no answer: {answer['error']}")
     items = [item for answer in found for item in answer.get("items", [])]
     return sorted(items, key=lambda item: (item["view"], item["projector"]))
+
+
+def _check_followed(ledger: Any) -> None:
+    """Raises Unavailable: no projector can follow this ledger."""
+    from colonies.errors import Unavailable
+    from colonies.imported import ImportedLedger
+
+    if isinstance(ledger, ImportedLedger):
+        raise Unavailable("no projector follows an imported ledger: its views are built by who asks for them")
 
 
 def _names(items: list[dict[str, Any]]) -> list[str]:
@@ -114,14 +121,12 @@ async def rebuild(
 
     from colonies.asking import ask_all
     from colonies.errors import NotFound, Refused, Unavailable
-    from colonies.imported import ImportedLedger
     from colonies.querying import NO_PROJECTOR
     from colonies.requests import sealed_request
 
     async with here.session() as session:
         ledger: Any = session.ledger
-        if isinstance(ledger, ImportedLedger):
-            raise Refused("an imported ledger is only read; its views are built by who asks for them")
+        _check_followed(ledger)
         request = await sealed_request(session, "query.rebuild", {"projector": projector})
         try:
             answers = await ask_all(ledger, "query.rebuild", {"request": request}, wait_s=REBUILD_S)

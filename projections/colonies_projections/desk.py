@@ -40,6 +40,8 @@ MAX_ANSWER_BYTES = 900_000  # the broker takes 1 MiB; the rest is room for what 
 
 _INBOX = re.compile(r"_INBOX_U[A-Z2-7]{55}(\.[A-Za-z0-9_-]+)+")
 
+DEFECT = "a defect of the projector; its log says more"
+
 Answer = Callable[[str, Question], Awaitable[tuple[Page, int]]]
 
 _log = structlog.get_logger("colonies.projector")
@@ -88,7 +90,7 @@ def _handler(view: Asking, answer: Answer) -> Callable[[Request], Awaitable[None
             answered = await reply(view, request.data, answer)
         except Exception:
             _log.exception("question not answered", view=view.name)
-            raise
+            answered = to_json({"error": DEFECT, "kind": "defect"})
         await request.respond(answered)
 
     return handle
@@ -109,7 +111,7 @@ def _of_standing(
 
 def error_answer(error: ColoniesError) -> bytes:
     """`{error, kind}`: what is wrong, with the question (`invalid`), with who asks (`refused`), or only for
-    now (`behind`)."""
+    now (`behind`). What is wrong with the projector itself is a `defect`."""
     kind = "behind"
     if isinstance(error, Invalid | Refused):
         kind = "invalid" if isinstance(error, Invalid) else "refused"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from colonies import imported
+from colonies.core.names import shown
 from colonies.errors import Unavailable
 from colonies.imported import ImportedLedger
 from colonies_projections.build import Build
@@ -45,14 +46,17 @@ async def answer(
     views are built, `progress` is called with (sequence, last sequence) now and then.
 
     Raises:
-        Unavailable: there is no such view, or its file cannot be written.
+        Unavailable: the file of the views cannot be written.
     """
     name = subject.removeprefix(QUERY)
     async with _built(ledger, progress) as build:
         view = next((view for view in build.views if view.name == name), None)
         if view is None or not subject.startswith(QUERY):
-            known = ", ".join(sorted(view.name for view in build.views))
-            raise imported.Unanswered(f"an imported ledger has no view {name}; it has {known}")
+            views = ", ".join(sorted(view.name for view in build.views))
+            return {
+                "error": f"an imported ledger has no view {shown(name)}; it has {views}",
+                "kind": "invalid",
+            }
 
         async def said(_: str, question: Question) -> tuple[Page, int]:
             return await build.answer(view, question.asked, question.at)

@@ -8,7 +8,6 @@ arguments, and what its attempts failed of.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
@@ -18,6 +17,7 @@ from colonies.core.process import Attempt, Awaiting, FailedForGood, Process, Sta
 from colonies.show import jsonable
 from colonies_projections.listing import Listing, Where, microseconds, rfc3339_of
 from colonies_projections.view import Asked, Batch, Filter, Page, Row, Snapshot, Step, Write
+from colonies_projections.words import words
 
 # In answers only; the tables hold everything that stands on the ledger.
 MAX_VALUE_BYTES = 4_096
@@ -25,7 +25,6 @@ MAX_LISTED = 10
 MAX_ERROR_CHARS = 512
 
 MAX_WORDS_CHARS = 1_024  # of a process's arguments, for search
-MAX_SEARCHED_WORDS = 10
 
 # `sequence` is that of the first event, so the newest is the last row. Times are microseconds since 1970. The
 # value at a process's own sequence is its arguments; at the event that ended it, its output or last error.
@@ -124,16 +123,6 @@ sequence IN (
     SELECT hit FROM hits UNION SELECT process FROM processes_errors WHERE sequence IN (SELECT hit FROM hits)
 )
 """
-_WORD = re.compile(r"[^\W_]+")
-
-
-def words(text: str) -> str:
-    """What is searched for, as the index of text takes it: each word, or its beginning."""
-    found = _WORD.findall(text)[:MAX_SEARCHED_WORDS]
-    if not found:
-        raise ValueError("words of letters or digits")
-    return " ".join(f'"{word}"*' for word in found)
-
 
 _FILTERS = {
     "id": Where(column="id"),

@@ -83,7 +83,7 @@ def whole(value: object, name: str, least: int, most: int) -> int | None:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise Invalid(f"{name}: {shown(value)} is {kind(value)}; allowed: a string")
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if _is_half(value):
         raise Invalid(f"{name}: {shown(value)} holds half a character; allowed: text that UTF-8 can write")
     return value
 
@@ -138,6 +138,14 @@ def _after(value: object, about: list[Any]) -> Sequence[Any]:
 
 def _keyable(key: Sequence[Any]) -> bool:
     value, sequence = key
-    whole = isinstance(sequence, int) and abs(sequence) <= MAX_SEQUENCE
-    is_int = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SEQUENCE
-    return whole and not isinstance(sequence, bool) and (is_int or isinstance(value, str))
+    return _is_place(sequence) and (_is_place(value) or (isinstance(value, str) and not _is_half(value)))
+
+
+def _is_place(value: object) -> bool:
+    """A whole number that SQLite can hold, and the next one too."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_SEQUENCE
+
+
+def _is_half(text: str) -> bool:
+    """Does it hold half a character, which UTF-8 cannot write?"""
+    return any("\ud800" <= char <= "\udfff" for char in text)

@@ -55,6 +55,7 @@ _BROKEN = {
     sqlite3.SQLITE_FORMAT,
     sqlite3.SQLITE_NOTADB,
 }
+_GONE = ("no such table", "vtable constructor failed")
 _log = structlog.get_logger("colonies.projector")
 _T = TypeVar("_T")
 _COLONY: TypeAdapter[Colony] = TypeAdapter(Colony)
@@ -265,7 +266,7 @@ class _Reader:
     @contextlib.asynccontextmanager
     async def begin(self, at: int | None) -> AsyncIterator[int]:
         async with self._lock:
-            with _broken_is_unusable():
+            with _asking():
                 await self._db.execute("BEGIN")
                 try:
                     if at is not None:
@@ -319,6 +320,20 @@ def _broken_is_unusable() -> Iterator[None]:
         if _code(error) not in _BROKEN:
             raise
         raise Unusable(f"it is broken: {error}") from None
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """As `_broken_is_unusable`; but a question that SQLite cannot put says nothing of the file, and whoever
+    asks it must not have all built anew."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code, said = getattr(error, "sqlite_errorcode", 0), str(error)
+        if code == sqlite3.SQLITE_ERROR and not said.startswith(_GONE):
+            raise
+        with _broken_is_unusable():
+            raise
 
 
 def _code(error: sqlite3.Error) -> int:

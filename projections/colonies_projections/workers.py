@@ -193,11 +193,13 @@ def paused(by: str | None, since: int | None, reason: str | None) -> dict[str, A
 
 
 def _item(row: Row, beat: Heartbeat | None, running: list[str]) -> dict[str, Any]:
-    """An instance as it is shown."""
+    """An instance as it is shown; `left_out` names what is told in part, for its size."""
     seen = [rfc3339_of(row["started_at"]), rfc3339_of(row["stopped_at"])]
     if beat is not None:
         seen.append(rfc3339(beat.time))
-    return {
+    functions = json.loads(row["functions"])
+    left_out = ["functions"] if len(functions) > MAX_FUNCTIONS else []
+    item = {
         "name": row["name"],
         "instance": row["instance"],
         "runtimetype": row["runtimetype"],
@@ -207,5 +209,6 @@ def _item(row: Row, beat: Heartbeat | None, running: list[str]) -> dict[str, Any
         "last_seen": max(time for time in seen if time is not None),
         "running": running[:MAX_RUNNING] if row["state"] == "alive" else [],
         "has": row["has"] and json.loads(row["has"]),
-        "functions": json.loads(row["functions"])[:MAX_FUNCTIONS],
+        "functions": functions[:MAX_FUNCTIONS],
     }
+    return {**item, "left_out": left_out} if left_out else item

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from colonies_projections.workers import MAX_FUNCTIONS
 
 import colonies
 from colonies.client import Client, Handle
@@ -116,6 +117,29 @@ async def test_it_says_which_condition_no_worker_meets_and_then_that_those_who_d
 
     other = await client.submit(spec("unknown", priority=1))
     assert "lab1 has no function unknown" in (await said(other, "no_function")).text
+    gate.open.set()
+
+
+async def test_of_a_worker_with_very_many_functions_it_claims_to_know_no_more_than_it_does(
+    colony: RunningColony,
+) -> None:
+    client = await colony.client()
+    gate = Gate()
+    for number in range(MAX_FUNCTIONS):
+
+        @gate.worker.function(name=f"f{number:03}")
+        async def nothing() -> None:
+            pass
+
+    await colony.work(gate.worker, "lab1")
+    await client.submit(spec("hold"))
+    await until(lambda: gate.runs, "it runs")
+    last = f"f{MAX_FUNCTIONS - 1:03}"
+    waits = await client.submit(spec(last))
+    await said(waits, "workers_busy")
+    assert "no_function" not in [reason.code for reason in await waits.why()]
+    [item] = [item async for item in client.query("workers")]
+    assert (last in item["functions"], item["left_out"]) == (False, ["functions"])
     gate.open.set()
 
 

@@ -132,7 +132,11 @@ def test_an_import_is_used_like_a_context_and_nothing_can_be_done_in_it(file: Pa
         assert refused.code in (4, 5), (words, refused)
         assert refused.out == ""
     assert "it is only read" in alone("process", "cancel", id).err
-    assert alone("projection", "ls").code == 6
+    for verb in ("ls", "rebuild"):
+        nobody = alone("projection", verb)
+        assert (nobody.code, "no projector follows an imported ledger" in nobody.err) == (6, True)
+    logs = alone("log", "search", "x")
+    assert (logs.code, "an imported ledger has no view 'logs'; it has" in logs.err) == (2, True)
     again = alone("ledger", "import", str(file))
     assert (again.code, "say --force" in again.err) == (2, True)
     alone.ok("ledger", "import", str(file), "--force")

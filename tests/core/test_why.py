@@ -200,6 +200,10 @@ def test_workers_without_the_function_would_fail_it() -> None:
     found = said(facts_of(told, views=Views(9, both)))["no_function"]
     assert found.text == "w1 has no function resize and would fail it; w2 has it"
     assert "no_function" not in said(facts_of(told, views=Views(9, (worker(), worker("w2"))))), "of shells"
+    many = worker("w3", functions=("other",), more_functions=True)
+    assert "no_function" not in said(facts_of(told, views=Views(9, (many,)))), "it has others as well"
+    found = said(facts_of(told, views=Views(9, (both[0], many))))["no_function"]
+    assert found.text.endswith("w1 has no function resize and would fail it; none is known to have it")
 
 
 def test_until_when_it_may_wait_is_said() -> None:

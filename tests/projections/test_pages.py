@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from colonies_projections import Asked, Page, Snapshot
+from colonies_projections.question import cursor
+from structlog.testing import capture_logs
 
-from colonies.errors import Invalid
+from colonies.errors import Invalid, Unavailable
 from tests.harness import RunningColony
-from tests.projections.helpers import ask, ledger_of, projecting
+from tests.projections.helpers import VIEWS, Verdicts, ask, ledger_of, projecting
 
 NOBODY = {"runtimetype": "nobody"}
 
 
 def work(func: str, *args: Any, **more: Any) -> dict[str, Any]:
     return {"func": func, "args": list(args), "conditions": NOBODY, **more}
+
+
+def forged(view: str, sort: str, *key: Any) -> str:
+    """A cursor that no projector has given."""
+    return cursor([view, {}, sort, False], key)
 
 
 async def test_pages_hold_each_item_once_while_others_come_and_change(
@@ -72,6 +80,9 @@ async def test_words_are_found_in_what_was_asked_for_and_in_errors(
         assert await found(named.id) == [named.id]
         assert failing.id in await found(error.split()[-1].strip(".!'\""))
         assert await found("nothing-like-it") == []
+        new_letter = await client.submit(work("f", "caf\u19b0bar"))  # newer than the index
+        assert await found("caf\u19b0bar") == [new_letter.id]
+        assert await found("bar") == [new_letter.id]
         for odd in (
             '"',
             "a AND",
@@ -118,6 +129,11 @@ async def test_a_list_is_sorted_by_what_does_not_change_any_more(
         ),
         ({"cursor": "nonsense"}, "cursor: it is none of ours; allowed: the one of the answer before"),
         ({"cursor": "bm9uc2Vuc2U"}, "cursor: it is none of ours"),
+        (
+            {"sort": "ended", "cursor": forged("processes", "ended", "\ud800", 1)},
+            "cursor: it is none of ours",
+        ),
+        ({"sort": "ended", "cursor": forged("processes", "ended", 1, 2**63 - 1)}, "cursor: it is none of"),
         ({"cursor": "x" * 5_000}, "cursor: it has 5000 characters; at most 4096 are allowed"),
         ({"at": 0}, "at: 0; allowed: a whole number from 1 to"),
         ({"at": "now"}, "at: 'now'; allowed: a whole number"),
@@ -149,3 +165,29 @@ async def test_a_cursor_goes_on_with_its_own_question_only(colony: RunningColony
         assert other["error"].startswith("cursor: it is of another question")
         with pytest.raises(Invalid, match="'colour' is no filter"):
             _ = [item async for item in client.query("processes", colour="red")]
+
+
+class Mistaken(Verdicts):
+    """A view that asks for something that is no SQL."""
+
+    async def answer(self, asked: Asked, at: Snapshot) -> Page:
+        return Page(await at.select("SELECT * SORTED BY sequence", ()))
+
+
+async def test_a_question_that_a_view_puts_wrongly_builds_nothing_anew(
+    colony: RunningColony, tmp_path: Path
+) -> None:
+    client = await colony.client()
+    views = (*VIEWS, Mistaken)
+    async with projecting(
+        await colony.session("viewer", "observer"), tmp_path / "v.sqlite", views
+    ) as projector:
+        before = projector.build
+        with capture_logs() as logs:
+            answer = await ask(client.session, "verdicts")
+        assert answer == {"error": "a defect of the projector; its log says more", "kind": "defect"}
+        assert [entry["event"] for entry in logs] == ["question not answered"]
+        with pytest.raises(Unavailable, match="the projector has no answer: a defect"):
+            [item async for item in client.query("verdicts")]
+        assert (await ask(client.session, "processes"))["items"] == []
+        assert projector.build is before

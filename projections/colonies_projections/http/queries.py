@@ -20,6 +20,7 @@ from colonies.core.names import shown
 from colonies.errors import Unavailable
 from colonies.jetstream import JetStreamLedger
 from colonies.past import moment
+from colonies.querying import NO_PROJECTOR
 from colonies_projections.desk import SERVICE
 from colonies_projections.http.access import LOCKED, Asker
 from colonies_projections.http.problems import Problem
@@ -29,16 +30,13 @@ from colonies_projections.view import Filter
 
 ASK_S: Final = 5.0
 LOOK_S: Final = 1.0
-NO_PROJECTOR: Final = (
-    "no projector answers; start one: `colonies dev` runs it, or `colonies server start --only projector`"
-)
 IN_HEADER: Final = "access_token: a token goes into the Authorization header, and nowhere else"
 
 AT: Final = "As it was: at a sequence, a time (RFC 3339), or an age such as 2h."
 
 _VIEW = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _NUMBERS: Final = ("limit", "at_least")
-_STATUS: Final = {"invalid": 400, "refused": 403, "behind": 503}
+_STATUS: Final = {"invalid": 400, "refused": 403, "behind": 503, "defect": 500}
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _COMMON: Final = {
     "limit": ("integer", "At most so many items, 1 to 1,000; 50 if it is left out."),
