@@ -37,6 +37,7 @@ class Build:
         self.ledger = ledger
         self.views = views
         self.store = store
+        self.confirmed = False
         self._stack = stack
         self._memory: Memory
         self._progresses: Progresses
@@ -68,13 +69,18 @@ class Build:
         return self.store.position
 
     async def confirm(self) -> None:
-        """Does our position still stand in this ledger? Raises Unusable if not."""
+        """Does our position still stand in this ledger? Looks again once `confirmed` was taken back.
+
+        Raises Unusable if not, and Unavailable or NotFound if that cannot be said now.
+        """
         ours = self.position
-        if ours.sequence == 0:
+        if self.confirmed or ours.sequence == 0:
+            self.confirmed = True
             return
         async for batch in self.ledger.scan(ours.sequence - 1):
             if Position.of(batch[0]) != ours:
                 raise Unusable(f"the ledger was replaced: event {ours.sequence} is another one now")
+            self.confirmed = True
             return
         last = await self.ledger.last_sequence()
         if last < ours.sequence:

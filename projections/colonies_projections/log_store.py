@@ -21,7 +21,7 @@ from typing import Any
 import msgpack
 
 from colonies_projections.log_lines import MAX_LINES, about, broken_off, indexed, lines
-from colonies_projections.store import BUSY_S, Unusable, discard
+from colonies_projections.store import BUSY_S, Unusable, asking, broken_is_unusable, discard
 
 # Raise it when what is indexed of a message changes: it is deleted from the index by the same words.
 VERSION = 1
@@ -90,14 +90,6 @@ WHERE logs_text MATCH :words AND hit.rowid >= :least AND hit.rowid < :most AND N
 )
 ORDER BY hit.rowid {order} LIMIT :limit
 """
-# What a damaged file brings about.
-_BROKEN = (
-    sqlite3.SQLITE_ERROR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_CONSTRAINT,
-    sqlite3.SQLITE_FORMAT,
-    sqlite3.SQLITE_NOTADB,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +155,7 @@ class LogStore:
         """
         store = cls(path, MAX_KEPT_BYTES if max_bytes is None else max_bytes)
         try:
-            with _broken_is_unusable():
+            with broken_is_unusable():
                 store._begin(colony)
         except BaseException:
             store.close()
@@ -202,7 +194,7 @@ class LogStore:
 
     def take_in(self, position: int, messages: Iterable[Message], left_out: int = 0) -> None:
         """Keep the messages that are not there yet, and that LOGS was read up to this sequence."""
-        with self._writing, _broken_is_unusable(), self._transaction() as db:
+        with self._writing, broken_is_unusable(), self._transaction() as db:
             time, size = self.time, self._bytes
             for message in messages:
                 time = max(time, message.time)
@@ -287,7 +279,7 @@ class LogStore:
 
     def find(self, wanted: Wanted) -> tuple[list[Line], bool]:
         """The lines found, and whether there are more behind them."""
-        with self._reading, _broken_is_unusable():
+        with self._reading, asking():
             db = self._reader
             db.execute("BEGIN")
             try:
@@ -371,14 +363,3 @@ def _connect(uri: str) -> sqlite3.Connection:
     db = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     db.row_factory = sqlite3.Row
     return db
-
-
-@contextlib.contextmanager
-def _broken_is_unusable() -> Iterator[None]:
-    """What SQLite says of a broken file, as Unusable; a full disk and the like pass through."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
-            raise
-        raise Unusable(f"it is broken: {error}") from None

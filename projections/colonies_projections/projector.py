@@ -83,7 +83,6 @@ class Projector:
         self.logs = Logs(self)
         self._make_views = views
         self._wake = asyncio.Event()
-        self._gap = True
         self._broken: Unusable | None = None
         self._rebuilds = 0
         self._wanted = asyncio.Event()
@@ -142,7 +141,9 @@ class Projector:
 
     def _on_gap(self) -> None:
         """The broker may have come back with another ledger: look before going on."""
-        self._gap = True
+        for build in (self.build, self.beside):
+            if build is not None:
+                build.confirmed = False
         self._wake.set()
 
     # --- following -----------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ class Projector:
     async def _follow(self) -> None:
         """Keep the views in the file until they are broken: raises Unusable."""
         self.ready.clear()
-        self._gap, self._broken = True, None
+        self._broken = None
         self.build = await Build.open(self.ledger, self.path, self.views())
         try:
             async with AsyncExitStack() as stack:
@@ -192,9 +193,7 @@ class Projector:
         _log.info("projector ready", path=str(self.path), position=position)
 
     async def _catch_up(self, build: Build) -> None:
-        if self._gap:
-            await build.confirm()
-            self._gap = False
+        await build.confirm()
         async with contextlib.aclosing(build.catch_up()) as positions:
             async for _ in positions:
                 async with self._moved:
@@ -216,10 +215,12 @@ class Projector:
     async def _build_beside(self) -> None:
         discard(self._beside)
         _log.info("views are built anew beside those that answer", path=str(self.path))
-        build = self.beside = await Build.open(self.ledger, self._beside, self.views())
+        build = None
         try:
+            build = self.beside = await Build.open(self.ledger, self._beside, self.views())
             while build.position.sequence < self._position() or self.build is None:
                 try:
+                    await build.confirm()
                     async with contextlib.aclosing(build.catch_up()) as positions:
                         async for _ in positions:
                             await asyncio.sleep(0)
@@ -234,12 +235,18 @@ class Projector:
             _log.warning("the views were not built anew", path=str(self.path), reason=str(reason))
         finally:
             self.next = self.beside = None
-            await build.close()
+            if build is not None:
+                await build.close()
             discard(self._beside)
 
     async def _swap(self, build: Build) -> None:
         """Let a build that has caught up take the place of the one that answers."""
-        await self._catch_up(build)
+        try:
+            await self._catch_up(build)
+        except Unusable as reason:  # of this file; the one that answers is not to blame
+            _log.warning("the views were not built anew", path=str(self.path), reason=str(reason))
+            await self._done_with_next()
+            return
         assert self.build is not None
         if build.position.sequence < self.build.position.sequence:
             return
@@ -251,6 +258,9 @@ class Projector:
             os.replace(self._beside, self.path)
             self.build = await Build.open(self.ledger, self.path, self.views())
         _log.info("views built anew answer now", path=str(self.path), position=self._position())
+        await self._done_with_next()
+
+    async def _done_with_next(self) -> None:
         async with self._moved:
             self.next = None
             self._moved.notify_all()

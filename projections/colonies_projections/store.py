@@ -135,7 +135,7 @@ class Store:
         """
         uri = await asyncio.to_thread(_prepared, path)
         async with AsyncExitStack() as stack:
-            with _broken_is_unusable():
+            with broken_is_unusable():
                 writer = await stack.enter_async_context(
                     aiosqlite.connect(path, timeout=BUSY_S, isolation_level=None)
                 )
@@ -183,7 +183,7 @@ class Store:
         if ids is not None:
             query += " AND id IN (SELECT value FROM json_each(?))"
             parameters.append(json.dumps(sorted(ids)))
-        with _broken_is_unusable():
+        with broken_is_unusable():
             rows = await self._writer.execute_fetchall(query, parameters)
             return [(row[0], row[1]) for row in rows]
 
@@ -201,7 +201,7 @@ class Store:
 
         Raises sqlite3.OperationalError if it cannot be written; then only closing is left.
         """
-        with _broken_is_unusable():
+        with broken_is_unusable():
             db = self._writer
             await db.execute("BEGIN IMMEDIATE")
             if folded:
@@ -266,7 +266,7 @@ class _Reader:
     @contextlib.asynccontextmanager
     async def begin(self, at: int | None) -> AsyncIterator[int]:
         async with self._lock:
-            with _asking():
+            with asking():
                 await self._db.execute("BEGIN")
                 try:
                     if at is not None:
@@ -312,7 +312,7 @@ def schema_of(views: Sequence[View]) -> str:
 
 
 @contextlib.contextmanager
-def _broken_is_unusable() -> Iterator[None]:
+def broken_is_unusable() -> Iterator[None]:
     """What SQLite says of a broken file, as Unusable; a full disk and the like pass through."""
     try:
         yield
@@ -323,8 +323,8 @@ def _broken_is_unusable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _asking() -> Iterator[None]:
-    """As `_broken_is_unusable`; but a question that SQLite cannot put says nothing of the file, and whoever
+def asking() -> Iterator[None]:
+    """As `broken_is_unusable`; but a question that SQLite cannot put says nothing of the file, and whoever
     asks it must not have all built anew."""
     try:
         yield
@@ -332,7 +332,7 @@ def _asking() -> Iterator[None]:
         code, said = getattr(error, "sqlite_errorcode", 0), str(error)
         if code == sqlite3.SQLITE_ERROR and not said.startswith(_GONE):
             raise
-        with _broken_is_unusable():
+        with broken_is_unusable():
             raise
 
 
