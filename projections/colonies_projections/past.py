@@ -8,15 +8,14 @@ a table are never deleted. A table with `sequence` and no `since` only grows. On
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 PREFIX = "past_"
 
 _MOMENT = "CREATE TEMP TABLE moment (sequence INTEGER NOT NULL); INSERT INTO moment VALUES (0);"
 SET_MOMENT = "UPDATE temp.moment SET sequence = ?"
-
-Fetch = Callable[[str], Awaitable[Iterable[Sequence[object]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +63,29 @@ class Table:
         )
 
 
-async def tables_of(fetch: Fetch) -> list[Table]:
-    """The tables of an open file, but for those of an index of text and those that keep the past."""
-    found = []
-    for (name,) in await fetch("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"):
-        info = list(await fetch(f"SELECT name, pk FROM pragma_table_info('{name}')"))
-        columns = tuple(str(column) for column, _ in info)
-        key = tuple(str(column) for column, pk in sorted(info, key=lambda row: int(str(row[1]))) if pk)
-        if not str(name).startswith((PREFIX, "sqlite_")):
-            found.append(Table(str(name), columns, key))
-    return sorted(found, key=lambda table: table.name)
+COLUMNS = f"""
+SELECT tables.name, columns.name, columns.pk
+FROM pragma_table_list AS tables JOIN pragma_table_info(tables.name) AS columns
+WHERE tables.schema = 'main' AND tables.type = 'table'
+    AND tables.name NOT LIKE '{PREFIX}%' AND tables.name NOT LIKE 'sqlite%'
+ORDER BY tables.name, columns.cid
+"""
+
+
+def tables_of(rows: Iterable[Sequence[Any]]) -> list[Table]:
+    """The tables of an open file, from the rows of `COLUMNS`: not those of an index of text, nor those that
+    keep the past."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for table, column, pk in rows:
+        found.setdefault(table, []).append((column, pk))
+    return [
+        Table(
+            name,
+            tuple(column for column, _ in columns),
+            tuple(column for column, pk in sorted(columns, key=lambda of: of[1]) if pk),
+        )
+        for name, columns in found.items()
+    ]
 
 
 def looking_back(tables: Iterable[Table]) -> str:

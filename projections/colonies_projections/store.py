@@ -30,7 +30,7 @@ from colonies.core.colony import Colony
 from colonies.errors import Unavailable
 from colonies.ledger import Stored
 from colonies_projections.installed import said
-from colonies_projections.past import SET_MOMENT, Table, looking_back, tables_of
+from colonies_projections.past import COLUMNS, SET_MOMENT, Table, looking_back, tables_of
 from colonies_projections.view import Row, View, Write
 
 # Raise it when what the fold stores, or what the views get to see, changes its meaning.
@@ -145,9 +145,8 @@ class Store:
                     await _make(writer, colony, views)
                 store = cls(path, writer, stack)
                 await store._restore(colony, views)
-                store.tables = [
-                    table for table in await tables_of(writer.execute_fetchall) if table.name not in _OWN
-                ]
+                columns = await writer.execute_fetchall(COLUMNS)
+                store.tables = [table for table in tables_of(columns) if table.name not in _OWN]
                 store._now, store._then = [
                     _Reader(
                         await stack.enter_async_context(
@@ -289,10 +288,12 @@ def _prepared(path: Path) -> str:
 
 async def _make(db: aiosqlite.Connection, colony: str, views: Sequence[View]) -> None:
     tables = "".join(view.tables for view in views)
-    await db.executescript(f"BEGIN; {_TABLES} {tables}")
-    for table in await tables_of(db.execute_fetchall):
-        for statement in table.keeping():
-            await db.execute(statement)
+    script = f"{_TABLES} {tables}"
+    with contextlib.closing(sqlite3.connect(":memory:")) as scratch:  # what tables are these?
+        scratch.executescript(script)
+        found = tables_of(scratch.execute(COLUMNS).fetchall())
+    keeping = "; ".join(statement for table in found for statement in table.keeping())
+    await db.executescript(f"BEGIN; {script} {keeping};")
     await db.execute(
         "INSERT INTO projector VALUES (?, ?, 0, ?, 0, ?)",
         (schema_of(views), colony, b"", _packed_colony(Colony(colony))),

@@ -211,7 +211,7 @@ async def test_imported_a_client_can_ask_for_lists(
 ) -> None:
     monkeypatch.setattr(imported, "answers", None)
     client = Client(session)
-    with pytest.raises(Unavailable, match="no projector answers"):
+    with pytest.raises(Unavailable, match="nothing answers on query"):
         [item async for item in client.query("processes")]
     offline.answer_here()
     failed = [item async for item in client.query("processes", state="failed")]

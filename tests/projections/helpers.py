@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import aiosqlite
 from colonies_projections import Asked, Batch, Filter, Page, Projector, Snapshot, Write
-from colonies_projections.past import Table, tables_of
+from colonies_projections.past import COLUMNS, Table, tables_of
 from colonies_projections.projector import VIEWS
 
 from colonies.core.process import Process
@@ -96,7 +96,7 @@ def tables_in(path: Path) -> list[Table]:
 
     async def read() -> list[Table]:
         async with aiosqlite.connect(path) as db:
-            return await tables_of(db.execute_fetchall)
+            return tables_of(await db.execute_fetchall(COLUMNS))
 
     with ThreadPoolExecutor(1) as pool:
         tables = pool.submit(asyncio.run, read()).result()

@@ -200,7 +200,7 @@ FLOW_BUGS = [
     ("stop on failure is ignored", stop_ignored, 800),
     ("a node's delay is ignored", delay_ignored, 300),
     ("released after the cancel", cancel_ignored, 400),
-    ("the outputs of parts in another order", outputs_in_no_order, 400, 1_700),
+    ("the outputs of parts in another order", outputs_in_no_order, 400, 6_200),
     ("a node is read beside the fold", nodes_read_beside_the_fold, 400, 6_100),
     ("nodes put between are not waited for", added_nodes_wait_for_nobody, 400),
     ("ends judged before the cancel are believed", believes_its_own_release, 3_000, 5_400),

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from colonies_projections import store
 from colonies_projections.kept import KINDS
-from colonies_projections.past import tables_of
+from colonies_projections.past import COLUMNS, tables_of
 from colonies_projections.projector import VIEWS
 from colonies_projections.view import Asked, Batch, Filter, Page, Snapshot, Step, Write
 
@@ -152,15 +152,8 @@ def _empty() -> bytes:
     """A file with the tables of all views, and nothing in them."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.executescript("".join(view.tables for view in VIEWS))
-
-    async def fetch(query: str) -> list[Any]:
-        return db.execute(query).fetchall()
-
-    found = tables_of(fetch)
-    try:
-        found.send(None)
-    except StopIteration as end:  # nothing of it waits
-        for statement in (statement for table in end.value for statement in table.keeping()):
+    for table in tables_of(db.execute(COLUMNS).fetchall()):
+        for statement in table.keeping():
             db.execute(statement)
     return db.serialize()
 
