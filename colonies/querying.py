@@ -8,11 +8,12 @@ here: who must be sure reads the process itself.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from colonies.errors import Invalid, Unavailable
 from colonies.imported import Unanswered
+from colonies.ledger import Asked
 
 if TYPE_CHECKING:
     from colonies.ledger import Ledger
@@ -33,18 +34,14 @@ class Behind(Unavailable):
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Items as JSON objects, and the sequence that they are of. `cursor`: there are more behind them. `cut`:
-    there are, and this view has no pages: ask for fewer."""
+    there are, and this view has no pages: ask for fewer. `behind`: the last sequence of the ledger, if the
+    views are far from it."""
 
     items: list[dict[str, Any]]
     position: int
     cursor: str | None = None
     cut: bool = False
-
-
-class _Asked(Protocol):
-    """A ledger over whose connection services can be asked."""
-
-    async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]: ...
+    behind: int | None = None
 
 
 async def ask(ledger: Ledger, view: str, question: Mapping[str, Any], *, wait_s: float = ANSWER_S) -> Answer:
@@ -61,7 +58,7 @@ async def ask(ledger: Ledger, view: str, question: Mapping[str, Any], *, wait_s:
         raise Unavailable("a colony in memory has no projector")
     body = {name: value for name, value in question.items() if value is not None}
     try:
-        said = await cast(_Asked, ledger).ask_service(f"query.{view}", body, wait_s=wait_s)
+        said = await cast(Asked, ledger).ask_service(f"query.{view}", body, wait_s=wait_s)
     except Unanswered:
         raise
     except Unavailable:
@@ -74,6 +71,17 @@ async def ask(ledger: Ledger, view: str, question: Mapping[str, Any], *, wait_s:
         case {"items": list() as items, "position": int() as position}:
             return Answer(items, position, said.get("cursor"), bool(said.get("cut")))
     raise Unavailable(f"the projector has no answer: {said.get('error', said)}")
+
+
+async def ask_now(
+    ledger: Ledger, view: str, question: Mapping[str, Any], *, wait_s: float = ANSWER_S
+) -> Answer:
+    """As `ask`, as of all that is on the ledger now; if the views are far behind, as of where they are."""
+    last = await ledger.last_sequence()
+    try:
+        return await ask(ledger, view, {**question, "at_least": last}, wait_s=wait_s)
+    except Behind:
+        return replace(await ask(ledger, view, question, wait_s=wait_s), behind=last)
 
 
 class Querying:

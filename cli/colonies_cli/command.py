@@ -146,12 +146,9 @@ async def ask(ledger: Any, view: str, question: dict[str, Any]) -> Answer:
     """
     from colonies import querying
 
-    last = await ledger.last_sequence()
-    try:
-        answer = await querying.ask(ledger, view, {**question, "at_least": last}, wait_s=SERVICE_WAIT_S)
-    except querying.Behind:
-        answer = await querying.ask(ledger, view, question, wait_s=SERVICE_WAIT_S)
-        exits.say(f"the projector is behind: this is as of sequence {answer.position} of {last}")
+    answer = await querying.ask_now(ledger, view, question, wait_s=SERVICE_WAIT_S)
+    if answer.behind is not None:
+        exits.say(f"the projector is behind: this is as of sequence {answer.position} of {answer.behind}")
     if answer.cut:
         exits.say("not all fits into one answer; ask for fewer with --limit")
     return answer

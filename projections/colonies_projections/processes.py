@@ -185,8 +185,11 @@ class Processes:
         return Page(items, keys, more)
 
 
-_ATTEMPTS_OF = """
-SELECT * FROM processes_attempts WHERE process IN (SELECT value FROM json_each(?)) ORDER BY process, n
+_ATTEMPTS_OF = f"""
+SELECT processes_attempts.*
+FROM processes_attempts JOIN processes ON processes.sequence = processes_attempts.process
+WHERE process IN (SELECT value FROM json_each(?)) AND n > processes.attempts - {MAX_LISTED}
+ORDER BY process, n
 """
 _VALUES_OF = f"""
 SELECT sequence, CASE WHEN length(CAST(value AS BLOB)) <= {MAX_VALUE_BYTES} THEN value END AS value,
@@ -330,9 +333,10 @@ def _item(row: Row, attempts: Sequence[Row], values: Mapping[int, Row]) -> dict[
         last = json.loads(end["value"]) if end["value"] is not None else None
         if last is not None and last not in errors:
             errors.append(last)
-    if len(attempts) > MAX_LISTED or row["attempts"] > len(attempts):
+    if row["attempts"] > len(attempts):
         left_out.append("attempts")
-    if len(errors) > MAX_LISTED or any(len(error) > MAX_ERROR_CHARS for error in errors):
+    too_many = row["attempts"] > len(attempts) or len(errors) > MAX_LISTED
+    if too_many or any(len(error) > MAX_ERROR_CHARS for error in errors):
         left_out.append("errors")
     item = {
         "id": row["id"],
@@ -346,7 +350,7 @@ def _item(row: Row, attempts: Sequence[Row], values: Mapping[int, Row]) -> dict[
         "priority": row["priority"],
         "submitter": row["submitter"],
         "worker": row["worker"],
-        "attempts": [_attempt(attempt) for attempt in attempts[-MAX_LISTED:]],
+        "attempts": [_attempt(attempt) for attempt in attempts],
         "submitted_at": rfc3339_of(row["submitted_at"]),
         "started_at": rfc3339_of(row["started_at"]),
         "ended_at": rfc3339_of(row["ended_at"]),
