@@ -49,6 +49,17 @@ def test_an_export_says_what_is_in_it(cli: Cli, tmp_path: Path) -> None:
     cli.ok("ledger", "export", str(path), "--force")
 
 
+def test_a_part_has_no_logs_from_after_its_end(cli: Cli, tmp_path: Path) -> None:
+    id = cli.submit("chat", 3, runtimetype="python")
+    cli.ok("process", "watch", id)
+    first = cli.ok("process", "history", id, "-o", "json").lines[0]
+    notes = [
+        cli.ok("ledger", "export", str(tmp_path / str(number)), "--logs", *to, "-o", "json").one["notes"]
+        for number, to in enumerate([(), ("--to", str(first["sequence"]))])
+    ]
+    assert notes[0] > notes[1] == 0
+
+
 def test_a_file_is_verified_where_no_colony_is_known(file: Path, cli: Cli, alone: Cli) -> None:
     key = key_of(cli)
     done = alone.ok("ledger", "verify", str(file))
