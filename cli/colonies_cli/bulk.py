@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import command, exits, listing, output, specs
+from colonies_cli import command, exits, ids, listing, output
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Verb:
 
     name: str
     done: str
-    one: str
+    one: ids.Noun
     many: str
     view: str
     states: Sequence[str]
@@ -72,7 +72,7 @@ class Chosen:
         """The id, if it is one and nothing else. Raises Invalid: it cannot be one."""
         if len(self.ids) != 1 or self.filters or self.everything or self.dry_run:
             return None
-        specs.check_id(self.ids[0])
+        ids.check(self.ids[0])
         return self.ids[0]
 
     def check(self, verb: Verb) -> None:
@@ -88,7 +88,7 @@ class Chosen:
         if not self.ids and not self.filters and not self.everything:
             raise Invalid(f"{verb.name} what? allowed: ids, filters such as --state and --since, or --all")
         for id in self.ids:
-            specs.check_id(id)
+            ids.check(id)
 
 
 def run(
@@ -164,15 +164,16 @@ def _show_found(here: Here, verb: Verb, found: Sequence[dict[str, Any]]) -> None
 # --- doing it -----------------------------------------------------------------------------------------
 
 
-async def _run(here: Here, verb: Verb, ids: Sequence[str]) -> None:
+async def _run(here: Here, verb: Verb, given: Sequence[str]) -> None:
     from colonies import bulk
 
-    ids = list(dict.fromkeys(ids))
-    told = _Told(here, verb, len(ids))
     async with here.client(submits=verb.done == "submitted") as client:
+        meant = [await ids.whole(client.session.ledger, verb.one, id) for id in given]
+        meant = list(dict.fromkeys(meant))
+        told = _Told(here, verb, len(meant))
         act = verb.act(client)
         try:
-            await bulk.each(ids, act, told.hear)
+            await bulk.each(meant, act, told.hear)
         finally:
             told.end()
     if told.counts["refused"] or told.counts["failed"]:

@@ -58,9 +58,8 @@ def tail(
     """
     from colonies_cli import tailing
 
-    return tailing.tail(
-        here, start, tailing.wanted(filters or []), follow, tailing.printer(here, cloudevents)
-    )
+    tailing.wanted(filters or [])
+    return tailing.tail(here, start, filters or [], follow, tailing.printer(here, cloudevents))
 
 
 @command(app, "verify")

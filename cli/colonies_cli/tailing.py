@@ -14,7 +14,7 @@ from colonies.ledger import Ledger
 from colonies.listening import Wanted
 from colonies.session import Session
 from colonies.show_event import cloud_event, event_object
-from colonies_cli import events, output
+from colonies_cli import events, ids, output
 from colonies_cli.command import Here
 from colonies_cli.output import Output
 
@@ -54,13 +54,28 @@ def printer(here: Here, cloudevents: bool) -> Printer:
     return show
 
 
-async def tail(here: Here, start: str | None, wanted: Wanted, follow: bool, show: Printer) -> None:
+async def _wanted(ledger: Ledger, filters: list[str]) -> Wanted:
+    """What --filter asks for, where ids may be beginnings. Raises as `ids.whole`."""
+    nouns: tuple[ids.Noun, ...] = ("process", "workflow")
+    whole = []
+    for text in filters:
+        name, _, value = text.partition("=")
+        for noun in nouns:
+            if name == noun and value:
+                text = f"{noun}={await ids.whole(ledger, noun, value, f'--filter {noun}')}"
+        whole.append(text)
+    return wanted(whole)
+
+
+async def tail(here: Here, start: str | None, filters: list[str], follow: bool, show: Printer) -> None:
     """Print what is there, then, to `follow`, what comes, until cancelled.
 
     Raises:
-        Invalid: the ledger has no such `start`. Refused: this member was revoked meanwhile.
+        Invalid: the ledger has no such `start`. Refused: this member was revoked meanwhile. What
+        `ids.whole` does.
     """
     async with here.session() as session:
+        wanted = await _wanted(session.ledger, filters)
         last = await session.ledger.last_sequence()
         after = await _before(session.ledger, start) if start is not None else last
         if here.output == Output.table:

@@ -21,7 +21,8 @@ _MICROSECOND_NS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Where(Filter):
-    """A filter as SQL with one `?`. `column`: it asks whether this one, which has an index, is equal."""
+    """A filter as SQL with one `?`, or with several if `read` makes a tuple. `column`: it asks whether this
+    one, which has an index, is equal."""
 
     column: str = ""
     sql: str = ""
@@ -49,10 +50,11 @@ class Listing:
     async def page(self, asked: Asked, at: Snapshot) -> tuple[list[Row], list[tuple[Any, int]], bool]:
         """The rows, their keys, and whether there are more behind them."""
         leads = await self._leads(asked, at)
-        where, values = ["true"], []
+        where: list[str] = ["true"]
+        values: list[Any] = []
         for name, value in asked.filters.items():
             where.append(self.filters[name].condition(lead=name in leads))
-            values.append(value)
+            values += value if isinstance(value, tuple) else (value,)
         column = self.sorts[asked.sort]
         order, than = ("DESC", "<") if asked.down else ("ASC", ">")
         if column == "sequence":
@@ -108,6 +110,16 @@ def like(text: str) -> str:
         text = text.replace(char, f"\\{char}")
     return f"%{text}%"
 
+
+def beginning(text: str) -> tuple[str, str]:
+    """From which id on, and before which, they begin so. Raises ValueError: no id does."""
+    if not (text.isascii() and text.isalnum()):
+        raise ValueError("letters and digits")
+    return text, f"{text}~"
+
+
+BEGINS = Where(read=beginning, sql="id >= ? AND id < ?")
+"""For ids of letters and digits, which have an index."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from colonies.core.process import Attempt, Awaiting, FailedForGood, Process, State, Successful, Waiting
 from colonies.show import jsonable
-from colonies_projections.listing import Listing, Where, microseconds, rfc3339_of
+from colonies_projections.listing import BEGINS, Listing, Where, microseconds, rfc3339_of
 from colonies_projections.view import Asked, Batch, Filter, Page, Row, Snapshot, Step, Write
 from colonies_projections.words import words
 
@@ -126,6 +126,7 @@ sequence IN (
 
 _FILTERS = {
     "id": Where(column="id"),
+    "begins": BEGINS,
     "state": Where(get_args(State), column="state"),
     "func": Where(column="func"),
     "name": Where(sql="name = ?"),
@@ -148,12 +149,12 @@ class Processes:
     version: ClassVar[int] = 6
     tables: ClassVar[str] = _TABLES
     filters: ClassVar[Mapping[str, Filter]] = _FILTERS
-    sorts: ClassVar[Sequence[str]] = ("-submitted", "ended")
+    sorts: ClassVar[Sequence[str]] = ("-submitted", "ended", "id")
     listing: ClassVar[Listing] = Listing(
         "processes",
         _COLUMNS,
         _FILTERS,
-        {"submitted": "sequence", "ended": "ended_at"},
+        {"submitted": "sequence", "ended": "ended_at", "id": "id"},
         together=("func", "state"),
     )
 
