@@ -138,7 +138,7 @@ async def run(
 async def ls(
     here: Here,
     filters: filters_.ProcessFilters,
-    sort: Annotated[str | None, options.sort("submitted or ended")] = None,
+    sort: Annotated[str | None, options.sort("submitted, ended or id")] = None,
     limit: options.Limit = options.LIMIT,
     all: options.All = False,
     cursor: options.Cursor = None,

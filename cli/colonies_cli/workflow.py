@@ -69,7 +69,7 @@ async def _submit(here: Here, spec: WorkflowSpec, key: str | None, wait: bool, t
 async def ls(
     here: Here,
     filters: filters_.WorkflowFilters,
-    sort: Annotated[str | None, options.sort("submitted or ended")] = None,
+    sort: Annotated[str | None, options.sort("submitted, ended or id")] = None,
     limit: options.Limit = options.LIMIT,
     all: options.All = False,
     cursor: options.Cursor = None,

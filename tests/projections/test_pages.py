@@ -118,6 +118,32 @@ async def test_a_list_is_sorted_by_what_does_not_change_any_more(
         assert await found("-submitted") == [5, 4, 3, 2, 1, 0]
         assert await found("ended") == [4, 1, 3]
         assert await found("-ended") == [3, 1, 4]
+        by_id = sorted(range(6), key=lambda number: handles[number].id)
+        assert await found("id") == by_id
+        assert await found("-id") == by_id[::-1]
+
+
+async def test_ids_are_found_by_how_they_begin_now_and_then(colony: RunningColony, tmp_path: Path) -> None:
+    client = await colony.client()
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        first = await client.submit(work("f"))
+        before = await ledger_of(client.session).last_sequence()
+        second = await client.submit(work("f"))
+        keyed = await client.submit(work("f"), key="k")
+        await first.cancel()
+
+        async def found(begins: str, **more: Any) -> set[str]:
+            return {item["id"] async for item in client.query("processes", begins=begins, **more)}
+
+        for handle in (first, second, keyed):
+            for length in (20, 25, 26):
+                assert await found(handle.id[:length]) == {handle.id}
+        assert await found(first.id[:2]) == {first.id, second.id}
+        assert await found(first.id[:2], state="waiting") == {second.id}
+        assert await found(first.id[:2], at=before) == {first.id}
+        assert await found(first.id[:2], at=before, sort="-id", state="waiting") == {first.id}
+        assert await found(f"{first.id}0") == set()
+        assert [item async for item in client.query("workflows", begins=first.id[:2])] == []
 
 
 @pytest.mark.parametrize(
@@ -125,7 +151,7 @@ async def test_a_list_is_sorted_by_what_does_not_change_any_more(
     [
         (
             {"sort": "colour"},
-            "sort: 'colour' is not one; allowed: submitted, ended; - before it for the larg",
+            "sort: 'colour' is not one; allowed: submitted, ended, id; - before it for the ",
         ),
         ({"cursor": "nonsense"}, "cursor: it is none of ours; allowed: the one of the answer before"),
         ({"cursor": "bm9uc2Vuc2U"}, "cursor: it is none of ours"),
@@ -143,6 +169,7 @@ async def test_a_list_is_sorted_by_what_does_not_change_any_more(
             "since: 'yesterday'; allowed: a time with its zone, such as 2026-01-31T09:3",
         ),
         ({"since": "2026-01-31T09:30:00"}, "since: '2026-01-31T09:30:00'; allowed: a time with its zone"),
+        ({"begins": "01J%"}, "begins: '01J%'; allowed: letters and digits"),
         ({"text": "!?"}, "text: '!?'; allowed: words of letters or digits"),
     ],
 )
