@@ -311,6 +311,8 @@ async def rerun(
 ) -> None:
     """Have dead letters sent again, all of them or some; owners may. A receiver that was gone is back.
 
+    If one that is given is no dead letter, nothing is sent, and the exit code is 5.
+
     Example: colonies webhook rerun ops
     """
     from colonies.webhook_orders import Order

@@ -96,6 +96,9 @@ def test_dead_letters_are_shown_and_sent_again(owner: Cli, receiver: Receiver, n
     assert (done.code, done.out) == (1, "")
     assert f"colonies: webhook {name}: answered 500 (in " in done.err
     (receiver.folder / "status").write_text("200")
+    unknown = ("webhook", "rerun", name, str(letters[0]["sequence"]), "999999")
+    owner.until(lambda: owner(*unknown).code == 5, "one of these is none")
+    assert _of(owner, name, dead=2) is not None
     owner.until(
         lambda: owner("webhook", "rerun", name, str(letters[0]["sequence"]), "-o", "json").code == 0,
         "it is ordered",
