@@ -203,14 +203,16 @@ class _Told:
 
     def _show(self, done: Done) -> None:
         if self.here.output == Output.json:
-            outcome = self.verb.done if done.outcome == "done" else done.outcome
-            shown = {**_object(done.id), "outcome": outcome, "detail": done.detail or None, "new": done.new}
-            output.json_line(shown)
-        elif done.outcome == "done" and self.here.output == Output.name:
+            output.json_line(as_object(done, self.verb.done))
+        elif done.outcome in ("done", "existing"):
+            self._show_done(done)
+
+    def _show_done(self, done: Done) -> None:
+        if self.here.output == Output.name:
             output.line(done.new or done.id)
-        elif done.outcome == "done" and done.new is not None:
+        elif done.new is not None:
             self._clear()
-            output.line(f"{done.id} -> {done.new}")
+            output.line(arrow(done))
 
     def _draw(self) -> None:
         number, now = sum(self.counts.values()), time.monotonic()
@@ -231,11 +233,25 @@ class _Told:
             exits.say(f"and {wrong - SAID} more that could not be")
         kinds = ((counts["done"], self.verb.done), (counts["skipped"], "left as they are"))
         parts = [f"{number} {what}" for number, what in kinds]
+        if counts["existing"]:
+            parts.insert(1, f"{counts['existing']} {self.verb.done} before with this key")
         parts += [f"{counts[kind]} {kind}" for kind in ("refused", "failed") if counts[kind]]
         rest = self.total - sum(counts.values())
         parts += [f"{rest} not tried, or not known"] if rest else []
         said = f"{self.verb.counted(self.total)}: {', '.join(parts)}"
         exits.say(said) if self.here.output != Output.table else output.line(said)
+
+
+def as_object(done: Done, word: str) -> dict[str, Any]:
+    """What became of one, as JSON; `word` says that it was done."""
+    outcome = word if done.outcome == "done" else done.outcome
+    return {**_object(done.id), "outcome": outcome, "detail": done.detail or None, "new": done.new}
+
+
+def arrow(done: Done) -> str:
+    """What was made of one, as a line."""
+    before = f" ({done.detail})" if done.outcome == "existing" else ""
+    return f"{done.id} -> {done.new}{before}"
 
 
 def _on_terminal() -> bool:

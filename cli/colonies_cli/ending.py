@@ -101,13 +101,14 @@ def rerun(
 
 
 async def _rerun(here: Here, id: str, key: str | None) -> None:
+    from colonies.bulk import run_again
+
     async with here.client(submits=True) as client:
-        id = await ids.whole(client.session.ledger, "process", id)
-        new = (await client.process(id).rerun(key=key)).id
+        done = await run_again(client, await ids.whole(client.session.ledger, "process", id), key)
     if here.output == Output.json:
-        output.json_line({"id": id, "outcome": "submitted", "detail": None, "new": new})
+        output.json_line(bulk.as_object(done, "submitted"))
     else:
-        output.line(new if here.output == Output.name else f"{id} -> {new}")
+        output.line(str(done.new) if here.output == Output.name else bulk.arrow(done))
 
 
 # --- workflows ----------------------------------------------------------------------------------------
