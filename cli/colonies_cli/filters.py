@@ -37,6 +37,9 @@ class ProcessFilters(Filters):
     func: Annotated[
         str | None, typer.Option("--func", metavar="FUNC", help="Only those of this function.")
     ] = None
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only those of this name.")] = (
+        None
+    )
     runtimetype: Annotated[
         str | None, typer.Option("--runtimetype", metavar="T", help="Only those for this kind of worker.")
     ] = None

@@ -151,18 +151,20 @@ async def ls(
     """
     pages = listing.Pages(limit, all, cursor, sort)
     items = await listing.asked(here, "processes", pages, **filters.given())
-    header = ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", "FUNC")
+    last = "FUNC (NAME)" if any(item["name"] for item in items) else "FUNC"
+    header = ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", last)
     listing.show(here, items, header, _row, elastic=5)
 
 
 def _row(item: dict[str, Any]) -> tuple[Any, ...]:
+    name = f" ({item['name']})" if item["name"] else ""
     return (
         item["id"],
         item["state"],
         item["runtimetype"],
         item["worker"],
         output.seconds(item["submitted_at"]),
-        item["func"],
+        f"{item['func']}{name}",
     )
 
 

@@ -57,6 +57,7 @@ CREATE INDEX processes_func_state ON processes (func, state);
 CREATE INDEX processes_runtimetype ON processes (runtimetype);
 CREATE INDEX processes_worker ON processes (worker) WHERE worker IS NOT NULL;
 CREATE INDEX processes_submitter ON processes (submitter);
+CREATE INDEX processes_name ON processes (name) WHERE name IS NOT NULL;
 CREATE INDEX processes_label ON processes (label) WHERE label IS NOT NULL;
 CREATE INDEX processes_workflow ON processes (workflow) WHERE workflow IS NOT NULL;
 CREATE INDEX processes_open ON processes (queue, state, waiting_since) WHERE ended_at IS NULL;
@@ -129,7 +130,7 @@ _FILTERS = {
     "begins": BEGINS,
     "state": Where(get_args(State), column="state"),
     "func": Where(column="func"),
-    "name": Where(sql="name = ?"),
+    "name": Where(column="name"),
     "runtimetype": Where(column="runtimetype"),
     "queue": Where(sql="queue = ?"),
     "worker": Where(column="worker"),
@@ -339,6 +340,7 @@ def _item(row: Row, attempts: Sequence[Row], values: Mapping[int, Row]) -> dict[
         "id": row["id"],
         "state": row["state"],
         "func": row["func"],
+        "name": row["name"],
         "args": [] if args is None and "args" not in left_out else args,
         "runtimetype": row["runtimetype"],
         "label": row["label"],
