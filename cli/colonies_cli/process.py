@@ -151,13 +151,13 @@ async def ls(
     """
     pages = listing.Pages(limit, all, cursor, sort)
     items = await listing.asked(here, "processes", pages, **filters.given())
-    last = "FUNC (NAME)" if any(item["name"] for item in items) else "FUNC"
+    last = "FUNC (NAME)" if any(item.get("name") for item in items) else "FUNC"
     header = ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", last)
     listing.show(here, items, header, _row, elastic=5)
 
 
 def _row(item: dict[str, Any]) -> tuple[Any, ...]:
-    name = f" ({item['name']})" if item["name"] else ""
+    name = f" ({item['name']})" if item.get("name") else ""
     return (
         item["id"],
         item["state"],

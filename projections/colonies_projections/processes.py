@@ -127,7 +127,6 @@ sequence IN (
 
 _FILTERS = {
     "id": Where(column="id"),
-    "begins": BEGINS,
     "state": Where(get_args(State), column="state"),
     "func": Where(column="func"),
     "name": Where(column="name"),
@@ -137,6 +136,7 @@ _FILTERS = {
     "submitter": Where(column="submitter"),
     "label": Where(column="label"),
     "workflow": Where(column="workflow"),
+    "begins": BEGINS,
     "since": Where(read=microseconds, sql="submitted_at >= ?"),
     "until": Where(read=microseconds, sql="submitted_at < ?"),
     "text": Where(read=words, sql=_TEXT),

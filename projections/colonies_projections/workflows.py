@@ -68,12 +68,12 @@ _SHOWN = (
 
 _FILTERS = {
     "id": Where(column="id"),
-    "begins": BEGINS,
     "state": Where(get_args(WorkflowState), column="state"),
     "name": Where(column="name"),
     "label": Where(column="label"),
     "submitter": Where(sql="submitter = ?"),
     "source": Where(sql="source = ?"),
+    "begins": BEGINS,
     "since": Where(read=microseconds, sql="submitted_at >= ?"),
     "until": Where(read=microseconds, sql="submitted_at < ?"),
     "text": Where(
