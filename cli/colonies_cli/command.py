@@ -148,13 +148,19 @@ async def ask(ledger: Any, view: str, question: dict[str, Any]) -> Answer:
 
     last = await ledger.last_sequence()
     try:
-        answer = await querying.ask(ledger, view, {**question, "at_least": last}, wait_s=SERVICE_WAIT_S)
+        answer = await querying.ask(ledger, view, {**question, "at_least": last}, waiting=_say_that_we_wait)
     except querying.Behind:
-        answer = await querying.ask(ledger, view, question, wait_s=SERVICE_WAIT_S)
+        answer = await querying.ask(ledger, view, question, waiting=_say_that_we_wait)
         exits.say(f"the projector is behind: this is as of sequence {answer.position} of {last}")
     if answer.cut:
         exits.say("not all fits into one answer; ask for fewer with --limit")
     return answer
+
+
+def _say_that_we_wait() -> None:
+    """To a person: a program can wait without being told."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        exits.say("the projector has not answered yet; Ctrl-C stops the waiting")
 
 
 def command(
