@@ -131,7 +131,7 @@ async def _matching(here: Here, verb: Verb, given: Mapping[str, Any]) -> list[di
     from colonies.errors import Invalid
 
     found: dict[str, dict[str, Any]] = {}
-    states = [given["state"]] if "state" in given else verb.states
+    states = given["state"].split(",") if "state" in given else verb.states
     async with here.session() as session:
         for state in states:
             question = {**given, "state": state}

@@ -127,7 +127,7 @@ sequence IN (
 
 _FILTERS = {
     "id": Where(column="id"),
-    "state": Where(get_args(State), column="state"),
+    "state": Where(get_args(State), several=True, column="state"),
     "func": Where(column="func"),
     "name": Where(column="name"),
     "runtimetype": Where(column="runtimetype"),

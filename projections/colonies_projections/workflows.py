@@ -68,7 +68,7 @@ _SHOWN = (
 
 _FILTERS = {
     "id": Where(column="id"),
-    "state": Where(get_args(WorkflowState), column="state"),
+    "state": Where(get_args(WorkflowState), several=True, column="state"),
     "name": Where(column="name"),
     "label": Where(column="label"),
     "submitter": Where(sql="submitter = ?"),

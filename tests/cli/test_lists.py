@@ -61,6 +61,23 @@ def test_a_list_is_as_it_was_at_a_sequence(cli: Cli) -> None:
     assert sum(queue["waiting"] for queue in queues) >= 1
 
 
+def test_several_states_are_asked_for_with_commas_or_one_by_one(cli: Cli) -> None:
+    first, second, third = (cli.submit("echo", runtimetype="nobody", label="states") for _ in range(3))
+    done = cli.submit("true", label="states")
+    cli("process", "watch", done)
+    cli.ok("process", "cancel", first)
+    label = ("--label", "states")
+    assert ids(cli, *label, "--state", "cancelled,successful") == [done, first]
+    assert ids(cli, *label, "--state", "successful", "--state", "cancelled") == [done, first]
+    assert ids(cli, *label, "--state", "waiting, cancelled", "--limit", "2") == [third, second]
+    wrong = cli("process", "ls", "--state", "waiting,lost")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "--state: 'lost' is no state; allowed: blocked, waiting," in wrong.err
+    found = cli.ok("process", "cancel", *label, "--state", "waiting,successful", "--dry-run", "-o", "name")
+    assert set(found.out.split()) == {second, third, done}
+    cli.ok("process", "cancel", second, third)
+
+
 def test_words_are_found(cli: Cli) -> None:
     made = cli.submit("transmogrify", "duplicator", runtimetype="nobody")
     assert ids(cli, "--text", "transmog duplic") == [made]

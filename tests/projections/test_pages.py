@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colonies_projections import Asked, Page, Snapshot
+from colonies_projections import Asked, Page, Snapshot, listing
 from colonies_projections.question import cursor
 from structlog.testing import capture_logs
 
@@ -192,6 +192,35 @@ async def test_a_cursor_goes_on_with_its_own_question_only(colony: RunningColony
         assert other["error"].startswith("cursor: it is of another question")
         with pytest.raises(Invalid, match="'colour' is no filter"):
             _ = [item async for item in client.query("processes", colour="red")]
+
+
+@pytest.mark.parametrize("most", [1, 1_000], ids=["in the table's order", "sorted"])
+async def test_of_several_states_one_must_hold(
+    colony: RunningColony, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(listing, "SORTED", most)
+    client = await colony.client()
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        handles = await client.submit_many([work("f" if number % 2 else "g") for number in range(8)])
+        ids = [handle.id for handle in handles]
+        for handle in handles[::3]:
+            await handle.cancel()
+
+        async def found(**question: Any) -> list[int]:
+            return [ids.index(item["id"]) async for item in client.query("processes", **question)]
+
+        assert await found(state="waiting,cancelled") == [7, 6, 5, 4, 3, 2, 1, 0]
+        assert await found(state="cancelled,failed") == [6, 3, 0]
+        assert await found(state="cancelled,cancelled") == [6, 3, 0]
+        assert await found(state="cancelled,failed", func="g") == [6, 0]
+        assert await found(state="cancelled,failed", sort="ended") == [0, 3, 6]
+        first = await ask(client.session, "processes", state="cancelled,failed", limit=2)
+        again = {"state": "cancelled,failed", "cursor": first["cursor"]}
+        rest = await ask(client.session, "processes", **again)
+        assert [item["id"] for item in (*first["items"], *rest["items"])] == [ids[6], ids[3], ids[0]]
+        for wrong in ("waiting,lost", "waiting,", ","):
+            with pytest.raises(Invalid, match="is not one; allowed: blocked, waiting"):
+                await found(state=wrong)
 
 
 class Mistaken(Verdicts):
