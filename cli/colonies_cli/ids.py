@@ -21,6 +21,7 @@ Noun = Literal["process", "workflow"]
 
 # Of a ULID, and of what derives from something; these are 26 and 32 characters long.
 _BEGINNING = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{,24}|[a-z2-7]{,31}")
+_WHOLE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}|[a-z2-7]{32}")
 _VIEWS: Final[dict[Noun, str]] = {"process": "processes", "workflow": "workflows"}
 _OTHER: Final[dict[Noun, Noun]] = {"process": "workflow", "workflow": "process"}
 
@@ -68,18 +69,22 @@ async def whole(ledger: Any, noun: Noun, given: str, where: str = "ID") -> str:
 
 
 async def _beginning(ledger: Any, noun: Noun, given: str) -> list[dict[str, Any]]:
-    """Some that begin so, the newest first: one more than are listed, if there are so many."""
+    """Some that begin so, the newest first: one more than are listed, if there are so many.
+
+    Projectors are believed in which they are, but not that they begin so.
+    """
     from colonies.errors import Unavailable
     from colonies_cli.command import ask
 
     question = {"begins": given, "sort": "-id", "limit": LISTED + 1}
     try:
-        return (await ask(ledger, _VIEWS[noun], question)).items
+        items = (await ask(ledger, _VIEWS[noun], question)).items
     except Unavailable as error:
         raise Unavailable(
             f"{given} is the beginning of an id, which is looked up in the views, and {error}; a whole id "
             "needs none"
         ) from None
+    return [item for item in items if _is_whole(id := str(item.get("id"))) and id.startswith(given)]
 
 
 def _ambiguous(noun: Noun, given: str, where: str, found: list[dict[str, Any]]) -> ColoniesError:
@@ -88,11 +93,15 @@ def _ambiguous(noun: Noun, given: str, where: str, found: list[dict[str, Any]]) 
     number = f"{len(found)}" if len(found) <= LISTED else f"more than {LISTED}"
     lines = [f"{where}: {number} {_VIEWS[noun]} begin with {given}; give more of the one that is meant:"]
     for item in found[:LISTED]:
-        lines.append(output.spaced((item["id"], item["state"], _called(item)), (32, 10, 0)))
+        lines.append(output.spaced((item["id"], output.cell(item.get("state")), _called(item)), (32, 10, 0)))
     return Invalid("\n".join(lines))
 
 
 def _called(item: dict[str, Any]) -> str:
     """What tells it from others: its function, or a workflow's name."""
     said = filter(None, (item.get("func"), item.get("name"), item.get("label")))
-    return output.cell(" ".join(said))
+    return output.cell(" ".join(map(str, said)))
+
+
+def _is_whole(id: str) -> bool:
+    return _WHOLE.fullmatch(id) is not None
