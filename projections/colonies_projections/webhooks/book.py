@@ -22,7 +22,7 @@ import msgpack
 
 from colonies.core.webhooks import Webhook
 from colonies.errors import NotFound
-from colonies_projections.store import Position, Unusable
+from colonies_projections.position import Position, Unusable
 
 VERSION: Final = 1
 BUSY_S: Final = 5.0
