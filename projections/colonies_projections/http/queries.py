@@ -176,9 +176,13 @@ def _parameters(filters: Mapping[str, Filter], sorts: Sequence[str]) -> list[dic
     found: list[dict[str, Any]] = []
     for name, filter in filters.items():
         values = {} if filter.allowed is None else {"enum": list(filter.allowed)}
-        found.append({"name": name, "in": "query", "schema": {"type": "string", **values}})
+        schema: dict[str, Any] = {"type": "string", **values}
+        how: dict[str, Any] = {}
+        if filter.several:  # with commas between
+            schema, how = {"type": "array", "items": schema}, {"style": "form", "explode": False}
+        found.append({"name": name, "in": "query", **how, "schema": schema})
     for name, (kind, description) in _COMMON.items():
-        schema: dict[str, Any] = {"type": kind}
+        schema = {"type": kind}
         if name == "sort" and sorts:
             names = [sort.removeprefix("-") for sort in sorts]
             schema["enum"] = [*names, *(f"-{name}" for name in names)]
