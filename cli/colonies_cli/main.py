@@ -64,9 +64,7 @@ def _run(arguments: list[str]) -> int:
     # Where typer keeps its usage errors depends on its version; that this one is one of them does not.
     usage_error: Any = typer.BadParameter.__mro__[1]
     try:
-        code = typer.main.get_command(tree.build()).main(
-            arguments, prog_name="colonies", standalone_mode=False
-        )
+        code = tree.whole().main(arguments, prog_name="colonies", standalone_mode=False)
     except usage_error as error:
         return _usage(error)
     except typer.Abort:
