@@ -44,6 +44,10 @@ class Zygote:
             process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
         return cls(process, ours)
 
+    def end(self) -> None:
+        self.channel.close()
+        self.process.wait(10)
+
     def run(
         self, arguments: list[str], env: dict[str, str], cwd: Path, stdin: bytes, timeout_s: float
     ) -> subprocess.CompletedProcess[bytes]:
