@@ -35,7 +35,7 @@ def run() -> int:
 
 
 def _keep_what_was_imported() -> None:
-    """Nobody looks for cycles in it at exit, which takes a fifth of a second: all memory goes at once then."""
+    """At exit nobody looks for cycles in it, which would take a fifth of a short command's time."""
     import gc
 
     gc.freeze()
