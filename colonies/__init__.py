@@ -19,6 +19,7 @@ import sys
 
 import structlog
 
+from colonies import light as light  # first of all: before nats is imported
 from colonies.attempt import current
 from colonies.batch import PartlySubmitted
 from colonies.building import Workflow
