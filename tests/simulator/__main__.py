@@ -16,7 +16,6 @@ import sys
 
 from tests.simulator.many import lay, simulate
 
-
 NICE = 5  # whoever waits for an answer goes first
 
 
