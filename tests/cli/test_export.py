@@ -111,6 +111,15 @@ def test_the_colony_that_was_asked_for_must_be_the_files(
         assert said in done.err
 
 
+def different(items: list[Any]) -> list[str]:
+    """The newest two of each kind of process: other tests leave hundreds in their colony, much alike."""
+    kinds: dict[tuple[object, ...], list[str]] = {}
+    for item in items:
+        kind = item["state"], item["runtimetype"], item["workflow"] is None, len(item["attempts"])
+        kinds.setdefault(kind, []).append(item["id"])
+    return [id for ids in kinds.values() for id in ids[:2]]
+
+
 def test_an_import_shows_what_the_colony_shows(file: Path, cli: Cli, alone: Cli) -> None:
     last = json.loads(alone.ok("ledger", "import", str(file), "--name", "debug", "-o", "json").out)["last"]
     here = ("--context", "debug", "-o", "json")
@@ -121,9 +130,8 @@ def test_an_import_shows_what_the_colony_shows(file: Path, cli: Cli, alone: Cli)
     items = alone.ok("process", "ls", "--limit", "1000", *here).lines
     live = {item["id"]: item for item in cli.ok("process", "ls", "--limit", "1000", "-o", "json").lines}
     assert len(items) > 1
-    for item in items:
-        id = item["id"]
-        assert item == live[id]
+    assert items == [live[item["id"]] for item in items]
+    for id in different(items):
         assert alone.ok("process", "get", id, *here).one == cli.ok("process", "get", id, *then).one
         assert (
             alone.ok("process", "logs", id, *here).lines == cli.ok("process", "logs", id, "-o", "json").lines
