@@ -20,6 +20,7 @@ from colonies_projections.build import Build
 from colonies_projections.projector import VIEWS
 from colonies_projections.question import read_question
 from colonies_projections.signatures import WORTH_IT, helpers_for
+from colonies_projections.store import schema_of
 from colonies_projections.view import View
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from platformdirs import user_cache_path
@@ -145,8 +146,10 @@ async def views(effort: Effort) -> AsyncIterator[Figure]:
 async def many(effort: Effort) -> AsyncIterator[Figure]:
     """Answers out of a view of many processes."""
     ledger = ledger_of(effort.viewed)
-    path = FOLDER / f"views-{effort.viewed}.sqlite"
+    path = FOLDER / f"views-{effort.viewed}-{schema_of([make() for make in VIEWS])[:8]}.sqlite"
     if not path.exists():
+        for former in FOLDER.glob(f"views-{effort.viewed}*"):  # of another version
+            former.unlink()
         say(f"building views of {effort.viewed:,} processes")
         build, _, _ = await _built(ledger, path.with_suffix(".unfinished"), helpers_for)
         await build.close()
