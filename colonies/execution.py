@@ -18,6 +18,7 @@ from colonies.attempt import Attempt
 from colonies.calls import Function
 from colonies.core.spec import Spec
 from colonies.errors import ColoniesError
+from colonies.hearing import hearing
 
 
 class Fail(Exception):
@@ -68,9 +69,10 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
     work.attempt.enter()
     tracing.enter(work.attempt.trace, ready=True)
     try:
-        if function.is_async:
-            return await function.function(*bound.args, **bound.kwargs)
-        return await in_thread(lambda: function.function(*bound.args, **bound.kwargs))
+        with hearing():
+            if function.is_async:
+                return await function.function(*bound.args, **bound.kwargs)
+            return await in_thread(lambda: function.function(*bound.args, **bound.kwargs))
     except SystemExit as error:
         raise RuntimeError(f"the function called sys.exit({error.code!r})") from error
     except KeyboardInterrupt as error:

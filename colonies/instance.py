@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from colonies import subjects
-from colonies.attempt import Attempt, logging_to_attempts
+from colonies.attempt import Attempt
 from colonies.core import events as facts
 from colonies.core.capacity import Candidate, Pool, Share
 from colonies.core.events import MAX_REASON_CHARS, Assigned, Completed, Failed, Poisoned, Returned
@@ -27,6 +27,7 @@ from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a
 from colonies.core.spec import Conditions
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.execution import NotHere
+from colonies.hearing import logging_to_attempts
 from colonies.history import Judged, Story, judge_process
 from colonies.ids import new_id, new_token
 from colonies.inputs import Inputs
