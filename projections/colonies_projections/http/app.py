@@ -45,7 +45,7 @@ def make_app(session: Session, ledger: JetStreamLedger, hub: Hub) -> FastAPI:
     app.state.session, app.state.ledger, app.state.hub = session, ledger, hub
     app.state.client = Client(session)
     app.state.health = Health(session, ledger, hub)
-    app.state.metrics = Metrics(session, ledger, hub, app.state.streams, app.state.health)
+    app.state.metrics = Metrics(ledger, hub, app.state.streams, app.state.health)
     for routes in (opening.routes, events.routes, lookups.routes, queries.routes):
         app.include_router(routes())
     for kind in (problems.Problem, HTTPException, ColoniesError, Exception):
