@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
-from colonies_projections.http import access, fence, lookups, page
+from colonies_projections.http import access, fence, lookups, page, problems
 
 import colonies
 from colonies.client import Client
@@ -248,8 +248,10 @@ async def test_a_member_of_each_role_reads_by_its_own_word_and_by_an_owners(
 
 async def test_the_word_bearer_may_be_small_and_there_is_one_header(web: Web, token: str) -> None:
     assert (await web.get("/v1/processes/x", Authorization=f"bearer {token}")).status == 404
-    assert (await web.get("/v1/processes/x", Authorization=f"Basic {token}")).status == 401
-    assert (await web.get("/v1/processes/x", Authorization=token)).status == 401
+    for other in (f"Basic {token}", token):
+        answer = await web.get("/v1/processes/x", Authorization=other)
+        assert problem(answer) == (401, problems.NO_BEARER)
+        assert f'error_description="{problems.NO_BEARER}"' in answer.headers["www-authenticate"]
     connection = await web.connect()
     two = [("Host", "localhost"), ("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
     assert (await connection.ask("/v1/processes/x", two)).status_code == 401
@@ -263,7 +265,9 @@ async def test_a_role_that_may_not_see_something_is_told_so_and_no_more(
     assert not access.may_see("guest", "views")  # type: ignore[arg-type]
     monkeypatch.setitem(access._SEES, "user", frozenset())
     for target in ("/v1/processes", "/v1/processes/x", "/v1/workflows/x", "/v1/events", "/v1/projections"):
-        assert problem(await web.get(target, token)) == (403, "this member's role may not see that")
+        answer = await web.get(target, token)
+        assert problem(answer) == (403, "this member's role may not see that")
+        assert 'error="insufficient_scope", error_description="this' in answer.headers["www-authenticate"]
 
 
 # --- how it is wrapped -----------------------------------------------------------------------------------
