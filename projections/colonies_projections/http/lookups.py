@@ -23,7 +23,7 @@ from colonies.show import process_object
 from colonies.show_event import event_object, numbered
 from colonies.show_workflow import workflow_object
 from colonies_projections.http.access import LOCKED, Asker
-from colonies_projections.http.queries import AT, json_response, only
+from colonies_projections.http.queries import AT, json_response, only, with_plus
 
 MAX_LOADED_BYTES: Final = 1_048_576  # of a stored value that is put into an answer
 
@@ -80,7 +80,7 @@ async def _reading(id: str, request: Request, asker: Asker, at: str | None) -> A
             yield asker.session
             return
         now = asker.session
-        then = Session(PastLedger(now.ledger, await moment(now.ledger, at)), now.name, now.keypair)
+        then = Session(PastLedger(now.ledger, await moment(now.ledger, with_plus(at))), now.name, now.keypair)
         try:
             yield await then.open()
         finally:

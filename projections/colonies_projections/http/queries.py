@@ -19,8 +19,9 @@ from colonies.asking import ask_all
 from colonies.core.names import shown
 from colonies.errors import Unavailable
 from colonies.jetstream import JetStreamLedger
-from colonies.past import moment
+from colonies.past import moment, when
 from colonies.querying import NO_PROJECTOR
+from colonies.show import rfc3339
 from colonies_projections.desk import SERVICE
 from colonies_projections.http.access import LOCKED, Asker
 from colonies_projections.http.problems import Problem
@@ -33,10 +34,12 @@ LOOK_S: Final = 1.0
 IN_HEADER: Final = "access_token: a token goes into the Authorization header, and nowhere else"
 
 AT: Final = "As it was: at a sequence, a time (RFC 3339), or an age such as 2h."
+TIMES: Final = ("since", "until")
 
 _VIEW = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _NUMBERS: Final = ("limit", "at_least")
 _STATUS: Final = {"invalid": 400, "refused": 403, "behind": 503, "defect": 500}
+_BLANK = re.compile(r"\A([0-9-]{10}T[0-9:.]+) ([0-9]{2}:?[0-9]{2})\Z")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _COMMON: Final = {
     "limit": ("integer", "At most so many items, 1 to 1,000; 50 if it is left out."),
@@ -103,6 +106,11 @@ def only(request: Request, *names: str) -> None:
             raise Problem(400, f"{shown(name)} is no parameter of this path; allowed: {allowed}")
 
 
+def with_plus(text: str) -> str:
+    """A time whose zone begins with +, which a query string has for a blank unless it is written as %2B."""
+    return _BLANK.sub(r"\1+\2", text)
+
+
 def json_response(value: Any) -> Response:
     return Response(json.dumps(value, separators=(",", ":")), media_type="application/json")
 
@@ -114,7 +122,7 @@ def routes() -> APIRouter:
         view = make()
         router.add_api_route(
             f"/{view.name}",
-            _asking(view.name),
+            _asking(view.name, view.filters),
             methods=["GET"],
             name=f"ask_{view.name}",
             summary=f"The view of {view.name}",
@@ -139,9 +147,11 @@ def routes() -> APIRouter:
     return router
 
 
-def _asking(view: str) -> Callable[..., Any]:
+def _asking(view: str, filters: Mapping[str, Filter]) -> Callable[..., Any]:
+    times = tuple(name for name in TIMES if name in filters)
+
     async def asking(request: Request, asker: Asker) -> Response:
-        return await _answer(request, asker, view)
+        return await _answer(request, asker, view, times)
 
     return asking
 
@@ -149,15 +159,18 @@ def _asking(view: str) -> Callable[..., Any]:
 async def _any_view(view: str, request: Request, asker: Asker) -> Response:
     if not _VIEW.fullmatch(view) or f"query.{view}" == REBUILD:  # which is no question
         raise Problem(404, "there is no such view")
-    return await _answer(request, asker, view)
+    return await _answer(request, asker, view, TIMES)
 
 
-async def _answer(request: Request, asker: Asker, view: str) -> Response:
+async def _answer(request: Request, asker: Asker, view: str, times: Sequence[str]) -> Response:
     await asker.sees("views")
     ledger: JetStreamLedger = request.app.state.ledger
     question = question_of(request)
     if "at" in question:
-        question["at"] = (await moment(ledger, question["at"])).sequence
+        question["at"] = (await moment(ledger, with_plus(question["at"]))).sequence
+    for name in times:
+        if name in question:
+            question[name] = rfc3339(await when(ledger, with_plus(question[name]), name))
     return json_response(await ask(ledger, view, question))
 
 
