@@ -14,6 +14,8 @@ from colonies.jetstream import JetStreamLedger
 from colonies.listening import Wanted
 from colonies.past import place
 from colonies_projections.http.access import LOCKED, Asker
+from colonies_projections.http.answers import CloudEvent
+from colonies_projections.http.description import problems, ref
 from colonies_projections.http.hub import Hub
 from colonies_projections.http.problems import Problem
 from colonies_projections.http.queries import only, with_plus
@@ -23,7 +25,23 @@ PATH: Final = "/v1/events"
 MAX_CHOICES: Final = 20
 
 _SEQUENCE = re.compile(r"[0-9]{1,18}")
-_Many = Annotated[list[str] | None, Query(max_length=MAX_CHOICES)]
+
+
+def _many(description: str) -> Any:
+    return Query(max_length=MAX_CHOICES, description=description)
+
+
+_Type = Annotated[list[str] | None, _many("Only of this type, such as process.completed, or kind.")]
+_Process = Annotated[list[str] | None, _many("Only of this process: its id.")]
+_Workflow = Annotated[list[str] | None, _many("Only of this workflow, and of its processes: its id.")]
+_Author = Annotated[list[str] | None, _many("Only by this member.")]
+_Verdict = Annotated[list[str] | None, _many("valid (if nothing is said), void, quarantined, or all.")]
+_After = Annotated[str | None, Query(description="Begin behind this sequence, time (RFC 3339) or age.")]
+_LastId = Annotated[str | None, Header(description="Begin behind this sequence; it goes before `after`.")]
+_ANSWER: Final = {
+    "description": "Server-sent events; the `data` of each is a CloudEvent in JSON.",
+    "content": {"text/event-stream": {"schema": {"type": "string", "x-data": {"$ref": ref(CloudEvent)}}}},
+}
 _DESCRIPTION: Final = (
     "`text/event-stream`: the `data` of each is a CloudEvent in JSON, its `id` the sequence in the ledger. "
     "With `Last-Event-ID`, which browsers send by themselves, or `after`, it goes on behind that sequence, "
@@ -37,15 +55,15 @@ _DESCRIPTION: Final = (
 
 def routes() -> APIRouter:
     router = APIRouter(tags=["feed"], **LOCKED)
-    answers: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
     router.add_api_route(
         PATH,
         _events,
         methods=["GET"],
+        operation_id="follow_events",
         summary="Events as they come",
         description=_DESCRIPTION,
         response_class=Response,
-        responses=answers,
+        responses={**problems(400, 401, 403, 503), 200: _ANSWER},
     )
     return router
 
@@ -53,13 +71,13 @@ def routes() -> APIRouter:
 async def _events(
     request: Request,
     asker: Asker,
-    type: _Many = None,
-    process: _Many = None,
-    workflow: _Many = None,
-    author: _Many = None,
-    verdict: _Many = None,
-    after: str | None = None,
-    last_event_id: Annotated[str | None, Header()] = None,
+    type: _Type = None,
+    process: _Process = None,
+    workflow: _Workflow = None,
+    author: _Author = None,
+    verdict: _Verdict = None,
+    after: _After = None,
+    last_event_id: _LastId = None,
 ) -> Response:
     only(request, "type", "process", "workflow", "author", "verdict", "after")
     await asker.sees("feed")

@@ -31,14 +31,6 @@ _STATUS: tuple[tuple[type[ColoniesError], int], ...] = (
     (Conflict, 409),
 )
 
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The question makes no sense; `detail` says what would."},
-    401: {"description": "No token, or none that is good; `detail` says what is wrong with it."},
-    403: {"description": "The member's role may not see it."},
-    503: {"description": "The broker or a projector does not answer, or there are too many at once."},
-}
-"""What a path that needs a token may answer beside 200, for the schema."""
-
 
 class Problem(Exception):
     """An answer that is an error. `detail` says what is wrong and what would be right."""
