@@ -61,8 +61,8 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
     if function is None:
         offered = ", ".join(sorted(functions)) or "none"
         raise LookupError(
-            f"this worker has no function {work.spec.func!r}; it has: {offered}; all workers of one runtime "
-            "type need the same functions"
+            f"this worker has no function {work.spec.func!r}; it has: {offered}; no living worker of its "
+            "runtime type has registered it"
         )
     bound = function.bind(work.args, work.kwargs)
     work.attempt.inputs = work.inputs
