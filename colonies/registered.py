@@ -88,8 +88,10 @@ class Registered:
             if beat is not None and beat.time >= oldest and beat.runtimetype == self._worker.runtimetype:
                 living[beat.worker, beat.instance] = self._living.get((beat.worker, beat.instance))
         for name in sorted({name for (name, _), known in living.items() if known is None}):
-            async for batch in ledger.scan(0, subjects.started(name)):
+            async for batch in ledger.scan(0, subjects.guard_of("worker", name)):
                 for stored in batch:
+                    if not subjects.says(stored.subject, "started"):
+                        continue
                     event = (await self._session.examine(stored)).record
                     if event is None or not isinstance(event.event, WorkerStarted):
                         continue

@@ -193,11 +193,6 @@ def heartbeat(member: str, instance: str) -> str:
     return f"heartbeat.{member}.{instance}"
 
 
-def started(worker: str) -> str:
-    """Where a worker says that an instance of it is up."""
-    return f"ledger.worker.{worker}.started.{worker}"
-
-
 def log(process: str, member: str) -> str:
     return f"log.{process}.{member}"
 
