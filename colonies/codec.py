@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from colonies.core.events import EVENT, Approved, Event, Genesis, Rotated, Webho
 from colonies.core.flow import WorkflowSpec
 from colonies.core.names import shown
 from colonies.core.node import Node
+from colonies.core.values import struct
 from colonies.errors import Invalid
 from colonies.nkeys import KeyPair, Kind, kind_of, verify
 
@@ -38,7 +39,7 @@ class Malformed(ValueError):
     """Not an event of ours. The message says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Sealed:
     """An event ready to be published: its bytes, and the digest that the next one must name."""
 
@@ -46,7 +47,7 @@ class Sealed:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Opened:
     """An envelope taken apart, its signature not yet checked. `time` (ns) is the author's claim."""
 

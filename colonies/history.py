@@ -8,7 +8,7 @@ process. They share the rules of `colonies.core` and hold no other.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from colonies import codec, subjects
 from colonies.core import colony as colonies_
@@ -18,14 +18,24 @@ from colonies.core import process as processes_
 from colonies.core import workflow as workflows_
 from colonies.core.colony import Colony
 from colonies.core.crons import Cron
-from colonies.core.events import Record, Rotated, Source, Verdict, WorkflowSubmitted, quarantined, void
+from colonies.core.events import (
+    VALID,
+    Record,
+    Rotated,
+    Source,
+    Verdict,
+    WorkflowSubmitted,
+    quarantined,
+    void,
+)
 from colonies.core.generators import Chain
 from colonies.core.process import Process
+from colonies.core.values import changed, struct
 from colonies.core.workflow import NOTHING, Held, Known, Sourced, Workflow
 from colonies.ledger import Stored
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Judged:
     """A stored message with its verdict. `record` is None where it is not even a signed event.
 
@@ -81,7 +91,7 @@ def examine(colony: Colony, stored: Stored, *, trusted: bool = False, signed_by:
         digest=opened.digest,
         event=event,
     )
-    return Judged(stored, record, Verdict("valid"))
+    return Judged(stored, record, VALID)
 
 
 def judge_process(
@@ -99,7 +109,7 @@ def judge_process(
     if record is None:
         return process, seen
     if process is not None and record.time < process.time:
-        record = replace(record, time=process.time)
+        record = changed(record, time=process.time)
     verdict = processes_.judge(process, record, colony, known)
     if voids is not None and not verdict.valid:
         if record.prev in voids:
@@ -118,7 +128,7 @@ def judge_workflow(
     if record is None:
         return held, seen
     if held is not None and record.time < held.time:
-        record = replace(record, time=held.time)
+        record = changed(record, time=held.time)
     verdict = workflows_.judge(held, record, colony, known)
     judged = Judged(seen.stored, record, verdict)
     return (workflows_.evolve(held, record, known) if verdict.valid else held), judged
@@ -176,7 +186,7 @@ def judge_cron(colony: Colony, cron: Cron | None, seen: Judged) -> tuple[Cron | 
     if record is None:
         return cron, seen
     if cron is not None and record.time < cron.time:
-        record = replace(record, time=cron.time)
+        record = changed(record, time=cron.time)
     verdict = crons_.judge(cron, record, colony)
     return (crons_.evolve(cron, record) if verdict.valid else cron), Judged(seen.stored, record, verdict)
 

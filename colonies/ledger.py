@@ -8,11 +8,13 @@ compares sequences; it never looks into an event.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Protocol
 
+from colonies.core.values import struct
 
-@dataclass(frozen=True, slots=True)
+
+@struct
 class Stored:
     """A message as its stream holds it: `sequence` and `time` (ns, whole microseconds) are the broker's.
 
@@ -26,7 +28,7 @@ class Stored:
     alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Draft:
     """A message to append: it is stored only if `after` is still the last sequence of its entity."""
 
@@ -56,7 +58,7 @@ class Delivery(Protocol):
         """Still at it: the time until redelivery starts anew."""
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class PullEnded:
     """A pull ended: it ran out of offers or time (`missing` False), or the queue has no consumer yet.
 
@@ -97,7 +99,7 @@ class Subscription(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class QueueState:
     """A queue's consumer: the last sequence it handed out, and the one up to which all is acknowledged.
 

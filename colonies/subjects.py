@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 from colonies.core.events import Event
+from colonies.core.values import struct
 
 LEDGER = "LEDGER"
 HEARTBEATS = "HEARTBEATS"
@@ -44,16 +44,19 @@ SCHEDULE_TARGET = "Nats-Schedule-Target"
 SCHEDULE_TTL = "Nats-Schedule-TTL"
 
 _QUEUED = {"queued", "requeued", "released"}
-_ENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_EVENT = re.compile(r"[a-z]{1,32}")
-_QUEUE = re.compile(r"[a-z2-7]{26}")
-_AUTHOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_ENTITY = r"([A-Za-z0-9_-]{1,64})"
+_EVENT = r"([a-z]{1,32})"
+_QUEUE = r"([a-z2-7]{26})"
+_AUTHOR = r"([a-z0-9][a-z0-9_-]{0,31})"
+_OF_COLONY = re.compile(rf"ledger\.colony\.{_EVENT}\.{_AUTHOR}")
+_OFFER = re.compile(rf"ledger\.process\.{_ENTITY}\.queued\.{_QUEUE}\.{_AUTHOR}")
+_OF_ENTITY = re.compile(rf"ledger\.([a-z]+)\.{_ENTITY}\.{_EVENT}\.{_AUTHOR}")
 _KINDS = frozenset(
     {"process", "workflow", "member", "queue", "worker", "limit", "cron", "generator", "webhook"}
 )
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Subject:
     """A ledger subject taken apart. `queue` is set for offers only; `entity` is "" for the colony."""
 
@@ -97,25 +100,17 @@ def types_of(subject: Subject) -> tuple[str, ...]:
 @lru_cache(maxsize=1_024)
 def parse(subject: str) -> Subject | None:
     """A ledger subject taken apart, or None when it is not of the grammar. Each is asked for again soon."""
-    parts = subject.split(".")
-    if parts[0] != "ledger":
-        return None
-    match parts[1:]:
-        case ["colony", event, author]:
-            found = Subject("colony", "", event, author)
-        case ["process", entity, "queued", queue, author]:
-            found = Subject("process", entity, "queued", author, queue)
-        case [kind, entity, event, author] if kind in _KINDS and (kind, event) != ("process", "queued"):
-            found = Subject(kind, entity, event, author)
-        case _:
-            return None
-    well_formed = (
-        _AUTHOR.fullmatch(found.author)
-        and _EVENT.fullmatch(found.event)
-        and (found.kind == "colony" or _ENTITY.fullmatch(found.entity))
-        and (found.queue is None or _QUEUE.fullmatch(found.queue))
-    )
-    return found if well_formed else None
+    if found := _OF_ENTITY.fullmatch(subject):
+        kind, entity, event, author = found.groups()
+        if kind in _KINDS and (kind, event) != ("process", "queued"):
+            return Subject(kind, entity, event, author)
+    elif found := _OFFER.fullmatch(subject):
+        entity, queue, author = found.groups()
+        return Subject("process", entity, "queued", author, queue)
+    elif found := _OF_COLONY.fullmatch(subject):
+        event, author = found.groups()
+        return Subject("colony", "", event, author)
+    return None
 
 
 @lru_cache(maxsize=4_096)

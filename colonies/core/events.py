@@ -7,7 +7,6 @@ event travels is `colonies.codec`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, TypeAdapter
@@ -90,6 +89,7 @@ from colonies.core.shapes import (
     WorkflowId,
 )
 from colonies.core.trace import Trace, TraceParent
+from colonies.core.values import struct
 from colonies.core.webhook_events import (
     MAX_SEALED_BYTES,
     MAX_WEBHOOK_FILTERS,
@@ -288,7 +288,7 @@ Event = ProcessEvent | ColonyEvent | PlaceEvent | WorkflowEvent | ScheduleEvent 
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Record:
     """A stored event, its signature checked, where it stands in the ledger.
 
@@ -308,7 +308,7 @@ class Record:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Verdict:
     """What a verifier makes of a stored event: `valid`, `void` or `quarantined`, and by which rule.
 

@@ -15,7 +15,6 @@ The names of states and rules are found here as well: this is the door to all th
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from colonies.core.adding import placed
@@ -69,6 +68,7 @@ from colonies.core.states import (
     derived_id,
     keyed_id,
 )
+from colonies.core.values import changed
 from colonies.core.workflow import NOTHING, Known, dag_of
 
 __all__ = [
@@ -111,7 +111,7 @@ def evolve(process: Process | None, record: Record, known: Known = NOTHING) -> P
     if isinstance(event, Released | Awaited | Skipped) or (process is None and isinstance(event, Cancelled)):
         return _born_as_node(record, event, known)
     assert process is not None
-    return replace(
+    return changed(
         process,
         head=record.digest,
         sequence=record.sequence,
@@ -132,7 +132,7 @@ def _changes(process: Process, record: Record, event: Event, known: Known) -> di
             return _taken(process, record, event)
         case Renewed():
             assert isinstance(phase, Running)
-            return {"phase": replace(phase, signed_at=time)}
+            return {"phase": changed(phase, signed_at=time)}
         case Returned():
             assert isinstance(phase, Running)
             return {**_ended(process, time, "returned"), "phase": Waiting(phase.offer, time)}
@@ -256,7 +256,7 @@ def _attempt_failed(process: Process, time: int, event: Failed) -> dict[str, Any
 def _ended(
     process: Process, time: int, outcome: Outcome, *, error: str | None = None, logs: int = 0
 ) -> dict[str, Any]:
-    last = replace(process.attempts[-1], ended_at=time, outcome=outcome, error=error, logs=logs)
+    last = changed(process.attempts[-1], ended_at=time, outcome=outcome, error=error, logs=logs)
     return {"attempts": (*process.attempts[:-1], last), "lost_in_a_row": 0}
 
 

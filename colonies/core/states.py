@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from colonies.core.node import Node
 from colonies.core.shapes import SECOND, Ref
 from colonies.core.spec import Spec
 from colonies.core.trace import Trace
+from colonies.core.values import struct
 
 MAX_LOST_IN_A_ROW = 5  # attempts
 REOFFER_AFTER_S = 10
@@ -33,7 +33,7 @@ ULID = re.compile(r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 State = Literal["blocked", "waiting", "running", "successful", "failed", "cancelled", "skipped"]
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Offer:
     """The event that put the process into its queue: its id, its sequence, its ledger time (ns)."""
 
@@ -42,7 +42,7 @@ class Offer:
     time: int
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Blocked:
     """Not offered: a backoff or a delay lasts until `until` (ns)."""
 
@@ -50,7 +50,7 @@ class Blocked:
     state: Literal["blocked"] = "blocked"
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Waiting:
     """Offered and not taken, since `since` (ns); being offered again does not start that anew."""
 
@@ -63,7 +63,7 @@ class Waiting:
         return max(self.offer.time, self.since) + REOFFER_AFTER_S * SECOND
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Running:
     """Taken: the last of the process's attempts holds it. `signed_at` (ns) is its last sign on the ledger."""
 
@@ -82,7 +82,7 @@ class Running:
         return self.signed_at + int((renews_s + RENEW_MARGIN_LEASES * self.lease_s) * SECOND)
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Successful:
     """Final: the output is here or, when it is large, in `stored`. What it added to its workflow, as
     it is named there: see `Completed`."""
@@ -95,7 +95,7 @@ class Successful:
     state: Literal["successful"] = "successful"
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class FailedForGood:
     """Final: no attempt will follow. `error` is the last one's."""
 
@@ -103,7 +103,7 @@ class FailedForGood:
     state: Literal["failed"] = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class CancelledForGood:
     """Final: somebody did not want it any more."""
 
@@ -112,14 +112,14 @@ class CancelledForGood:
     state: Literal["cancelled"] = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class SkippedForGood:
     """Final: a node whose condition did not hold."""
 
     state: Literal["skipped"] = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Awaiting:
     """A node that waits for a signal since `since` (ns): nobody runs it."""
 
@@ -135,7 +135,7 @@ Final = (Successful, FailedForGood, CancelledForGood, SkippedForGood)
 Outcome = Literal["successful", "failed", "timeout", "later", "returned", "lost", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Attempt:
     """One assignment. `id` is its `assigned` event's id; times are ledger times (ns); `n` counts from 1.
 
@@ -154,7 +154,7 @@ class Attempt:
     code: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Signal:
     """A signal as it was stored: who sent it, when (ns), what with."""
 
@@ -170,7 +170,7 @@ class Signal:
         return datetime.fromtimestamp(self.time / SECOND, UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Process:
     """A process as the ledger tells it. `head` and `sequence` are those of its last valid event, `first` is
     the sequence of its first one.

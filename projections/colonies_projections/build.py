@@ -19,9 +19,10 @@ from colonies.history import Judged
 from colonies.ledger import Ledger, Stored
 from colonies_projections.installed import Guest
 from colonies_projections.memory import Memory
+from colonies_projections.position import Position
 from colonies_projections.progress import Progresses
 from colonies_projections.signatures import Checked, Helpers, checked_ahead, helpers_for
-from colonies_projections.store import Position, Store, Unusable
+from colonies_projections.store import Store
 from colonies_projections.view import Asked, Batch, Page, Snapshot, Step, View
 
 EVENTS_IN_A_ROW = 64
@@ -73,19 +74,9 @@ class Build:
 
         Raises Unusable if not, and Unavailable or NotFound if that cannot be said now.
         """
-        ours = self.position
-        if self.confirmed or ours.sequence == 0:
+        if not self.confirmed:
+            await self.position.confirm(self.ledger)
             self.confirmed = True
-            return
-        async for batch in self.ledger.scan(ours.sequence - 1):
-            if Position.of(batch[0]) != ours:
-                raise Unusable(f"the ledger was replaced: event {ours.sequence} is another one now")
-            self.confirmed = True
-            return
-        last = await self.ledger.last_sequence()
-        if last < ours.sequence:
-            raise Unusable(f"the ledger was cut: it ends at {last}, the views are at {ours.sequence}")
-        raise Unavailable("the broker that answered is behind; another time")
 
     async def catch_up(self) -> AsyncGenerator[int, None]:
         """Take in what stands on the ledger, batch by batch; gives the position after each.

@@ -2,43 +2,30 @@
 
     query.processes  {"state": "failed", "limit": 10}  ->  {"items": [...], "position": 9, "cursor": "..."}
 
-Several projectors share the work (one queue group); `$SRV.PING`, `.INFO` and `.STATS` find them. The broker
-lets a projector publish to the reply subject of whatever it is asked, and the asker chooses that subject. So
-only a member's own inbox is answered, never a stream, the feed or the JetStream API.
+Several projectors share the work (one queue group); `$SRV.PING`, `.INFO` and `.STATS` find them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import re
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from importlib.metadata import version
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-from nats.errors import Error as NatsError
 from nats.micro.request import Request
-from nats.micro.service import Service, ServiceConfig
 from pydantic_core import to_json
 
 from colonies.errors import ColoniesError, Invalid, Refused, Unavailable
-from colonies.tasks import cancellable
+from colonies_projections.answering import Endpoint, answering
 from colonies_projections.question import Question, cursor, read_question
 from colonies_projections.standing import REBUILD, SUBJECT, Standing
 from colonies_projections.view import Asking, Page
 
 SERVICE = "colonies-projector"
 QUEUE_GROUP = "projectors"
-CLOSE_S = 2.0
 MAX_ANSWER_BYTES = 900_000  # the broker takes 1 MiB; the rest is room for what is around the items
-
-_INBOX = re.compile(r"_INBOX_U[A-Z2-7]{55}(\.[A-Za-z0-9_-]+)+")
 
 DEFECT = "a defect of the projector; its log says more"
 
@@ -52,36 +39,14 @@ async def open_desk(
     client: Client, views: Sequence[Asking], answer: Answer, standing: Standing
 ) -> AsyncIterator[None]:
     """Answer questions within this block. `answer` gives the items of a view, and of which position."""
-    # nats-py asks datetime for the time in a way that is deprecated from Python 3.12 on.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        config = ServiceConfig(
-            name=SERVICE, version=_version(), description="Views of the ledger", queue_group=QUEUE_GROUP
-        )
-        service = Service(cast(Client, _OnlyInboxes(client)), config)
-        await cancellable(service.start())
-    try:
-        for view in views:
-            await service.add_endpoint(
-                name=view.name, subject=f"query.{view.name}", handler=_handler(view, answer), metadata={}
-            )
-        # Of these every projector answers: a queue group of one.
-        alone = f"projector-{client._nuid.next().decode()}"
-        for name, subject, said in (
-            ("projections", SUBJECT, standing.answer),
-            ("rebuild", REBUILD, standing.rebuild),
-        ):
-            await service.add_endpoint(
-                name=name, subject=subject, handler=_of_standing(said), queue_group=alone, metadata={}
-            )
-        # nats-py may send the first PING before the subscriptions that wait to be sent, the second never.
-        for _ in range(2):
-            await cancellable(client.flush())
+    alone = f"projector-{client._nuid.next().decode()}"  # of these every projector answers
+    endpoints = [
+        *(Endpoint(view.name, f"query.{view.name}", _handler(view, answer), QUEUE_GROUP) for view in views),
+        Endpoint("projections", SUBJECT, _of_standing(standing.answer), alone),
+        Endpoint("rebuild", REBUILD, _of_standing(standing.rebuild), alone),
+    ]
+    async with answering(client, SERVICE, "Views of the ledger", endpoints):
         yield
-    finally:
-        with contextlib.suppress(NatsError, OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await cancellable(service.stop())
 
 
 def _handler(view: Asking, answer: Answer) -> Callable[[Request], Awaitable[None]]:
@@ -147,34 +112,3 @@ async def reply(view: Asking, said: bytes, answer: Answer) -> bytes:
 def _packed(item: dict[str, Any]) -> bytes:
     """An item as JSON. What Pydantic can just hold by itself may be too deep for it within an item."""
     return json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-class _OnlyInboxes:
-    """A client as `Service` uses it, which hears only what asks for the answer to a member's inbox."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._nuid = client._nuid
-
-    async def subscribe(
-        self, subject: str, queue: str = "", *, cb: Callable[[Msg], Awaitable[None]]
-    ) -> Subscription:
-        async def guarded(msg: Msg) -> None:
-            if not _INBOX.fullmatch(msg.reply):
-                _log.debug("not answered: the reply subject is no member's inbox", reply=msg.reply)
-                return
-            try:
-                await cb(msg)
-            except NatsError as error:
-                _log.debug("answer not sent", error=str(error))
-
-        return await self._client.subscribe(subject, queue=queue, cb=guarded)
-
-    async def flush(self) -> None:
-        await self._client.flush()
-
-
-def _version() -> str:
-    """This package's version, if it is one as the protocol wants it."""
-    found = re.match(r"\d+\.\d+\.\d+", version("colonies"))
-    return found[0] if found else "0.0.0"

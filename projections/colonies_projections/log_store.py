@@ -21,7 +21,8 @@ from typing import Any
 import msgpack
 
 from colonies_projections.log_lines import MAX_LINES, about, broken_off, indexed, lines
-from colonies_projections.store import BUSY_S, Unusable, asking, broken_is_unusable, discard
+from colonies_projections.position import Unusable
+from colonies_projections.store import BUSY_S, asking, broken_is_unusable, discard
 
 # Raise it when what is indexed of a message changes: it is deleted from the index by the same words.
 VERSION = 1

@@ -26,8 +26,8 @@ from colonies.past import moment
 from colonies_projections.listing import microseconds, rfc3339_of
 from colonies_projections.log_lines import ALL, expression, token
 from colonies_projections.log_store import Line, LogStore, Message, Wanted, checksum, set_aside
+from colonies_projections.position import Unusable
 from colonies_projections.question import Question
-from colonies_projections.store import Unusable
 from colonies_projections.view import Asked, Filter, Page
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from colonies.core.workflow import Gathering, Nothing, Workflow
 from colonies.history import History, Judged, examine, judge_process, judge_workflow
 from colonies.ledger import Stored
 from colonies_projections.kept import KINDS, Key
-from colonies_projections.store import Kept, Store, Unusable
+from colonies_projections.position import Unusable
+from colonies_projections.store import Kept, Store
 
 MAX_PROCESSES = 50_000
 MAX_NODES = 50_000  # of all workflows in memory; one may have more

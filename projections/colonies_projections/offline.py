@@ -20,9 +20,10 @@ from colonies.errors import Unavailable
 from colonies.imported import ImportedLedger
 from colonies_projections.build import Build
 from colonies_projections.desk import reply
+from colonies_projections.position import Unusable
 from colonies_projections.projector import VIEWS
 from colonies_projections.question import Question
-from colonies_projections.store import Unusable, discard, locked
+from colonies_projections.store import discard, locked
 from colonies_projections.view import Page
 
 FILE = "views.sqlite"

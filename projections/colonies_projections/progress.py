@@ -20,6 +20,7 @@ from colonies.core.ends import End
 from colonies.core.events import WorkflowCancelled, WorkflowSubmitted
 from colonies.core.node import Node, label_of
 from colonies.core.process import Process, State
+from colonies.core.values import struct
 from colonies.core.workflow import Known, Nothing, Workflow, WorkflowState, dag_of, end_of, is_final, state_of
 from colonies.history import Judged
 
@@ -86,7 +87,7 @@ class Progress:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class NodeRow:
     """A node or part as the event at `since` made it. Without a state it is there no more: its parts are in
     its place."""
@@ -98,7 +99,7 @@ class NodeRow:
     state: State | None
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class WorkflowStep:
     """A workflow as the event at `since` made it; `ended_at` (ns) is None as long as it runs."""
 

@@ -31,12 +31,13 @@ from colonies_projections.functions import Functions
 from colonies_projections.logs import Logs
 from colonies_projections.members import Members
 from colonies_projections.nodes import Nodes
+from colonies_projections.position import Unusable
 from colonies_projections.processes import Processes
 from colonies_projections.question import Question
 from colonies_projections.queues import Queues
 from colonies_projections.standing import Standing
 from colonies_projections.statistics import Statistics
-from colonies_projections.store import Unusable, discard, locked
+from colonies_projections.store import discard, locked
 from colonies_projections.view import Page, Row, View
 from colonies_projections.workers import Workers
 from colonies_projections.workflows import Workflows
@@ -202,15 +203,19 @@ class Projector:
     # --- building anew, beside -------------------------------------------------------------------------
 
     def rebuild(self) -> None:
-        """Build the views anew beside those that answer, then let them take their place."""
-        self._wanted.set()
+        """Build the views anew beside those that answer, then let them take their place.
+
+        While that is under way already, it changes nothing.
+        """
+        if self.beside is None:
+            self._wanted.set()
 
     async def _rebuild_when_asked(self) -> None:
         while True:
             await self._wanted.wait()
             await self.ready.wait()
-            await self._build_beside()
             self._wanted.clear()
+            await self._build_beside()
 
     async def _build_beside(self) -> None:
         discard(self._beside)

@@ -16,7 +16,6 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,9 +27,9 @@ from pydantic import TypeAdapter
 
 from colonies.core.colony import Colony
 from colonies.errors import Unavailable
-from colonies.ledger import Stored
 from colonies_projections.installed import said
 from colonies_projections.past import COLUMNS, SET_MOMENT, Table, looking_back, tables_of
+from colonies_projections.position import Position, Unusable
 from colonies_projections.view import Row, View, Write
 
 # Raise it when what the fold stores, or what the views get to see, changes its meaning.
@@ -62,24 +61,6 @@ _COLONY: TypeAdapter[Colony] = TypeAdapter(Colony)
 
 Kept = tuple[str, str, bytes]
 """A kind of entity, the id of one, and what is kept of it."""
-
-
-class Unusable(Exception):
-    """The file cannot be gone on with; build it anew. The message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far a projector is: the last event that it took in, that message's digest, and its time (ns)."""
-
-    sequence: int = 0
-    digest: bytes = b""
-    time: int = 0
-
-    @classmethod
-    def of(cls, stored: Stored) -> Position:
-        data = b"%d\n%s\n%s" % (stored.sequence, stored.subject.encode(), stored.data)
-        return cls(stored.sequence, hashlib.sha256(data).digest(), stored.time)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 from colonies.core.colony import Colony
 from colonies.core.events import Record
 from colonies.core.process import Process
+from colonies.core.values import struct
 from colonies.history import History, Judged
 from colonies.ledger import Ledger
 from colonies_projections.progress import NodeRow, WorkflowStep
@@ -27,7 +28,7 @@ Write = tuple[str, Sequence[Sequence[Any]]]
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@struct
 class Step:
     """A valid event of a process, and what it made of it; `before` is None if it is the first."""
 

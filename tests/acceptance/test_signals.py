@@ -144,6 +144,7 @@ async def test_a_signal_that_came_in_time_counts_though_no_orchestrator_ran_unti
 
 
 async def output(field: Field, handle: WorkflowHandle, label: str) -> Any:
+    await becomes(handle, label, "successful")
     return await field.client.process(node_id(handle.id, label)).result(LIMIT_S)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from colonies_projections import log_store
-from colonies_projections.store import Unusable
+from colonies_projections.position import Unusable
 
 from colonies import streams, subjects
 from colonies.asking import ask_all

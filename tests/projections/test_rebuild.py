@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from colonies_projections import Projector
 from colonies_projections.build import Build
-from colonies_projections.store import Unusable
+from colonies_projections.position import Unusable
 
 from tests.harness import RunningColony, until
 from tests.projections.helpers import ALL, ask, dump, projecting

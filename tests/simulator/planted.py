@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from colonies_projections import projector
+from colonies_projections.position import Position
 from colonies_projections.projector import Projector
-from colonies_projections.store import Position, Store
+from colonies_projections.store import Store
 
 from colonies import feed, instance, recording
 from colonies.client import Client

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from colonies_projections.store import Position, Unusable
+from colonies_projections.position import Position, Unusable
 from colonies_projections.webhooks import book as book_
 from colonies_projections.webhooks.book import Book, Changes, Delivery
 

@@ -6,7 +6,6 @@ same ids, and leaves nothing out.
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ import structlog
 
 from colonies.errors import Unavailable
 from colonies.ledger import Ledger, Stored
+from colonies_projections.position import Position, Unusable
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS exported (
@@ -42,33 +42,27 @@ class Exported:
             row = await rows.fetchone()
         if row is None:
             return await self._begin_now()
-        sequence, digest = int(row[0]), bytes(row[1])
-        found = await self._at(sequence)
-        if sequence == 0 or (found is not None and _digest(found) == digest):
-            return sequence
-        _log.warning("the ledger is another one than it was; it is told from its beginning", was_at=sequence)
-        await self._put(0, b"")
-        return 0
+        ours = Position(int(row[0]), bytes(row[1]))
+        try:
+            await ours.confirm(self._ledger)
+        except Unusable as reason:
+            _log.warning("told from the beginning of the ledger", was_at=ours.sequence, reason=str(reason))
+            await self._put(Position())
+            return 0
+        return ours.sequence
 
     async def done(self, last: Stored) -> None:
         """All spans up to this event were taken."""
-        await self._put(last.sequence, _digest(last))
+        await self._put(Position.of(last))
 
     async def _begin_now(self) -> int:
-        sequence = await self._ledger.last_sequence()
-        last = await self._at(sequence)
-        await self._put(sequence if last is not None else 0, _digest(last) if last is not None else b"")
-        return sequence if last is not None else 0
+        last = await self._ledger.last_sequence()
+        ours = Position.of(await self._ledger.at(last)) if last else Position()
+        await self._put(ours)
+        return ours.sequence
 
-    async def _at(self, sequence: int) -> Stored | None:
-        if not 0 < sequence <= await self._ledger.last_sequence():
-            return None
-        async for batch in self._ledger.scan(sequence - 1):
-            return batch[0] if batch[0].sequence == sequence else None
-        return None
-
-    async def _put(self, sequence: int, digest: bytes) -> None:
-        row = (self._ledger.colony, sequence, digest)
+    async def _put(self, ours: Position) -> None:
+        row = (self._ledger.colony, ours.sequence, ours.digest)
         await self._file.execute("INSERT OR REPLACE INTO exported VALUES (?, ?, ?)", row)
         await self._file.commit()
 
@@ -88,7 +82,3 @@ async def exported(path: Path, ledger: Ledger) -> AsyncIterator[Exported]:
         raise Unavailable(
             f"{path} cannot be used: {error}; if it is damaged, remove it: spans are told from then on"
         ) from None
-
-
-def _digest(stored: Stored) -> bytes:
-    return hashlib.sha256(b"%s\n%s" % (stored.subject.encode(), stored.data)).digest()

@@ -21,7 +21,7 @@ import aiosqlite
 import msgpack
 
 from colonies.core.webhooks import Webhook
-from colonies_projections.store import Position, Unusable
+from colonies_projections.position import Position, Unusable
 
 VERSION: Final = 1
 BUSY_S: Final = 5.0

@@ -13,21 +13,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.micro.request import Request
-from nats.micro.service import Service, ServiceConfig
 
 from colonies import subjects
 from colonies.errors import ColoniesError, Invalid
-from colonies.tasks import cancellable
 from colonies.webhook_orders import KINDS
-from colonies_projections.desk import CLOSE_S, _OnlyInboxes, _version
+from colonies_projections.answering import Endpoint, answering
 
 SERVICE: Final = "colonies-webhooks"
 MAX_DEAD_SHOWN: Final = 1_000
@@ -44,27 +41,9 @@ async def open_desk(
     client: Client, member: str, answer: Answer, group: asyncio.TaskGroup
 ) -> AsyncIterator[None]:
     """Answer questions to this member within this block. What takes long is done in the group."""
-    # nats-py asks datetime for the time in a way that is deprecated from Python 3.12 on.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        config = ServiceConfig(
-            name=SERVICE, version=_version(), description="Sends to webhooks", queue_group=member
-        )
-        service = Service(cast(Client, _OnlyInboxes(client)), config)
-        await cancellable(service.start())
-    try:
-        await service.add_endpoint(
-            name="webhooks",
-            subject=subjects.webhooks_at(member),
-            handler=_handler(answer, group),
-            metadata={},
-        )
-        await cancellable(client.flush())
+    endpoint = Endpoint("webhooks", subjects.webhooks_at(member), _handler(answer, group), member)
+    async with answering(client, SERVICE, "Sends to webhooks", [endpoint]):
         yield
-    finally:
-        with contextlib.suppress(NatsError, OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await cancellable(service.stop())
 
 
 def _handler(answer: Answer, group: asyncio.TaskGroup) -> Callable[[Request], Awaitable[None]]:

@@ -24,7 +24,7 @@ import structlog
 from colonies import subjects
 from colonies.core.events import Record, WebhookRemoved
 from colonies.core.webhooks import Webhook, evolve
-from colonies.errors import NotFound, Refused, Unavailable
+from colonies.errors import Refused, Unavailable
 from colonies.feed import tell
 from colonies.history import Judged
 from colonies.jetstream import JetStreamLedger
@@ -32,7 +32,8 @@ from colonies.ledger import Stored
 from colonies.session import Session
 from colonies.tasks import first_error
 from colonies.webhooks import webhooks
-from colonies_projections.store import Position, Unusable, discard, locked
+from colonies_projections.position import Position, Unusable
+from colonies_projections.store import discard, locked
 from colonies_projections.webhooks.answers import Answers
 from colonies_projections.webhooks.book import Book, Changes, Delivery
 from colonies_projections.webhooks.desk import open_desk
@@ -136,7 +137,7 @@ class Webhooks:
                 self._discard(reason)
                 continue
             try:
-                await self._confirm(book.position)
+                await (book.position or Position()).confirm(self.ledger)
             except BaseException as error:
                 await book.close()
                 if not isinstance(error, Unusable):
@@ -149,17 +150,6 @@ class Webhooks:
     def _discard(self, reason: Unusable) -> None:
         _log.warning("the file is begun anew", path=str(self.path), reason=str(reason))
         discard(self.path)
-
-    async def _confirm(self, ours: Position | None) -> None:
-        """Does our position still stand in this ledger? Raises Unusable if not."""
-        if ours is None:
-            return
-        try:
-            there = Position.of(await self.ledger.at(ours.sequence)).digest
-        except NotFound:
-            raise Unusable(f"the ledger has no event {ours.sequence} any more") from None
-        if there != ours.digest:
-            raise Unusable(f"the ledger was replaced: event {ours.sequence} is another one now")
 
     async def _beginning(self) -> int:
         """Where a new file begins: before the first webhook of this service."""
