@@ -4,8 +4,9 @@ PYTHON  := .venv/bin/python
 ARGS    :=
 SECONDS := 120
 
-# What another project's active environment says is not about us.
-unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+# What another project's active environment says is not about us. Without compiled modules each of the many
+# processes of the tests would compile them anew.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test bench fuzz long simulate lint lock clean setup
 

@@ -19,6 +19,7 @@ import sys
 
 import structlog
 
+from colonies import light as light  # first of all: before nats is imported
 from colonies.attempt import current
 from colonies.batch import PartlySubmitted
 from colonies.building import Workflow
@@ -82,7 +83,12 @@ __all__ = [
 
 if not structlog.is_configured():
     # A library is quiet: warnings only, on stderr. Whoever configures structlog, before or after, decides.
+    # Its own tracebacks show what variables held, and take up to a second in which nothing else runs.
     structlog.configure(
+        processors=[
+            *structlog.get_config()["processors"][:-1],
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(30),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )

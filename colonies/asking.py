@@ -13,6 +13,7 @@ from colonies.jetstream import JetStreamLedger
 from colonies.link import read_answer, status_of
 
 GATHER_S = 0.5  # between the answers of several services
+MAX_ANSWERS = 1_000
 
 
 async def ask_all(
@@ -21,7 +22,7 @@ async def ask_all(
     """Their JSON answers, in the order in which they come.
 
     The first may take `wait_s` seconds, and so may the others if it is known how many `answers` there are;
-    else they are waited for as long as one comes now and then.
+    else they are waited for as long as one comes now and then, up to MAX_ANSWERS.
 
     Raises:
         Unavailable: no service answers on that subject.
@@ -33,7 +34,7 @@ async def ask_all(
     try:
         await client.publish(subject, json.dumps(body).encode(), reply=inbox)
         with contextlib.suppress(TimeoutError):
-            while answers is None or len(found) < answers:
+            while len(found) < (answers or MAX_ANSWERS):
                 async with asyncio.timeout(wait_s if answers or not found else GATHER_S):
                     message = await heard.get()
                 if status_of(message) == "503":

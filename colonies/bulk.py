@@ -18,16 +18,18 @@ from colonies.tasks import first_error
 
 if TYPE_CHECKING:
     from colonies.client import Client
+    from colonies.history import Story
 
 AT_ONCE = 64
 
-Outcome = Literal["done", "skipped", "refused", "failed"]
+Outcome = Literal["done", "existing", "skipped", "refused", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of one. `skipped`: it is in no state for it; `refused`: this member may not, or nobody can.
-    `detail` says its state, or why not; `new` is the id of what was submitted."""
+    """What became of one. `existing`: it was done before, under the same key; `skipped`: it is in no state
+    for it; `refused`: this member may not, or nobody can. `detail` says its state, or why not; `new` is the
+    id of what was submitted."""
 
     id: str
     outcome: Outcome
@@ -97,9 +99,17 @@ def rerunning(client: Client, key: str | None = None) -> Act:
             return Done(id, "skipped", story.process.state)
         if key is not None and is_rerun(story, client.name, key):
             return Done(id, "skipped", f"made by a rerun with the key {key}")
-        return Done(id, "done", "submitted", await rerun_process(client, id, key, story))
+        return await run_again(client, id, key, story)
 
     return rerun
+
+
+async def run_again(client: Client, id: str, key: str | None, story: Story | None = None) -> Done:
+    """Run one again: `done`, or `existing`. Raises as `Handle.rerun`."""
+    new, existed = await rerun_process(client, id, key, story)
+    if existed:
+        return Done(id, "existing", f"submitted before with the key {key}", new)
+    return Done(id, "done", "submitted", new)
 
 
 def cancelling_workflows(client: Client, reason: str = "") -> Act:

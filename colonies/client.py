@@ -122,7 +122,8 @@ class Handle(Generic[T]):
         """
         from colonies.rerunning import rerun_process
 
-        return Handle(self._client, await rerun_process(self._client, self.id, key), self._call)
+        new, _ = await rerun_process(self._client, self.id, key)
+        return Handle(self._client, new, self._call)
 
     async def signal(self, name: str, data: Any = None) -> Process:
         """Send it a signal, which its function may wait for. Raises Conflict if it is final, Refused."""
@@ -179,15 +180,18 @@ class Client(CronClient, GeneratorClient, Pausing, Querying, FeedClient):
         event, queue = await self.prepare(call.spec, key)
         id = keyed_id(self.name, key) if key is not None else new_id()
         async with self._watcher.watching(id) as watched:
-            story = await self.record_submission(id, event, queue)
+            story, _ = await self.record_submission(id, event, queue)
             if watched.story is None:
                 watched.restart(story)
         return Handle(self, id, call)
 
-    async def record_submission(self, id: str, event: Queued | Submitted, queue: str | None) -> Story:
-        """Record it, or find it recorded under its key. Raises Invalid: the key stands for another spec."""
+    async def record_submission(
+        self, id: str, event: Queued | Submitted, queue: str | None
+    ) -> tuple[Story, bool]:
+        """Record it, or find it recorded under its key; was it there? Raises Invalid: the key stands for
+        another spec."""
         try:
-            return await self.session.record(id, event, at=Story(None, [], 0), queue=queue)
+            return await self.session.record(id, event, at=Story(None, [], 0), queue=queue), False
         except Conflict:
             story = await self.session.story(id)
             if event.key is None or story.process is None:
@@ -197,7 +201,7 @@ class Client(CronClient, GeneratorClient, Pausing, Querying, FeedClient):
                 raise Invalid(
                     f"the key {event.key!r} stands for process {id}, which has another spec; take a new key"
                 ) from None
-            return story
+            return story, True
 
     async def prepare(
         self, spec: Spec, key: str | None, stored: Ref | None = None

@@ -110,7 +110,6 @@ class _Reader:
 
     session: Session
     _asked: dict[str, querying.Answer] = field(default_factory=dict)
-    _at_least: int = 0
 
     async def facts(self, process: Process, story: Story) -> Facts:
         session = self.session
@@ -310,13 +309,7 @@ class _Reader:
         asked = f"{view} {question}"
         if asked in self._asked:
             return self._asked[asked]
-        ledger = self.session.ledger
-        self._at_least = self._at_least or await ledger.last_sequence()
-        try:
-            answer = await querying.ask(ledger, view, {**question, "at_least": self._at_least})
-        except querying.Behind:
-            answer = await querying.ask(ledger, view, question)
-        self._asked[asked] = answer
+        answer = self._asked[asked] = await querying.ask_now(self.session.ledger, view, question)
         return answer
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from colonies import subjects
 from colonies.core.events import Ref
-from colonies.export_file import VALUE, Broken, Reader, kind_of_entry
+from colonies.export_file import VALUE, Broken, Cut, Reader, kind_of_entry
 from colonies.exporting import refs_of
 from colonies.history import History, Judged
 from colonies.ledger import Stored
@@ -26,13 +26,15 @@ BATCH = 512  # events judged before anybody else has a turn
 
 
 class FileSource:
-    """The events of an export, as `colonies.reading.Source`; afterwards `rest` are the other entries."""
+    """The events of an export, as `colonies.reading.Source`; `last` is the sequence of the last one. `take`
+    then gives the other entries."""
 
     what = "the file"
 
     def __init__(self, reader: Reader) -> None:
         self.colony = reader.header.colony
         self.silent: set[int] = set()
+        self.last = 0
         self._header = reader.header
         self._entries = iter(reader)
         self._next: Stored | None = None
@@ -49,6 +51,10 @@ class FileSource:
                 self._next = entry
                 break
             found.append(entry)
+            self.last = entry.sequence
+        if not found and isinstance(self._broken, Cut):
+            first, last = max(position + 1, self._header.first), self._header.last
+            raise Silent(first, f"the file was cut off: it has none of {first} to {last}", last)
         if not found and self._broken is not None:
             raise Silent(position + 1, f"the file is of no use from here on: {self._broken}")
         return found
@@ -77,8 +83,9 @@ async def verify_export(
 ) -> Report:
     """Judge every event in an export, and hold the stored values in it against the events that name them.
 
-    `high_water` is an event that was seen of this ledger: where the file has that sequence, it must be the
-    same. `progress` as of `verify`.
+    A file that was cut off is judged as far as it goes; what should be there is missing. `high_water` is an
+    event that was seen of this ledger: where the file has that sequence, it must be the same. `progress` as
+    of `verify`.
     """
     header = reader.header
     values: dict[str, dict[Ref, _Value]] = {}
@@ -92,11 +99,14 @@ async def verify_export(
     report = await verify(source, high_water=before, progress=progress, saw=saw)
     ended = source.broken is not None
     await _read_values(source, values)
-    if source.broken is not None:
-        if not ended:
-            report.findings.append(Finding(0, "damaged", f"the file: {source.broken}"))
-    elif header.values:
-        told = [value.finding(ref) for named in values.values() for ref, value in named.items()]
+    cut = isinstance(source.broken, Cut)
+    if source.broken is not None and not ended:
+        lost = "it was cut off behind its events: of logs and stored values not all is there"
+        what = lost if cut else str(source.broken)
+        report.findings.append(Finding(0, "missing" if cut else "damaged", f"the file: {what}"))
+    report.cut_after = source.last if cut else None
+    if header.values and not ended and (source.broken is None or cut):
+        told = [value.finding(ref, cut) for named in values.values() for ref, value in named.items()]
         report.findings += [finding for finding in told if finding is not None]
     return report
 
@@ -114,11 +124,11 @@ class _Value:
         self.size_bytes += len(data)
         self.digest.update(data)
 
-    def finding(self, ref: Ref) -> Finding | None:
-        """What is wrong with it."""
+    def finding(self, ref: Ref, cut: bool) -> Finding | None:
+        """What is wrong with it, in a file that may have been `cut` off."""
         sequence, subject = self.stored.sequence, self.stored.subject
         author = subjects.author_of(subject)
-        if not self.size_bytes:
+        if not self.size_bytes or (cut and self.size_bytes < ref.size_bytes):
             rule = f"the stored value {ref.object} that it names is not in the file"
             return Finding(sequence, "missing", rule, subject, author)
         if (self.size_bytes, self.digest.hexdigest()) != (ref.size_bytes, ref.sha256):

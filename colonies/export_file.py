@@ -44,6 +44,13 @@ class Broken(Invalid):
     """The file is not what an export is: cut off, changed, or of another kind. The message says where."""
 
 
+class Cut(Broken):
+    """The file ends before its end; what it holds up to there may be sound."""
+
+    def __init__(self, where: str = "it ends before its end: it was cut off") -> None:
+        super().__init__(where)
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What an export is of: the events `first` to `last` of the colony with this account key.
@@ -117,7 +124,11 @@ class Writer:
 
 
 class Reader:
-    """Reads an export. Open it with `opened`; iterate once. It holds one entry at a time."""
+    """Reads an export. Open it with `opened`; iterate once. It holds one entry at a time.
+
+    `counts` and `context`, how many of the events stand before the first that is asked for, are of what was
+    read so far.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._gzip = gzip.GzipFile(fileobj=stream, mode="rb")
@@ -134,6 +145,7 @@ class Reader:
         self._hashed = 0
         self._digest = hashlib.sha256()
         self.counts = Counts()
+        self.context = 0
         self.header = self._header()
 
     def __iter__(self) -> Iterator[Stored]:
@@ -156,6 +168,7 @@ class Reader:
                 raise Broken(f"{shown(entry.subject)} stands behind what belongs behind it")
             before = (kind, entry.sequence)
             self.counts.count(kind)
+            self.context += kind == "events" and entry.sequence < self.header.first
             yield entry
 
     def _header(self) -> Header:
@@ -183,7 +196,9 @@ class Reader:
             raise Broken("its trailer says that something else was written than is there: it was changed")
         try:
             more = bool(self._unhashed) or bool(self._gzip.read(1))
-        except (OSError, EOFError, zlib.error) as error:
+        except EOFError:
+            raise Cut from None
+        except (OSError, zlib.error) as error:
             raise Broken(_damage(error)) from None
         if more:
             raise Broken("something stands behind its end")
@@ -205,11 +220,13 @@ class Reader:
 
     def _feed(self) -> None:
         try:
-            data = self._gzip.read(_READ_BYTES)
+            data = self._gzip.read1(_READ_BYTES)  # which gives all that can be read of a file that was cut
             if not data:
-                raise Broken("it ends before its end: it was cut off")
+                raise Cut
             self._unpacker.feed(data)
-        except (OSError, EOFError, zlib.error, msgpack.BufferFull) as error:
+        except EOFError:
+            raise Cut from None
+        except (OSError, zlib.error, msgpack.BufferFull) as error:
             raise Broken(_damage(error)) from None
         self._unhashed += data
 
@@ -227,8 +244,6 @@ def _entry(found: Any) -> tuple[Stored, str]:
 
 
 def _damage(error: Exception) -> str:
-    if isinstance(error, EOFError):
-        return "it ends before its end: it was cut off"
     if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
         return "this is no export of a ledger; allowed: what `colonies ledger export` wrote"
     if isinstance(error, OSError) and error.strerror:
@@ -258,7 +273,7 @@ def opened(path: Path) -> Iterator[Reader]:
         try:
             yield Reader(file)
         except Broken as error:
-            raise Broken(f"{_named(path)}: {error}") from None
+            raise type(error)(f"{_named(path)}: {error}") from None
 
 
 @contextlib.contextmanager

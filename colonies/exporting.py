@@ -87,7 +87,10 @@ async def export(
     found = Exported(header, writer.counts)
     refs: dict[str, dict[Ref, None]] = {}
     processes: set[str] = set()
+    until: int | None = None
     async for stored in _read(source, 0, last, progress):
+        if stored.sequence == last < end:
+            until = stored.time
         if not closure.needs(stored):
             continue
         writer.add(stored)
@@ -97,7 +100,7 @@ async def export(
         if wanted.notes and stored.subject.startswith("ledger.process."):
             processes.add(subjects.process_of(stored.subject))
     if wanted.notes:
-        await _write_notes(ledger, writer, processes)
+        await _write_notes(ledger, writer, processes, until)
     for name, named in refs.items():
         if not await _write_value(ledger, writer, name, named):
             found.lost.append(name)
@@ -184,11 +187,13 @@ async def _read(source: Source, position: int, last: int, progress: Progress | N
             progress(min(position, last), last)
 
 
-async def _write_notes(ledger: Exportable, writer: Writer, processes: set[str]) -> None:
-    """Logs of these processes, and the last heartbeats."""
+async def _write_notes(ledger: Exportable, writer: Writer, processes: set[str], until: int | None) -> None:
+    """Logs of these processes, and the last heartbeats; none that are later than `until` (ns)."""
     for pattern in ("heartbeat.>", "log.>"):
         async for batch in ledger.scan_emitted(pattern):
             for stored in batch:
+                if until is not None and stored.time > until:
+                    continue
                 if pattern == "heartbeat.>" or stored.subject.split(".")[1] in processes:
                     writer.add(stored)
 

@@ -263,6 +263,8 @@ class Reader:
 
     async def _judge_of_workflow(self, id: str, stored: Stored) -> Judged:
         story = await self._session.knowledge.workflow_now(id)
+        if story.guard < stored.sequence:
+            raise _behind(f"workflow {id}", stored.sequence)
         found = (seen for seen in reversed(story.judged) if seen.stored.sequence == stored.sequence)
         return next(found, None) or examine(self._history.colony, stored)
 
@@ -311,6 +313,8 @@ class Reader:
     async def _read(self, id: str, sequence: int) -> _Known:
         """A process as it is now, with the verdicts on its events from this sequence on."""
         story, knowledge = await self._session.story(id), self._session.knowledge
+        if story.guard < sequence:
+            raise _behind(f"process {id}", sequence)
         judged = {
             seen.stored.sequence: (seen, n)
             for seen, n, _ in numbered(story.judged, knowledge)
@@ -346,3 +350,8 @@ class Reader:
         known = self._processes.pop(id, None)
         self._kept_bytes -= known.size_bytes if known is not None else 0
         return known
+
+
+def _behind(what: str, sequence: int) -> Unavailable:
+    """One of several servers answered, and it does not have yet what another has shown."""
+    return Unavailable(f"what was read of {what} ends before sequence {sequence}")

@@ -191,7 +191,7 @@ class ImportedLedger(ReadOnly):
 
     async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]:
         """As of `JetStreamLedger`: what there is to answer here is `answers`. Raises Unavailable: nothing."""
-        if answers is None:
+        if answers is None or not subject.startswith("query."):
             raise Unanswered(
                 f"nothing answers on {subject}: no services run on an imported ledger; in Python say "
                 "`colonies_projections.offline.answer_here()` first"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from colonies.core.values import struct
 
@@ -207,3 +207,10 @@ class Ledger(Protocol):
         """Wait for ever, or raise why this member is let in no more (revoked, for example)."""
 
     async def close(self) -> None: ...
+
+
+class Asked(Protocol):
+    """A ledger over whose connection services can be asked."""
+
+    async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]:
+        """The JSON answer of one of the services on a subject. Raises Unavailable: none answers."""

@@ -11,14 +11,14 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from colonies import subjects
 from colonies.core.names import shown
 from colonies.core.shapes import SECOND
 from colonies.core.units import DURATIONS, duration_s
 from colonies.errors import Invalid, NotFound
-from colonies.ledger import Ledger, Stored, Subscription
+from colonies.ledger import Asked, Ledger, Stored, Subscription
 from colonies.read_only import ReadOnly
 from colonies.show import rfc3339
 
@@ -149,12 +149,6 @@ async def _event(ledger: Ledger, sequence: int) -> Stored:
         raise
 
 
-class _Asked(Protocol):
-    """A ledger over whose connection services can be asked."""
-
-    async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]: ...
-
-
 class _Silent:
     async def close(self) -> None:
         """Nothing is to be heard of the past."""
@@ -213,7 +207,7 @@ class PastLedger(ReadOnly):
     async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]:
         """As of `JetStreamLedger`; what is asked for is the view as it was (`at`)."""
         asked = {**body, "at": self.moment.sequence}
-        return await cast(_Asked, self._ledger).ask_service(subject, asked, wait_s=wait_s)
+        return await cast(Asked, self._ledger).ask_service(subject, asked, wait_s=wait_s)
 
     # --- the connection ------------------------------------------------------------------------------
 

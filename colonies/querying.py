@@ -7,19 +7,27 @@ here: who must be sure reads the process itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from colonies.errors import Invalid, Unavailable
 from colonies.imported import Unanswered
+from colonies.ledger import Asked
+from colonies.tasks import first_error
 
 if TYPE_CHECKING:
     from colonies.ledger import Ledger
     from colonies.session import Session
 
 ANSWER_S = 15.0  # a projector waits up to 5 s until it has come as far as it is asked for
+QUIET_S = 2.0  # after so long without an answer projectors are asked whether they are there
+PING_S = 5.0  # and then have so long to say so, which costs them nothing
 PAGE = 1_000
+
+PING = "$SRV.PING.colonies-projector"
 
 NO_PROJECTOR = (
     "no projector answers; start one: `colonies dev` runs it, or `colonies server start --only projector`"
@@ -33,25 +41,28 @@ class Behind(Unavailable):
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Items as JSON objects, and the sequence that they are of. `cursor`: there are more behind them. `cut`:
-    there are, and this view has no pages: ask for fewer."""
+    there are, and this view has no pages: ask for fewer. `behind`: the last sequence of the ledger, if the
+    views are far from it."""
 
     items: list[dict[str, Any]]
     position: int
     cursor: str | None = None
     cut: bool = False
+    behind: int | None = None
 
 
-class _Asked(Protocol):
-    """A ledger over whose connection services can be asked."""
-
-    async def ask_service(self, subject: str, body: dict[str, Any], *, wait_s: float) -> dict[str, Any]: ...
-
-
-async def ask(ledger: Ledger, view: str, question: Mapping[str, Any], *, wait_s: float = ANSWER_S) -> Answer:
+async def ask(
+    ledger: Ledger,
+    view: str,
+    question: Mapping[str, Any],
+    *,
+    wait_s: float = ANSWER_S,
+    waiting: Callable[[], None] = lambda: None,
+) -> Answer:
     """One page of what a view has.
 
     `question` holds its filters, and `sort`, `limit`, `cursor`, `at` and `at_least` (sequences); what is None
-    counts as not said.
+    counts as not said. `waiting` is called if it takes long.
 
     Raises:
         Invalid: the question makes no sense. Behind: the views are not far enough.
@@ -60,12 +71,7 @@ async def ask(ledger: Ledger, view: str, question: Mapping[str, Any], *, wait_s:
     if not hasattr(ledger, "ask_service"):
         raise Unavailable("a colony in memory has no projector")
     body = {name: value for name, value in question.items() if value is not None}
-    try:
-        said = await cast(_Asked, ledger).ask_service(f"query.{view}", body, wait_s=wait_s)
-    except Unanswered:
-        raise
-    except Unavailable:
-        raise Unavailable(NO_PROJECTOR) from None
+    said = await _answer(cast(Asked, ledger), f"query.{view}", body, wait_s, waiting)
     match said:
         case {"error": error, "kind": "invalid"}:
             raise Invalid(str(error))
@@ -74,6 +80,54 @@ async def ask(ledger: Ledger, view: str, question: Mapping[str, Any], *, wait_s:
         case {"items": list() as items, "position": int() as position}:
             return Answer(items, position, said.get("cursor"), bool(said.get("cut")))
     raise Unavailable(f"the projector has no answer: {said.get('error', said)}")
+
+
+async def ask_now(
+    ledger: Ledger,
+    view: str,
+    question: Mapping[str, Any],
+    *,
+    wait_s: float = ANSWER_S,
+    waiting: Callable[[], None] = lambda: None,
+) -> Answer:
+    """As `ask`, as of all that is on the ledger now; if the views are far behind, as of where they are."""
+    last = await ledger.last_sequence()
+    now = {**question, "at_least": last}
+    try:
+        return await ask(ledger, view, now, wait_s=wait_s, waiting=waiting)
+    except Behind:
+        return replace(await ask(ledger, view, question, wait_s=wait_s, waiting=waiting), behind=last)
+
+
+async def _answer(
+    ledger: Asked, subject: str, body: dict[str, Any], wait_s: float, waiting: Callable[[], None]
+) -> dict[str, Any]:
+    """What a projector says. One that is slow may take `wait_s`; one that hangs is not waited for."""
+    alive = False
+
+    async def watch() -> None:
+        nonlocal alive
+        await asyncio.sleep(QUIET_S)
+        waiting()
+        with contextlib.suppress(Unanswered):
+            await ledger.ask_service(PING, {}, wait_s=PING_S)
+        alive = True
+
+    try:
+        with first_error():
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(watch())
+                said = await ledger.ask_service(subject, body, wait_s=wait_s)
+                watching.cancel()
+        return said
+    except Unanswered:
+        raise
+    except Unavailable:
+        if alive:
+            raise Unavailable(
+                f"a projector is there and has no answer after {wait_s:g} s; ask again"
+            ) from None
+        raise Unavailable(NO_PROJECTOR) from None
 
 
 class Querying:

@@ -33,11 +33,15 @@ class Extent:
 
 
 class Silent(Exception):
-    """There may be more, but nothing that can be read from this sequence on; the message is a finding's."""
+    """There may be more, but nothing that can be read from this sequence on; the message is a finding's.
 
-    def __init__(self, sequence: int, rule: str) -> None:
+    `missing_to`: nothing is wrong with what comes up to there, it is just not there.
+    """
+
+    def __init__(self, sequence: int, rule: str, missing_to: int | None = None) -> None:
         super().__init__(rule)
         self.sequence = sequence
+        self.missing_to = missing_to
 
 
 class Source(Protocol):

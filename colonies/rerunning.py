@@ -48,9 +48,11 @@ async def rerun(client: Client, id: str, from_node: str | None, parameters: Mapp
     return await submit_workflow(client, rerun_.unpacked(spec, before.packed), rerun_of=id, reuses=reuses)
 
 
-async def rerun_process(client: Client, id: str, key: str | None = None, story: Story | None = None) -> str:
-    """Submit the spec of a process that has ended once more; the new process's id. `story` is the process's,
-    if it was read. See `Handle.rerun`."""
+async def rerun_process(
+    client: Client, id: str, key: str | None = None, story: Story | None = None
+) -> tuple[str, bool]:
+    """Submit the spec of a process that has ended once more; the new process's id, and whether it was there
+    by its key already. `story` is the process's, if it was read. See `Handle.rerun`."""
     process = (story or await client.session.story(id)).process
     if process is None:
         raise NotFound(f"there is no process {id} in the colony {client.colony}")
@@ -65,8 +67,8 @@ async def rerun_process(client: Client, id: str, key: str | None = None, story: 
     again = key_of(key, id) if key is not None else None
     event, queue = await client.prepare(process.spec, again, process.arguments)
     new = keyed_id(client.name, again) if again is not None else new_id()
-    await client.record_submission(new, event, queue)
-    return new
+    _, existed = await client.record_submission(new, event, queue)
+    return new, existed
 
 
 def is_rerun(story: Story, submitter: str, key: str) -> bool:

@@ -33,8 +33,8 @@ def process_object(
 ) -> dict[str, Any]:
     """The process as a JSON object.
 
-    `{id, state, func, args, runtimetype, label, workflow, node, priority, submitter, worker, attempts: [{n,
-    worker, instance, started_at, ended_at, outcome, error, code}], submitted_at, started_at, ended_at,
+    `{id, state, func, name, args, runtimetype, label, workflow, node, priority, submitter, worker, attempts:
+    [{n, worker, instance, started_at, ended_at, outcome, error, code}], submitted_at, started_at, ended_at,
     output, errors}`: what is not there (yet) is None; `worker` is that of the last attempt, `started_at` the
     start of the first. Values kept in the Object Store are None, unless the caller has loaded them and gives
     them here.
@@ -49,6 +49,7 @@ def process_object(
         "id": process.id,
         "state": process.state,
         "func": process.spec.func,
+        "name": process.spec.name,
         "args": jsonable(args),
         "runtimetype": process.spec.conditions.runtimetype,
         "label": process.spec.label,

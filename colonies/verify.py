@@ -30,7 +30,7 @@ Kind = Literal["missing", "damaged", "quarantined", "void"]
 class Finding:
     """Something about one sequence that a reader should know, and the rule that says so.
 
-    `last`: it holds for every sequence up to this one (more than 1,000).
+    `last`: it holds for every sequence up to this one.
     """
 
     sequence: int
@@ -45,7 +45,8 @@ class Finding:
 class Report:
     """`events` messages were read, `valid` of them are; all from `first` to `last_sequence` must be there.
 
-    `context` of them stand before the first. `name` is the colony's, as its genesis says.
+    `context` of them stand before the first. `name` is the colony's, as its genesis says. `cut_after`: of a
+    file that was cut off, the last sequence that is still in it.
     """
 
     events: int = 0
@@ -54,6 +55,7 @@ class Report:
     first: int = 1
     context: int = 0
     name: str = ""
+    cut_after: int | None = None
     findings: list[Finding] = field(default_factory=list)
     high_water: HighWater = field(default_factory=HighWater)
 
@@ -96,7 +98,9 @@ async def verify(
             batch = await source.next(position)
         except Silent as silent:
             _gap(report, position + 1, silent.sequence - 1, source)
-            report.findings.append(Finding(silent.sequence, "damaged", str(silent)))
+            kind: Kind = "damaged" if silent.missing_to is None else "missing"
+            found = Finding(silent.sequence, kind, str(silent), last=silent.missing_to)
+            report.findings.append(found)
             break
         for stored in batch:
             _gap(report, position + 1, stored.sequence - 1, source)

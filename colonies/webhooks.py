@@ -90,36 +90,68 @@ async def add_webhook(
     label: str | None = None,
     secret: bytes | None = None,
     service: str | None = None,
-    change: bool = False,
 ) -> bytes:
     """Have events sent to `url`, from now on; the secret that signs the requests, a new one by default.
 
     `events` are types (`process.failed`), `process.*` and the like, or `*`; with `func` and `label` those of
-    such processes only. `service` is the member that sends, by default the only one there is. `change`: the
-    webhook exists, and is like this from now on.
+    such processes only. `service` is the member that sends, by default the only one there is.
 
     Raises:
-        Invalid: one of these makes no sense. Conflict: there is one of this name. NotFound: there is none to
-        change. Refused: this member is no owner. Unavailable: no service of this colony sends.
+        Invalid: one of these makes no sense. Conflict: there is one of this name. Refused: this member is no
+        owner. Unavailable: no service of this colony sends.
     """
     checked_name(name, "webhook")
     url, filters = checked_url(url), checked_filters(events)
     secret = checked_secret(new_secret() if secret is None else secret)
     there = {found.name for found in await webhooks(session)}
-    if change and name not in there:
-        raise NotFound(f"there is no webhook {name} to change; see `colonies webhook ls`")
-    if not change and name in there:
-        raise Conflict(
-            f"there is a webhook {name}; take another name, or say --change to replace what it says"
-        )
-    if not change and len(there) >= MAX_WEBHOOKS:
+    if name in there:
+        raise Conflict(f"there is a webhook {name}; take another name, or say --change to change that one")
+    if len(there) >= MAX_WEBHOOKS:
         raise Invalid(
             f"webhook {name}: the colony has {len(there)} webhooks; at most {MAX_WEBHOOKS} are allowed"
         )
     sends = service_named(session.colony, service, await session.ledger.now())
     sealed = seal(secret, sends.key, about(session.colony.key, name, url))
-    kind = WebhookChanged if change else WebhookAdded
-    said = kind(url, filters, sends.name, sends.key, sealed, func, label)
+    said = WebhookAdded(url, filters, sends.name, sends.key, sealed, func, label)
+    await session.record_entity("webhook", name, said)
+    return secret
+
+
+async def change_webhook(
+    session: Session,
+    name: str,
+    *,
+    url: str | None = None,
+    events: Sequence[str] | None = None,
+    func: str | None = None,
+    label: str | None = None,
+    secret: bytes | None = None,
+    service: str | None = None,
+    renew: bool = False,
+) -> bytes | None:
+    """Change what is given of a webhook, from now on; None leaves it as it is, and "" of `func` and `label`
+    asks for none. The secret that is new; None if the old one stays.
+
+    It stays unless one is given, or it is to be new (`renew`), or it cannot stay: it is sealed for one
+    address and one key of the service, so with another of these it is a new one.
+
+    Raises:
+        NotFound: there is none of this name. Else as `add_webhook`.
+    """
+    before = await webhook(session, name)
+    url = before.url if url is None else checked_url(url)
+    filters = list(before.events) if events is None else checked_filters(events)
+    now = await session.ledger.now()
+    member = session.colony.members.get(before.service)
+    if service is not None or member is None or member.ended_by(now):
+        member = service_named(session.colony, service, now)
+    sealed, stays = before.secret, (url, member.key) == (before.url, before.key)
+    if secret is None and (renew or not stays):
+        secret = new_secret()
+    if secret is not None:
+        sealed = seal(checked_secret(secret), member.key, about(session.colony.key, name, url))
+    func, label = (before.func if func is None else func), (before.label if label is None else label)
+    said = WebhookChanged(url, filters, member.name, member.key, sealed, func or None, label or None)
     await session.record_entity("webhook", name, said)
     return secret
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import command, exits, listing, output, specs
+from colonies_cli import command, exits, ids, listing, output
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Verb:
 
     name: str
     done: str
-    one: str
+    one: ids.Noun
     many: str
     view: str
     states: Sequence[str]
@@ -72,7 +72,7 @@ class Chosen:
         """The id, if it is one and nothing else. Raises Invalid: it cannot be one."""
         if len(self.ids) != 1 or self.filters or self.everything or self.dry_run:
             return None
-        specs.check_id(self.ids[0])
+        ids.check(self.ids[0])
         return self.ids[0]
 
     def check(self, verb: Verb) -> None:
@@ -88,7 +88,7 @@ class Chosen:
         if not self.ids and not self.filters and not self.everything:
             raise Invalid(f"{verb.name} what? allowed: ids, filters such as --state and --since, or --all")
         for id in self.ids:
-            specs.check_id(id)
+            ids.check(id)
 
 
 def run(
@@ -131,7 +131,7 @@ async def _matching(here: Here, verb: Verb, given: Mapping[str, Any]) -> list[di
     from colonies.errors import Invalid
 
     found: dict[str, dict[str, Any]] = {}
-    states = [given["state"]] if "state" in given else verb.states
+    states = given["state"].split(",") if "state" in given else verb.states
     async with here.session() as session:
         for state in states:
             question = {**given, "state": state}
@@ -164,15 +164,16 @@ def _show_found(here: Here, verb: Verb, found: Sequence[dict[str, Any]]) -> None
 # --- doing it -----------------------------------------------------------------------------------------
 
 
-async def _run(here: Here, verb: Verb, ids: Sequence[str]) -> None:
+async def _run(here: Here, verb: Verb, given: Sequence[str]) -> None:
     from colonies import bulk
 
-    ids = list(dict.fromkeys(ids))
-    told = _Told(here, verb, len(ids))
     async with here.client(submits=verb.done == "submitted") as client:
+        meant = [await ids.whole(client.session.ledger, verb.one, id) for id in given]
+        meant = list(dict.fromkeys(meant))
+        told = _Told(here, verb, len(meant))
         act = verb.act(client)
         try:
-            await bulk.each(ids, act, told.hear)
+            await bulk.each(meant, act, told.hear)
         finally:
             told.end()
     if told.counts["refused"] or told.counts["failed"]:
@@ -202,14 +203,16 @@ class _Told:
 
     def _show(self, done: Done) -> None:
         if self.here.output == Output.json:
-            outcome = self.verb.done if done.outcome == "done" else done.outcome
-            shown = {**_object(done.id), "outcome": outcome, "detail": done.detail or None, "new": done.new}
-            output.json_line(shown)
-        elif done.outcome == "done" and self.here.output == Output.name:
+            output.json_line(as_object(done, self.verb.done))
+        elif done.outcome in ("done", "existing"):
+            self._show_done(done)
+
+    def _show_done(self, done: Done) -> None:
+        if self.here.output == Output.name:
             output.line(done.new or done.id)
-        elif done.outcome == "done" and done.new is not None:
+        elif done.new is not None:
             self._clear()
-            output.line(f"{done.id} -> {done.new}")
+            output.line(arrow(done))
 
     def _draw(self) -> None:
         number, now = sum(self.counts.values()), time.monotonic()
@@ -230,11 +233,25 @@ class _Told:
             exits.say(f"and {wrong - SAID} more that could not be")
         kinds = ((counts["done"], self.verb.done), (counts["skipped"], "left as they are"))
         parts = [f"{number} {what}" for number, what in kinds]
+        if counts["existing"]:
+            parts.insert(1, f"{counts['existing']} {self.verb.done} before with this key")
         parts += [f"{counts[kind]} {kind}" for kind in ("refused", "failed") if counts[kind]]
         rest = self.total - sum(counts.values())
         parts += [f"{rest} not tried, or not known"] if rest else []
         said = f"{self.verb.counted(self.total)}: {', '.join(parts)}"
         exits.say(said) if self.here.output != Output.table else output.line(said)
+
+
+def as_object(done: Done, word: str) -> dict[str, Any]:
+    """What became of one, as JSON; `word` says that it was done."""
+    outcome = word if done.outcome == "done" else done.outcome
+    return {**_object(done.id), "outcome": outcome, "detail": done.detail or None, "new": done.new}
+
+
+def arrow(done: Done) -> str:
+    """What was made of one, as a line."""
+    before = f" ({done.detail})" if done.outcome == "existing" else ""
+    return f"{done.id} -> {done.new}{before}"
 
 
 def _on_terminal() -> bool:

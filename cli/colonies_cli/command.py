@@ -146,15 +146,18 @@ async def ask(ledger: Any, view: str, question: dict[str, Any]) -> Answer:
     """
     from colonies import querying
 
-    last = await ledger.last_sequence()
-    try:
-        answer = await querying.ask(ledger, view, {**question, "at_least": last}, wait_s=SERVICE_WAIT_S)
-    except querying.Behind:
-        answer = await querying.ask(ledger, view, question, wait_s=SERVICE_WAIT_S)
-        exits.say(f"the projector is behind: this is as of sequence {answer.position} of {last}")
+    answer = await querying.ask_now(ledger, view, question, waiting=_say_that_we_wait)
+    if answer.behind is not None:
+        exits.say(f"the projector is behind: this is as of sequence {answer.position} of {answer.behind}")
     if answer.cut:
         exits.say("not all fits into one answer; ask for fewer with --limit")
     return answer
+
+
+def _say_that_we_wait() -> None:
+    """To a person: a program can wait without being told."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        exits.say("the projector has not answered yet; Ctrl-C stops the waiting")
 
 
 def command(

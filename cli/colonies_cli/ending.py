@@ -8,14 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import bulk, options, output, process, specs, workflow
+from colonies_cli import bulk, ids, options, output, process, specs, workflow
 from colonies_cli.command import Here, command
 from colonies_cli.filters import ProcessFilters, WorkflowFilters
 from colonies_cli.output import Output
 
 PROCESSES, WORKFLOWS = process.app, workflow.app
 
-_Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Their ids.", show_default=False)]
+_Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="Their ids, or how these begin.", show_default=False),
+]
 _NODES = "nodes run again with their workflow (`colonies workflow rerun ID --from NODE`)"
 
 
@@ -56,6 +59,7 @@ async def _cancel(here: Here, id: str, reason: str) -> None:
     from colonies_cli.showing import show
 
     async with here.client() as client:
+        id = await ids.whole(client.session.ledger, "process", id)
         found = await client.cancel(id, reason)
         if here.output == Output.table:
             output.line(f"process {found.id} {found.state}")
@@ -97,12 +101,14 @@ def rerun(
 
 
 async def _rerun(here: Here, id: str, key: str | None) -> None:
+    from colonies.bulk import run_again
+
     async with here.client(submits=True) as client:
-        new = (await client.process(id).rerun(key=key)).id
+        done = await run_again(client, await ids.whole(client.session.ledger, "process", id), key)
     if here.output == Output.json:
-        output.json_line({"id": id, "outcome": "submitted", "detail": None, "new": new})
+        output.json_line(bulk.as_object(done, "submitted"))
     else:
-        output.line(new if here.output == Output.name else f"{id} -> {new}")
+        output.line(str(done.new) if here.output == Output.name else bulk.arrow(done))
 
 
 # --- workflows ----------------------------------------------------------------------------------------
@@ -140,6 +146,7 @@ async def _cancel_workflow(here: Here, id: str, reason: str) -> None:
     from colonies_cli import flow_showing
 
     async with here.client() as client:
+        id = await ids.whole(client.session.ledger, "workflow", id)
         handle = client.workflow(id)
         await handle.cancel(reason)
         if here.output == Output.table:
@@ -190,5 +197,6 @@ async def _rerun_workflow(
     from colonies_cli import flow_showing
 
     async with here.client(submits=True) as client:
+        id = await ids.whole(client.session.ledger, "workflow", id)
         handle = await client.workflow(id).rerun(from_node, given)
         await flow_showing.show_submitted(here, handle, f"runs {id} again", wait=wait, timeout_s=timeout)

@@ -24,8 +24,11 @@ class Filters:
 
 
 def _given(of: Any, states: tuple[str, ...]) -> dict[str, Any]:
-    listing.check_state(of.state, states)
+    words = [word.strip() for text in of.state or () for word in text.split(",")]
+    for word in words:
+        listing.check_state(word, states)
     found = {field.name: getattr(of, field.name) for field in fields(of)}
+    found["state"] = ",".join(dict.fromkeys(words)) or None
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -33,10 +36,13 @@ def _given(of: Any, states: tuple[str, ...]) -> dict[str, Any]:
 class ProcessFilters(Filters):
     """Of processes."""
 
-    state: Annotated[str | None, options.state(PROCESS_STATES)] = None
+    state: Annotated[list[str] | None, options.states(PROCESS_STATES)] = None
     func: Annotated[
         str | None, typer.Option("--func", metavar="FUNC", help="Only those of this function.")
     ] = None
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only those of this name.")] = (
+        None
+    )
     runtimetype: Annotated[
         str | None, typer.Option("--runtimetype", metavar="T", help="Only those for this kind of worker.")
     ] = None
@@ -67,7 +73,7 @@ class ProcessFilters(Filters):
 class WorkflowFilters(Filters):
     """Of workflows."""
 
-    state: Annotated[str | None, options.state(WORKFLOW_STATES)] = None
+    state: Annotated[list[str] | None, options.states(WORKFLOW_STATES)] = None
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only those of this name.")] = (
         None
     )

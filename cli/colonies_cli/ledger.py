@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 app = group("Read the colony's ledger, and verify it.\n\nExample: colonies ledger tail -f")
 
 
+MAX_LAST = 10_000
+
+
 class Format(StrEnum):
     """What an export is written as."""
 
@@ -46,21 +49,25 @@ def tail(
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")] = False,
+    last: Annotated[
+        int | None,
+        typer.Option("-n", "--last", metavar="N", min=0, max=MAX_LAST, help="The last N, instead of 20."),
+    ] = None,
     cloudevents: Annotated[
         bool, typer.Option("--cloudevents", help="With -o json: as CloudEvents, with all that events say.")
     ] = False,
 ) -> Coroutine[Any, Any, None]:
-    """Print events of the colony, with verdicts.
+    """Print events of the colony, with verdicts: the last 20, or N, or all from some point on.
 
-    Of filters of one name any must fit, and of each name one.
+    It ends there, unless it is to --follow. Of filters of one name any must fit, and of each name one.
 
     Example: colonies ledger tail --from 2h --filter process.failed --filter author=lab -o json
     """
     from colonies_cli import tailing
 
-    return tailing.tail(
-        here, start, tailing.wanted(filters or []), follow, tailing.printer(here, cloudevents)
-    )
+    tailing.wanted(filters or [])
+    where = tailing.begin(start, last)
+    return tailing.tail(here, where, filters or [], follow, tailing.printer(here, cloudevents))
 
 
 @command(app, "verify")

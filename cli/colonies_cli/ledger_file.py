@@ -145,17 +145,39 @@ async def verify(here: Here, file: str, colony: str | None, *, from_start: bool)
         before = HighWater() if from_start else recall(header.colony)
         report = await verify_export(reader, high_water=before, progress=progress("verifying"))
     more = {"colony": header.colony, "name": report.name, "first": header.first, "context": report.context}
-    show_report(here, report, **more, end=header.end)
+    show_report(here, report, **more, end=header.end, cut_after=report.cut_after)
     if here.output == Output.table:
         given = "the one that was asked for" if colony is not None else "by the file's own word: compare it"
         output.line(f"verified for the colony {header.colony} ({given})")
-        if not header.whole:
-            output.line(
-                f"a part, {header.first} to {header.last} of {header.end}: it rests on the {report.context} "
-                "events before it that are in the file; whether some were left out cannot be seen"
-            )
+        for line in _limits(header, report.context):
+            output.line(line)
+        if report.cut_after is not None:
+            output.line(_cut(header, report.cut_after))
     if not report.clean:
         raise exits.Ended(exits.FAILED)
+
+
+def _limits(header: Header, context: int) -> list[str]:
+    """What a part of a ledger cannot tell; nothing if it is all of one."""
+    said = []
+    if not header.whole:
+        said.append(
+            f"a part, {header.first} to {header.last} of {header.end}: it rests on the {context} events from "
+            "before it that are in the file; whether some were left out cannot be seen"
+        )
+    elif header.last < header.end:
+        said.append(f"a part, up to {header.last} of {header.end}: what came after is not in it")
+    return said
+
+
+def _cut(header: Header, after: int) -> str:
+    """How far a file goes that was cut off."""
+    if after >= header.last:
+        return f"the file was cut off behind its events: it has all of them, up to {header.last}"
+    first = max(after + 1, header.first)
+    there = f"it holds the events up to {after}" if after else "it holds no event"
+    behind = " and what stood behind them" if header.values or header.notes else ""
+    return f"the file was cut off: {there}; missing are {first} to {header.last}{behind}"
 
 
 def check_colony(file: str, header: Header, colony: str | None) -> None:
@@ -178,7 +200,7 @@ def import_(here: Here, file: str, name: str | None, colony: str | None, *, forc
     """Make an export a context that can be read; say how to use it."""
     from colonies import contexts, imported
     from colonies.errors import Invalid
-    from colonies.export_file import opened
+    from colonies.export_file import Cut, opened
     from colonies.files import expanded
 
     with opened(expanded(file, "FILE")) as reader:
@@ -192,7 +214,10 @@ def import_(here: Here, file: str, name: str | None, colony: str | None, *, forc
             raise Invalid(f"there is a context {context} already; {how}")
         if contexts.path_of(context).exists() and contexts.load(context).imported != folder:
             raise Invalid(f"the context {context} is no import, and stays as it is; take another --name")
-        counts = imported.write(reader, folder, progress("importing"))
+        try:
+            counts = imported.write(reader, folder, progress("importing"))
+        except Cut as cut:
+            raise Cut(f"{cut}; `colonies ledger verify FILE` judges what is left of it") from None
     contexts.save(contexts.Context(context, folder.as_uri(), ""))
     fields = {
         "context": context,
@@ -200,7 +225,9 @@ def import_(here: Here, file: str, name: str | None, colony: str | None, *, forc
         "name": header.name,
         "first": header.first,
         "last": header.last,
+        "end": header.end,
         "events": counts.events,
+        "before": reader.context,
     }
     if here.output == Output.json:
         output.json_line(fields)
@@ -208,4 +235,8 @@ def import_(here: Here, file: str, name: str | None, colony: str | None, *, forc
         output.line(context)
     else:
         output.line(f"{counts.events} events of the colony {header.name} ({header.colony})")
+        for line in _limits(header, reader.context):
+            output.line(line)
+        if not header.whole:
+            output.line(f"lists and numbers lack what else was before {header.first}")
         output.line(f"read it with --context {context}, such as: colonies process ls --context {context}")

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from colonies_cli import exits, options, output
+from colonies_cli import exits, ids, options, output
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
     from colonies_cli.command import Here
 
 T = TypeVar("T")
+
+WITH_IDS: Final[dict[str, tuple[ids.Noun, ...]]] = {
+    "processes": ("workflow",),
+    "nodes": ("workflow",),
+    "logs": ("process", "workflow"),
+}
+"""Views, and those of their filters that are an id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ async def asked(here: Here, view: str, pages: Pages | None = None, /, **filters:
     pages = pages or Pages(options.LIMIT)
     items: list[dict[str, Any]] = []
     async with here.session() as session:
-        question = await _question(session.ledger, filters)
+        question = await _question(session.ledger, view, filters)
         cursor = pages.cursor
         while pages.all or len(items) < pages.limit:
             limit = options.PAGE if pages.all else min(options.PAGE, pages.limit - len(items))
@@ -69,7 +76,7 @@ async def every(ledger: Any, view: str, filters: Mapping[str, Any]) -> AsyncIter
     """All items that filters find, page by page. Raises as `asked`."""
     from colonies_cli.command import ask
 
-    question, cursor = await _question(ledger, filters), None
+    question, cursor = await _question(ledger, view, filters), None
     while True:
         answer = await ask(ledger, view, {**question, "limit": options.PAGE, "cursor": cursor})
         for item in answer.items:
@@ -79,13 +86,19 @@ async def every(ledger: Any, view: str, filters: Mapping[str, Any]) -> AsyncIter
             return
 
 
-async def _question(ledger: Any, filters: Mapping[str, Any]) -> dict[str, Any]:
-    """The filters that are given, as the view takes them. Raises Invalid."""
+async def _question(ledger: Any, view: str, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """The filters that are given, as the view takes them. Raises Invalid, NotFound."""
     question = {name: value for name, value in filters.items() if value is not None}
     for word in ("since", "until"):
         if word in question:
             question[word] = await as_time(ledger, question[word], word)
-    return question
+    return await with_whole_ids(ledger, view, question)
+
+
+async def with_whole_ids(ledger: Any, view: str, question: dict[str, Any]) -> dict[str, Any]:
+    """A question whose ids may be beginnings, as the view takes it. Raises as `ids.whole`."""
+    given = [noun for noun in WITH_IDS.get(view, ()) if question.get(noun) is not None]
+    return question | {noun: await ids.whole(ledger, noun, question[noun], f"--{noun}") for noun in given}
 
 
 async def as_time(ledger: Any, text: str, word: str) -> str:

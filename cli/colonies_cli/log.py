@@ -107,6 +107,7 @@ async def _follow(here: Here, limit: int, question: dict[str, Any]) -> None:
         ledger = session.ledger
         await ledger.subscribe(subjects.ALL_LOGS, lambda _: heard.set())
         ledger.on_gap(heard.set)
+        question = await listing.with_whole_ids(ledger, "logs", question)
         if question["since"] is not None:
             question["since"] = await listing.as_time(ledger, question["since"], "since")
         began = rfc3339(await ledger.now())

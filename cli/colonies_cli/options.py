@@ -35,6 +35,12 @@ def state(allowed: Sequence[str]) -> Any:
     return typer.Option("--state", metavar="STATE", help=f"Only those in this state: {', '.join(allowed)}.")
 
 
+def states(allowed: Sequence[str]) -> Any:
+    """The option that takes one of these states or several."""
+    which = f"Only those in this state: {', '.join(allowed)}; repeatable, or with commas."
+    return typer.Option("--state", metavar="STATE", help=which)
+
+
 def sort(allowed: str) -> Any:
     """The option for the order of a list."""
     return typer.Option("--sort", metavar="KEY", help=f"By {allowed}; - before it: the largest first.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import events, exits, listing, options, output, signalling, specs
+from colonies_cli import events, exits, ids, listing, options, output, signalling, specs
 from colonies_cli import filters as filters_
 from colonies_cli.command import Here, command, group
 from colonies_cli.output import Output
@@ -20,7 +20,9 @@ app = group(
     "Example: colonies process run echo hello --runtimetype cli"
 )
 
-_Id = Annotated[str, typer.Argument(metavar="ID", help="The process's id.", show_default=False)]
+_Id = Annotated[
+    str, typer.Argument(metavar="ID", help="The process's id, or its beginning.", show_default=False)
+]
 
 
 @command(app, "submit")
@@ -136,7 +138,7 @@ async def run(
 async def ls(
     here: Here,
     filters: filters_.ProcessFilters,
-    sort: Annotated[str | None, options.sort("submitted or ended")] = None,
+    sort: Annotated[str | None, options.sort("submitted, ended or id")] = None,
     limit: options.Limit = options.LIMIT,
     all: options.All = False,
     cursor: options.Cursor = None,
@@ -149,18 +151,20 @@ async def ls(
     """
     pages = listing.Pages(limit, all, cursor, sort)
     items = await listing.asked(here, "processes", pages, **filters.given())
-    header = ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", "FUNC")
+    last = "FUNC (NAME)" if any(item.get("name") for item in items) else "FUNC"
+    header = ("ID", "STATE", "RUNTIMETYPE", "WORKER", "SUBMITTED", last)
     listing.show(here, items, header, _row, elastic=5)
 
 
 def _row(item: dict[str, Any]) -> tuple[Any, ...]:
+    name = f" ({item['name']})" if item.get("name") else ""
     return (
         item["id"],
         item["state"],
         item["runtimetype"],
         item["worker"],
         output.seconds(item["submitted_at"]),
-        item["func"],
+        f"{item['func']}{name}",
     )
 
 
@@ -176,9 +180,10 @@ async def get(
     """
     from colonies_cli.showing import end_of, show, watch_process
 
-    specs.check_id(id)
+    ids.check(id)
     here.check_now("--watch", watch)
     async with here.client() as client:
+        id = await ids.whole(client.session.ledger, "process", id)
         if watch:
             end_of(await watch_process(here, client, id, redraw=True))
         else:
@@ -196,8 +201,9 @@ async def watch(here: Here, id: _Id) -> None:
     """
     from colonies_cli.showing import end_of, watch_process
 
-    specs.check_id(id)
+    ids.check(id)
     async with here.client() as client:
+        id = await ids.whole(client.session.ledger, "process", id)
         end_of(await watch_process(here, client, id, redraw=False))
 
 
@@ -211,8 +217,9 @@ async def why(here: Here, id: _Id) -> None:
     """
     from colonies_cli import why as reasons
 
-    specs.check_id(id)
+    ids.check(id)
     async with here.client() as client:
+        id = await ids.whole(client.session.ledger, "process", id)
         reasons.show(here, await client.process(id).why())
 
 
@@ -243,9 +250,10 @@ async def logs(
     from colonies.logs import read_logs
     from colonies_cli.showing import follow_logs, show_log
 
-    specs.check_id(id)
+    ids.check(id)
     here.check_now("--follow", follow)
     async with here.client() as client:
+        id = await ids.whole(client.session.ledger, "process", id)
         process = await client.process(id).get()
         if follow:
             async for entry in follow_logs(client, id):
@@ -268,8 +276,9 @@ async def history(here: Here, id: _Id) -> None:
     from colonies.logs import read_logs
     from colonies_cli.showing import say_missing_logs
 
-    specs.check_id(id)
+    ids.check(id)
     async with here.session() as session:
+        id = await ids.whole(session.ledger, "process", id)
         story = await session.story(id)
         if not story.judged:
             raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
@@ -319,7 +328,7 @@ def replay(
     """
     from colonies_cli import replaying
 
-    specs.check_id(id)
+    ids.check(id)
     return replaying.run(here, id, replaying.worker_of(place), attempt, debug=debug)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from colonies_cli import exits, output
+from colonies_cli import exits, ids, output
 from colonies_cli.command import Here
 from colonies_cli.output import Output
 
@@ -55,6 +55,7 @@ async def run(here: Here, id: str, found: Any, attempt: int | None, *, debug: bo
         contextlib.nullcontext() if here.output == Output.table else contextlib.redirect_stdout(sys.stderr)
     )
     async with here.session() as session:
+        id = await ids.whole(session.ledger, "process", id)
         with apart:
             replayed = await replay(session, id, await _worker(session, id, found), attempt, _show)
             _leave_if_quit(replayed)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colonies_cli import exits, output, specs
+from colonies_cli import exits, ids, output, specs
 from colonies_cli.output import Output
 
 if TYPE_CHECKING:
@@ -17,18 +17,17 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.", 
 Data = Annotated[str | None, typer.Option("--data", metavar="JSON", help="What goes with it; a JSON value.")]
 
 
-def send(
-    here: Here, what: Literal["process", "workflow"], id: str, name: str, data: str | None
-) -> Coroutine[Any, Any, None]:
+def send(here: Here, what: ids.Noun, id: str, name: str, data: str | None) -> Coroutine[Any, Any, None]:
     """Send it, and show what it was sent to. Raises Invalid at once, for an id or data that cannot be."""
-    specs.check_id(id)
+    ids.check(id)
     return _send(here, what, id, name, specs.json_given(data, "--data"))
 
 
-async def _send(here: Here, what: str, id: str, name: str, data: Any) -> None:
+async def _send(here: Here, what: ids.Noun, id: str, name: str, data: Any) -> None:
     from colonies_cli import flow_showing, showing
 
     async with here.client() as client:
+        id = await ids.whole(client.session.ledger, what, id)
         handle = client.workflow(id)
         if what == "process":
             await client.signal(id, name, data)

@@ -1,4 +1,4 @@
-"""What commands are given: specs in files or on stdin, ids, values in JSON.
+"""What commands are given: specs in files or on stdin, values in JSON.
 
 All of it is refused here, before anybody is asked.
 """
@@ -51,13 +51,6 @@ def standard_input(most_bytes: int, hint: str = "put large values into files of 
     if len(text) > most_bytes:
         raise Invalid(f"standard input: more than {most_bytes} bytes; allowed: at most {most_bytes} ({hint})")
     return text
-
-
-def check_id(id: str) -> None:
-    """An id ends up in a subject: a star or a dot in it would mean others as well. Raises Invalid."""
-    from colonies.core.names import name
-
-    name(id, "ID")
 
 
 def json_given(text: str | None, option: str) -> Any:

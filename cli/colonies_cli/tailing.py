@@ -14,7 +14,7 @@ from colonies.ledger import Ledger
 from colonies.listening import Wanted
 from colonies.session import Session
 from colonies.show_event import cloud_event, event_object
-from colonies_cli import events, output
+from colonies_cli import events, ids, output
 from colonies_cli.command import Here
 from colonies_cli.output import Output
 
@@ -54,22 +54,44 @@ def printer(here: Here, cloudevents: bool) -> Printer:
     return show
 
 
-async def tail(here: Here, start: str | None, wanted: Wanted, follow: bool, show: Printer) -> None:
+async def _wanted(ledger: Ledger, filters: list[str]) -> Wanted:
+    """What --filter asks for, where ids may be beginnings. Raises as `ids.whole`."""
+    nouns: tuple[ids.Noun, ...] = ("process", "workflow")
+    whole = []
+    for text in filters:
+        name, _, value = text.partition("=")
+        for noun in nouns:
+            if name == noun and value:
+                text = f"{noun}={await ids.whole(ledger, noun, value, f'--filter {noun}')}"
+        whole.append(text)
+    return wanted(whole)
+
+
+def begin(start: str | None, last: int | None) -> str | int:
+    """Where to begin: a moment, or so many events before the end. Raises Invalid."""
+    if start is not None and last is not None:
+        raise Invalid("-n and --from: both say where to begin; allowed: one of them")
+    return start if start is not None else LAST if last is None else last
+
+
+async def tail(here: Here, start: str | int, filters: list[str], follow: bool, show: Printer) -> None:
     """Print what is there, then, to `follow`, what comes, until cancelled.
 
     Raises:
-        Invalid: the ledger has no such `start`. Refused: this member was revoked meanwhile.
+        Invalid: the ledger has no such `start`, a moment or a number of events before its end. Refused: this
+        member was revoked meanwhile. What `ids.whole` does.
     """
     async with here.session() as session:
+        wanted = await _wanted(session.ledger, filters)
         last = await session.ledger.last_sequence()
-        after = await _before(session.ledger, start) if start is not None else last
+        after = await _before(session.ledger, start) if isinstance(start, str) else last
         if here.output == Output.table:
             output.line(output.spaced(events.HEADER, _WIDTHS))
-        if start is None:
-            for told in await _last(session, last, wanted):
+        if isinstance(start, int):
+            for told in await _last(session, last, wanted, start):
                 show(told, session.colony)
-        if start is None and not follow:
-            return
+            if not follow:
+                return
         async with aclosing(tell(session, after, wanted=wanted.may_be, live=follow)) as feed:
             async for told in feed:
                 if wanted.is_(told):
@@ -89,16 +111,17 @@ async def _before(ledger: Ledger, start: str) -> int:
     return await past.last_before(ledger, time - 1, last)
 
 
-async def _last(session: Session, last: int, wanted: Wanted) -> list[Told]:
-    """The last LAST events that are wanted, found by looking back further and further."""
-    span = LAST
-    while True:
+async def _last(session: Session, last: int, wanted: Wanted, number: int) -> list[Told]:
+    """The last events that are wanted, so many, found by looking back further and further."""
+    span = number
+    while number:
         after = max(0, last - span)
         found = [
             told
             async for told in tell(session, after, wanted=wanted.may_be, live=False)
             if told.seen.stored.sequence <= last and wanted.is_(told)
         ]
-        if len(found) >= LAST or after == 0:
-            return found[-LAST:]
+        if len(found) >= number or after == 0:
+            return found[-number:]
         span *= WIDER
+    return []

@@ -44,6 +44,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@functools.cache
+def whole() -> Any:
+    """The whole command, as it parses a command line."""
+    return typer.main.get_command(build())
+
+
 def build() -> typer.Typer:
     """The whole command, as typer has it."""
     app = group(

@@ -31,11 +31,16 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name."
 def add(
     here: Here,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.", show_default=False)],
-    address: Annotated[str, typer.Argument(metavar="URL", help="Where to send to.", show_default=False)],
+    address: Annotated[
+        str | None,
+        typer.Argument(metavar="URL", help="Where to send to; --change needs none.", show_default=False),
+    ] = None,
     events: Annotated[
-        str,
-        typer.Option("--events", metavar="TYPES", help="Which: process.failed,workflow.* and the like."),
-    ] = "*",
+        str | None,
+        typer.Option(
+            "--events", metavar="TYPES", help="Which: process.failed,workflow.* and the like. Default: all."
+        ),
+    ] = None,
     func: Annotated[
         str | None, typer.Option("--func", metavar="NAME", help="Only of processes of this function.")
     ] = None,
@@ -50,20 +55,34 @@ def add(
         str | None,
         typer.Option("--via", metavar="MEMBER", help="The service that sends, where there are several."),
     ] = None,
-    change: Annotated[bool, typer.Option("--change", help="It exists: from now on it is like this.")] = False,
+    change: Annotated[
+        bool, typer.Option("--change", help="It exists: change of it what is given here, and only that.")
+    ] = False,
+    new_secret: Annotated[bool, typer.Option("--new-secret", help="With --change: a new secret.")] = False,
 ) -> Coroutine[Any, Any, None]:
     """Have events sent to an address, from now on; owners may.
 
-    The secret that signs what is sent is shown once, here: the receiver checks with it.
+    The secret that signs what is sent is shown once, here: the receiver checks with it. --change keeps it,
+    unless the address or the service is another one. --func '' and --label '' take these away again.
 
     Example: colonies webhook add ops https://example.com/hook --events process.failed
     """
+    from colonies.errors import Invalid
     from colonies.webhooks import checked_filters, checked_url
 
-    given = None if secret is None else _secret(secret)
-    url, filters = checked_url(address), checked_filters([word.strip() for word in events.split(",")])
-    said = {"url": url, "events": filters, "func": func, "label": label}
-    return _add(here, name, said, given, via, change)
+    if new_secret and (secret is not None or not change):
+        raise Invalid("--new-secret: it is for --change, and without --secret")
+    if address is None and not change:
+        raise Invalid("URL: where to send to is not said; allowed: such as https://example.com/hook")
+    said: dict[str, Any] = {
+        "url": None if address is None else checked_url(address),
+        "events": None if events is None else checked_filters([word.strip() for word in events.split(",")]),
+        "func": func,
+        "label": label,
+        "secret": None if secret is None else _secret(secret),
+        "service": via,
+    }
+    return _change(here, name, said, new_secret) if change else _add(here, name, said)
 
 
 def _secret(place: str) -> bytes:
@@ -82,22 +101,40 @@ def _secret(place: str) -> bytes:
         raise Invalid(f"--secret {place}: {error}") from None
 
 
-async def _add(
-    here: Here, name: str, said: dict[str, Any], given: bytes | None, via: str | None, change: bool
-) -> None:
-    from colonies.webhooks import add_webhook, is_plain, shown_secret, webhook
+async def _add(here: Here, name: str, said: dict[str, Any]) -> None:
+    from colonies.webhooks import add_webhook, webhook
+
+    said["events"] = said["events"] or ["*"]
+    async with here.session() as session:
+        made = await add_webhook(session, name, **said)
+        found = await webhook(session, name)
+    _show(here, found, "added", made if said["secret"] is None else None)
+
+
+async def _change(here: Here, name: str, said: dict[str, Any], renew: bool) -> None:
+    from colonies.webhooks import change_webhook, webhook
 
     async with here.session() as session:
-        made = await add_webhook(session, name, **said, secret=given, service=via, change=change)
-        service = (await webhook(session, name)).service
-    secret = shown_secret(made) if given is None else None
-    if is_plain(said["url"]):
+        made = await change_webhook(session, name, **said, renew=renew)
+        found = await webhook(session, name)
+    if made is not None and said["secret"] is None and not renew:
+        exits.say("the old secret was for another address or key of the service; there is a new one")
+    _show(here, found, "changed", made if said["secret"] is None else None)
+
+
+def _show(here: Here, found: Webhook, done: str, made: bytes | None) -> None:
+    """What there is now; the secret if it was made here."""
+    from colonies.webhooks import is_plain, shown_secret
+
+    secret = shown_secret(made) if made is not None else None
+    if is_plain(found.url):
         exits.say("what is sent to an http:// address can be read on its way; https:// cannot")
     if here.output == Output.json:
-        output.json_line({"name": name, **said, "service": service, "secret": secret})
+        shown = {"url": found.url, "events": list(found.events), "func": found.func, "label": found.label}
+        output.json_line({"name": found.name, **shown, "service": found.service, "secret": secret})
         return
-    done = "changed" if change else "added"
-    output.line(name if here.output == Output.name else f"webhook {name} {done}; {service} sends to it")
+    said = f"webhook {found.name} {done}; {found.service} sends to it"
+    output.line(found.name if here.output == Output.name else said)
     if secret is not None and here.output == Output.name:
         exits.say(f"the secret, shown only now: {secret}")
     elif secret is not None:
@@ -156,7 +193,7 @@ async def _items(here: Here, session: Session, found: list[Webhook]) -> list[dic
         if here.at is None and (why := unserved(session.colony, webhook, now)) is not None:
             state, error = (
                 "locked",
-                f"{why}; say it again: `colonies webhook add {webhook.name} URL --change`",
+                f"{why}; say it again: `colonies webhook add {webhook.name} --change`",
             )
             exits.say(f"webhook {webhook.name} is not sent to: {error}")
         items.append(
@@ -273,6 +310,8 @@ async def rerun(
     ] = None,
 ) -> None:
     """Have dead letters sent again, all of them or some; owners may. A receiver that was gone is back.
+
+    If one that is given is no dead letter, nothing is sent, and the exit code is 5.
 
     Example: colonies webhook rerun ops
     """

@@ -97,6 +97,8 @@ async def ls(
 ) -> None:
     """List the instances of workers, as the projector has them.
 
+    RUNNING is how many processes it has taken and not ended, by the ledger; LAST SEEN its last sign of life.
+
     Example: colonies worker ls --state alive
     """
     listing.check_state(state, STATES, "state of a worker")

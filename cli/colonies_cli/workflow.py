@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colonies_cli import filters as filters_
-from colonies_cli import listing, options, output, signalling, specs
+from colonies_cli import ids, listing, options, output, signalling, specs
 from colonies_cli.command import Here, command, group
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ app = group(
     "Example: colonies workflow submit --spec examples/workflow.yaml --wait"
 )
 
-_Id = Annotated[str, typer.Argument(metavar="ID", help="The workflow's id.", show_default=False)]
+_Id = Annotated[
+    str, typer.Argument(metavar="ID", help="The workflow's id, or its beginning.", show_default=False)
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", metavar="NAME=JSON", help="A parameter's value; repeatable."),
@@ -67,7 +69,7 @@ async def _submit(here: Here, spec: WorkflowSpec, key: str | None, wait: bool, t
 async def ls(
     here: Here,
     filters: filters_.WorkflowFilters,
-    sort: Annotated[str | None, options.sort("submitted or ended")] = None,
+    sort: Annotated[str | None, options.sort("submitted, ended or id")] = None,
     limit: options.Limit = options.LIMIT,
     all: options.All = False,
     cursor: options.Cursor = None,
@@ -112,10 +114,10 @@ async def get(
     """
     from colonies_cli import flow_showing
 
-    specs.check_id(id)
+    ids.check(id)
     here.check_now("--watch", watch)
     async with here.client() as client:
-        handle = client.workflow(id)
+        handle = client.workflow(await ids.whole(client.session.ledger, "workflow", id))
         if watch:
             await flow_showing.watch(here, handle, everything=everything)
         else:
@@ -130,8 +132,9 @@ async def history(here: Here, id: _Id) -> None:
     """
     from colonies_cli import flow_showing
 
-    specs.check_id(id)
+    ids.check(id)
     async with here.client() as client:
+        id = await ids.whole(client.session.ledger, "workflow", id)
         await flow_showing.show_history(here, client, id)
 
 
@@ -151,8 +154,9 @@ async def why(
     """
     from colonies_cli import why as reasons
 
-    specs.check_id(id)
+    ids.check(id)
     async with here.client() as client:
+        id = await ids.whole(client.session.ledger, "workflow", id)
         reasons.show(here, await client.workflow(id).why(node))
 
 

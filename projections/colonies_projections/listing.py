@@ -15,21 +15,24 @@ from colonies.show import rfc3339
 from colonies_projections.view import Asked, Filter, Row, Snapshot
 
 FEW = 2_000
+SORTED = 20_000  # rows that are put in order for one question
 
 _MICROSECOND_NS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Where(Filter):
-    """A filter as SQL with one `?`. `column`: it asks whether this one, which has an index, is equal."""
+    """A filter as SQL with one `?`, or with several if `read` makes a tuple. `column`: it asks whether this
+    one, which has an index, is equal."""
 
     column: str = ""
     sql: str = ""
 
-    def condition(self, *, lead: bool) -> str:
+    def condition(self, value: Any, *, lead: bool) -> str:
         if self.sql:
             return self.sql
-        return f"{self.column} = ?" if lead else f"+{self.column} = ?"
+        compared = f"IN ({', '.join('?' * len(value))})" if isinstance(value, tuple) else "= ?"
+        return f"{self.column} {compared}" if lead else f"+{self.column} {compared}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,11 @@ class Listing:
     async def page(self, asked: Asked, at: Snapshot) -> tuple[list[Row], list[tuple[Any, int]], bool]:
         """The rows, their keys, and whether there are more behind them."""
         leads = await self._leads(asked, at)
-        where, values = ["true"], []
+        where: list[str] = ["true"]
+        values: list[Any] = []
         for name, value in asked.filters.items():
-            where.append(self.filters[name].condition(lead=name in leads))
-            values.append(value)
+            where.append(self.filters[name].condition(value, lead=name in leads))
+            values += _each(value)
         column = self.sorts[asked.sort]
         order, than = ("DESC", "<") if asked.down else ("ASC", ">")
         if column == "sequence":
@@ -73,19 +77,33 @@ class Listing:
         return found, [(row[column], row["sequence"]) for row in found], len(rows) > asked.limit
 
     async def _leads(self, asked: Asked, at: Snapshot) -> Sequence[str]:
-        """The filters whose index is used: those with one together, or the one with the fewest rows."""
+        """The filters whose index is used: those with one together, or the one with the fewest rows.
+
+        An index has the rows of one value in order; those of several are sorted first, so not if they are
+        many: then the table is gone through in its order.
+        """
         indexed = [name for name in asked.filters if self.filters[name].column]
-        if len(indexed) < 2:
+        several = [name for name in indexed if isinstance(asked.filters[name], tuple)]
+        if len(indexed) < 2 and not several:
             return indexed
         counts: dict[str, int] = {}
         for name in indexed:
-            query = f"SELECT 1 FROM {self.table} WHERE {self.filters[name].column} = ? LIMIT {FEW}"
-            rows = await at.select(f"SELECT count(*) AS number FROM ({query})", (asked.filters[name],))
+            value, most = asked.filters[name], SORTED if name in several else FEW
+            where = self.filters[name].condition(value, lead=True)
+            query = f"SELECT 1 FROM {self.table} WHERE {where} LIMIT {most}"
+            rows = await at.select(f"SELECT count(*) AS number FROM ({query})", _each(value))
             counts[name] = rows[0]["number"]
         rarest = min(indexed, key=counts.__getitem__)
-        if counts[rarest] == FEW and self.together and set(self.together) <= set(indexed):
+        if rarest in several:
+            return (rarest,) if counts[rarest] < SORTED else ()
+        alone = set(indexed) - set(several)
+        if counts[rarest] == FEW and self.together and set(self.together) <= alone:
             return self.together
         return (rarest,)
+
+
+def _each(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def microseconds(text: str) -> int:
@@ -108,6 +126,16 @@ def like(text: str) -> str:
         text = text.replace(char, f"\\{char}")
     return f"%{text}%"
 
+
+def beginning(text: str) -> tuple[str, str]:
+    """From which id on, and before which, they begin so. Raises ValueError: no id does."""
+    if not (text.isascii() and text.isalnum()):
+        raise ValueError("letters and digits")
+    return text, f"{text}~"
+
+
+BEGINS = Where(read=beginning, sql="id >= ? AND id < ?")
+"""For ids of letters and digits, which have an index."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -262,7 +262,10 @@ class LogStore:
         """Forget the oldest messages, at least of this size together; their size."""
         freed = 0
         while freed < size:
-            for row in db.execute(_OLDEST, (PRUNED_AT_ONCE,)).fetchall():
+            oldest = db.execute(_OLDEST, (PRUNED_AT_ONCE,)).fetchall()
+            if not oldest:
+                break
+            for row in oldest:
                 [source] = db.execute("SELECT * FROM logs_sources WHERE id = ?", (row["source"],)).fetchall()
                 first, said = row["sequence"] << LINE_BITS, _about(source)
                 found = enumerate(lines(row["text"]))

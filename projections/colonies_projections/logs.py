@@ -28,6 +28,7 @@ from colonies_projections.log_lines import ALL, expression, token
 from colonies_projections.log_store import Line, LogStore, Message, Wanted, checksum, set_aside
 from colonies_projections.position import Unusable
 from colonies_projections.question import Question
+from colonies_projections.standing import while_counting
 from colonies_projections.view import Asked, Filter, Page
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Logs:
         self._wake = asyncio.Event()
         self._moved = asyncio.Condition()
         self._broken: Unusable | None = None
+        self._begun_anew = 0  # times in a row, with nothing taken in between
 
     async def run(self) -> None:
         """Work until cancelled. Raises Unavailable: the file is unusable again and again."""
@@ -80,10 +82,11 @@ class Logs:
             return
         heard = await ledger.subscribe(subjects.ALL_LOGS, lambda _: self._wake.set())
         try:
-            for _ in range(MAX_BEGUN_ANEW):
+            while self._begun_anew < MAX_BEGUN_ANEW:
                 try:
                     await self._follow(ledger)
                 except Unusable as reason:
+                    self._begun_anew += 1
                     aside = await asyncio.to_thread(set_aside, self.path)
                     said = {"path": str(self.path), "aside": str(aside), "reason": str(reason)}
                     _log.warning("the view of logs begins anew; the file was set aside", **said)
@@ -129,7 +132,7 @@ class Logs:
         if store.position < last:  # what stood there aged out or was purged
             await asyncio.to_thread(store.take_in, last, ())
         async with self._moved:
-            self.covers, self._done = covers, self._begun
+            self.covers, self._done, self._begun_anew = covers, self._begun, 0
             self._moved.notify_all()
 
     async def _take_in(self, store: LogStore, batch: list[Stored]) -> None:
@@ -178,7 +181,8 @@ class Logs:
                 await self._come_to(at)
                 if self._sums[0] != (store, at):
                     time = (await moment(ledger, str(at))).time // 1_000
-                    self._sums = (store, at), await asyncio.to_thread(checksum, store.path, time)
+                    with while_counting():
+                        self._sums = (store, at), await asyncio.to_thread(checksum, store.path, time)
                 rows, total = self._sums[1]
         last = int((await ledger.stream_info(subjects.LOGS))["state"]["last_seq"])
         behind = max(0, last - store.position)

@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from colonies.core.process import Attempt, Awaiting, FailedForGood, Process, State, Successful, Waiting
 from colonies.show import jsonable
-from colonies_projections.listing import Listing, Where, microseconds, rfc3339_of
+from colonies_projections.listing import BEGINS, Listing, Where, microseconds, rfc3339_of
 from colonies_projections.view import Asked, Batch, Filter, Page, Row, Snapshot, Step, Write
 from colonies_projections.words import words
 
@@ -57,6 +57,7 @@ CREATE INDEX processes_func_state ON processes (func, state);
 CREATE INDEX processes_runtimetype ON processes (runtimetype);
 CREATE INDEX processes_worker ON processes (worker) WHERE worker IS NOT NULL;
 CREATE INDEX processes_submitter ON processes (submitter);
+CREATE INDEX processes_name ON processes (name) WHERE name IS NOT NULL;
 CREATE INDEX processes_label ON processes (label) WHERE label IS NOT NULL;
 CREATE INDEX processes_workflow ON processes (workflow) WHERE workflow IS NOT NULL;
 CREATE INDEX processes_open ON processes (queue, state, waiting_since) WHERE ended_at IS NULL;
@@ -126,15 +127,16 @@ sequence IN (
 
 _FILTERS = {
     "id": Where(column="id"),
-    "state": Where(get_args(State), column="state"),
+    "state": Where(get_args(State), several=True, column="state"),
     "func": Where(column="func"),
-    "name": Where(sql="name = ?"),
+    "name": Where(column="name"),
     "runtimetype": Where(column="runtimetype"),
     "queue": Where(sql="queue = ?"),
     "worker": Where(column="worker"),
     "submitter": Where(column="submitter"),
     "label": Where(column="label"),
     "workflow": Where(column="workflow"),
+    "begins": BEGINS,
     "since": Where(read=microseconds, sql="submitted_at >= ?"),
     "until": Where(read=microseconds, sql="submitted_at < ?"),
     "text": Where(read=words, sql=_TEXT),
@@ -148,12 +150,12 @@ class Processes:
     version: ClassVar[int] = 6
     tables: ClassVar[str] = _TABLES
     filters: ClassVar[Mapping[str, Filter]] = _FILTERS
-    sorts: ClassVar[Sequence[str]] = ("-submitted", "ended")
+    sorts: ClassVar[Sequence[str]] = ("-submitted", "ended", "id")
     listing: ClassVar[Listing] = Listing(
         "processes",
         _COLUMNS,
         _FILTERS,
-        {"submitted": "sequence", "ended": "ended_at"},
+        {"submitted": "sequence", "ended": "ended_at", "id": "id"},
         together=("func", "state"),
     )
 
@@ -185,8 +187,11 @@ class Processes:
         return Page(items, keys, more)
 
 
-_ATTEMPTS_OF = """
-SELECT * FROM processes_attempts WHERE process IN (SELECT value FROM json_each(?)) ORDER BY process, n
+_ATTEMPTS_OF = f"""
+SELECT processes_attempts.*
+FROM processes_attempts JOIN processes ON processes.sequence = processes_attempts.process
+WHERE process IN (SELECT value FROM json_each(?)) AND n > processes.attempts - {MAX_LISTED}
+ORDER BY process, n
 """
 _VALUES_OF = f"""
 SELECT sequence, CASE WHEN length(CAST(value AS BLOB)) <= {MAX_VALUE_BYTES} THEN value END AS value,
@@ -330,14 +335,16 @@ def _item(row: Row, attempts: Sequence[Row], values: Mapping[int, Row]) -> dict[
         last = json.loads(end["value"]) if end["value"] is not None else None
         if last is not None and last not in errors:
             errors.append(last)
-    if len(attempts) > MAX_LISTED or row["attempts"] > len(attempts):
+    if row["attempts"] > len(attempts):
         left_out.append("attempts")
-    if len(errors) > MAX_LISTED or any(len(error) > MAX_ERROR_CHARS for error in errors):
+    too_many = row["attempts"] > len(attempts) or len(errors) > MAX_LISTED
+    if too_many or any(len(error) > MAX_ERROR_CHARS for error in errors):
         left_out.append("errors")
     item = {
         "id": row["id"],
         "state": row["state"],
         "func": row["func"],
+        "name": row["name"],
         "args": [] if args is None and "args" not in left_out else args,
         "runtimetype": row["runtimetype"],
         "label": row["label"],
@@ -346,7 +353,7 @@ def _item(row: Row, attempts: Sequence[Row], values: Mapping[int, Row]) -> dict[
         "priority": row["priority"],
         "submitter": row["submitter"],
         "worker": row["worker"],
-        "attempts": [_attempt(attempt) for attempt in attempts[-MAX_LISTED:]],
+        "attempts": [_attempt(attempt) for attempt in attempts],
         "submitted_at": rfc3339_of(row["submitted_at"]),
         "started_at": rfc3339_of(row["started_at"]),
         "ended_at": rfc3339_of(row["ended_at"]),

@@ -90,6 +90,13 @@ def _text(name: str, value: object) -> str:
 
 def _filter(name: str, value: object, filter: Filter) -> Any:
     text = _text(name, value)
+    words = dict.fromkeys(text.split(",")) if filter.several else {}
+    if len(words) > 1:
+        return tuple(_read(name, word, filter) for word in words)
+    return _read(name, next(iter(words), text), filter)
+
+
+def _read(name: str, text: str, filter: Filter) -> Any:
     if filter.allowed is not None and text not in filter.allowed:
         raise Invalid(f"{name}: {shown(text)} is not one; allowed: {', '.join(filter.allowed)}")
     try:

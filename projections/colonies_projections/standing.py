@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,8 @@ class Standing:
             if self._sums[0] != (build, at):
                 names = [view.name for view in build.views]
                 counting = asyncio.to_thread(checksums, build.store.path, build.store.tables, names, at)
-                self._sums = (build, at), await counting
+                with while_counting():
+                    self._sums = (build, at), await counting
             return self._sums[1]
 
     @contextlib.asynccontextmanager
@@ -150,6 +151,15 @@ def _broken(build: Build, view: str) -> dict[str, Any]:
         return {"error": None}
     sequence, error = build.store.broken[view]
     return {"state": "broken", "error": f"left out since sequence {sequence}: {error}"}
+
+
+@contextlib.contextmanager
+def while_counting() -> Iterator[None]:
+    """Raises Unavailable where SQLite cannot count: the file may be changing places with another."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise Unavailable(f"the rows cannot be counted now: {error}; ask again in a moment") from None
 
 
 def checksums(

@@ -64,10 +64,12 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What may be asked for: one of the values that are `allowed`, or any text. `read` makes of it what the
-    view compares with, and raises ValueError with what would be right."""
+    view compares with, and raises ValueError with what would be right. `several`: also one or the other, with
+    commas between; the view gets a tuple then."""
 
     allowed: Sequence[str] | None = None
     read: Callable[[str], Any] = str
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)

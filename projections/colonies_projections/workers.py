@@ -88,6 +88,7 @@ SELECT processes.id, processes_attempts.worker, processes_attempts.instance
 FROM processes CROSS JOIN processes_attempts
     ON processes_attempts.process = processes.sequence AND processes_attempts.n = processes.attempts
 WHERE processes.state = 'running'
+ORDER BY processes.sequence
 """
 
 
@@ -113,17 +114,15 @@ class Workers:
             yield from _of_worker(record)
 
     async def answer(self, asked: Asked, at: Snapshot) -> Page:
-        """Instances, the newest first. `running` are the processes that its last heartbeat names; in the past
-        those that the ledger says it ran."""
+        """Instances, the newest first. `running` are the processes that the ledger says it runs: a heartbeat
+        is as old as it is."""
         rows, beats = await self._instances.find(at, asked.filters, asked.limit)
         drains = await drained(at)
-        ran = await _running(at) if at.past else None
+        runs = await _running(at)
         items = []
         for row in rows:
             key = f"{row['name']}.{row['instance']}"
-            beat = beats.get(key)
-            running = sorted(map(str, beat.attempts)) if beat is not None else []
-            item = _item(row, beat, ran.get(key, []) if ran is not None else running)
+            item = _item(row, beats.get(key), runs.get(key, []))
             items.append({**item, "drained": drains.get(row["name"])})
         return Page(items)
 
@@ -178,7 +177,7 @@ async def drained(at: Snapshot) -> dict[str, dict[str, Any]]:
 
 
 async def _running(at: Snapshot) -> dict[str, list[str]]:
-    """What each instance ran, by the ledger."""
+    """What each instance runs, by the ledger, in the order in which it was submitted."""
     found: dict[str, list[str]] = {}
     for row in await at.select(_RUNNING, ()):
         found.setdefault(f"{row['worker']}.{row['instance']}", []).append(row["id"])

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 from colonies.core.workflow import Workflow, WorkflowState
-from colonies_projections.listing import Listing, Where, like, microseconds, rfc3339_of
+from colonies_projections.listing import BEGINS, Listing, Where, like, microseconds, rfc3339_of
 from colonies_projections.progress import WorkflowStep
 from colonies_projections.view import Asked, Batch, Filter, Page, Row, Snapshot, Write
 
@@ -68,11 +68,12 @@ _SHOWN = (
 
 _FILTERS = {
     "id": Where(column="id"),
-    "state": Where(get_args(WorkflowState), column="state"),
+    "state": Where(get_args(WorkflowState), several=True, column="state"),
     "name": Where(column="name"),
     "label": Where(column="label"),
     "submitter": Where(sql="submitter = ?"),
     "source": Where(sql="source = ?"),
+    "begins": BEGINS,
     "since": Where(read=microseconds, sql="submitted_at >= ?"),
     "until": Where(read=microseconds, sql="submitted_at < ?"),
     "text": Where(
@@ -88,9 +89,9 @@ class Workflows:
     version: ClassVar[int] = 2
     tables: ClassVar[str] = _TABLES
     filters: ClassVar[Mapping[str, Filter]] = _FILTERS
-    sorts: ClassVar[Sequence[str]] = ("-submitted", "ended")
+    sorts: ClassVar[Sequence[str]] = ("-submitted", "ended", "id")
     listing: ClassVar[Listing] = Listing(
-        "workflows", _SHOWN, _FILTERS, {"submitted": "sequence", "ended": "ended_at"}
+        "workflows", _SHOWN, _FILTERS, {"submitted": "sequence", "ended": "ended_at", "id": "id"}
     )
 
     def fold(self, batch: Batch) -> Iterable[Write]:

@@ -24,7 +24,7 @@ from tests.cli.conftest import Cli
 from tests.harness import RunningColony, WorkerProcess, running_colony, until
 
 LIMIT_S = 60.0
-SOON_S = 10.0
+SOON_S = 60.0
 PYTHON = {"runtimetype": "python"}
 
 

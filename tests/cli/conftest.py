@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -26,7 +27,9 @@ _OF_PYTHON = ("PYTHON", "LC_", "LANG")  # variables that the interpreter reads w
 @cache
 def zygote() -> Zygote:
     """What the commands of this process's tests are forked from; it ends with this process."""
-    return Zygote.start()
+    started = Zygote.start()
+    atexit.register(started.end)
+    return started
 
 
 @dataclass

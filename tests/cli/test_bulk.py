@@ -107,8 +107,12 @@ def test_a_process_that_has_ended_runs_again_as_a_new_one_of_mine(cli: Cli) -> N
     assert before["submitter"] == "ann"
     assert bob.ok("process", "rerun", id, "-o", "name").out.strip() not in (id, new)
     keyed = [cli.ok("process", "rerun", id, "--key", "k", "-o", "json").one for _ in range(2)]
-    assert keyed[0] == keyed[1]
+    assert (keyed[0]["outcome"], keyed[0]["detail"]) == ("submitted", "submitted")
+    assert keyed[1] == {**keyed[0], "outcome": "existing", "detail": "submitted before with the key k"}
     assert keyed[0]["id"] == id
+    said = cli.ok("process", "rerun", id, "--key", "k").out
+    assert said == f"{id} -> {keyed[0]['new']} (submitted before with the key k)\n"
+    assert cli.ok("process", "rerun", id, "--key", "k", "-o", "name").out == f"{keyed[0]['new']}\n"
     cli.until(lambda: cli.get(keyed[0]["new"])["state"] == "successful", "it runs again")
 
 
@@ -146,6 +150,11 @@ def test_a_rerun_that_was_cut_off_is_gone_on_with_by_its_key(cli: Cli) -> None:
     again = {item["id"]: item for item in cli.ok(*words).lines}
     assert set(again) == set(ids) | made
     assert {again[id]["new"] for id in ids} == made
+    assert {again[id]["outcome"] for id in ids} == {"existing"}
+    assert {item["outcome"] for item in first if item["id"] in ids[1:]} == {"submitted"}
+    said = cli.ok(*words[:-2]).out.splitlines()
+    assert {line for line in said if "(submitted before with the key monday)" in line} == set(said[:-1])
+    assert said[-1] == "6 processes: 0 submitted, 3 submitted before with this key, 3 left as they are"
     assert {again[id]["outcome"] for id in made} == {"skipped"}
     assert len(cli.ok("process", "ls", "--label", "cut", "-o", "name").out.split()) == 6
 

@@ -49,6 +49,17 @@ def test_an_export_says_what_is_in_it(cli: Cli, tmp_path: Path) -> None:
     cli.ok("ledger", "export", str(path), "--force")
 
 
+def test_a_part_has_no_logs_from_after_its_end(cli: Cli, tmp_path: Path) -> None:
+    id = cli.submit("chat", 3, runtimetype="python")
+    cli.ok("process", "watch", id)
+    first = cli.ok("process", "history", id, "-o", "json").lines[0]
+    notes = [
+        cli.ok("ledger", "export", str(tmp_path / str(number)), "--logs", *to, "-o", "json").one["notes"]
+        for number, to in enumerate([(), ("--to", str(first["sequence"]))])
+    ]
+    assert notes[0] > notes[1] == 0
+
+
 def test_a_file_is_verified_where_no_colony_is_known(file: Path, cli: Cli, alone: Cli) -> None:
     key = key_of(cli)
     done = alone.ok("ledger", "verify", str(file))
@@ -60,6 +71,7 @@ def test_a_file_is_verified_where_no_colony_is_known(file: Path, cli: Cli, alone
     report = alone.ok("ledger", "verify", str(file), "-o", "json").one
     assert report["events"] == report["valid"] == report["last_sequence"] == report["end"]
     assert (report["colony"], report["name"], report["first"], report["context"]) == (key, "test", 1, 0)
+    assert report["cut_after"] is None
 
 
 def test_a_part_says_what_it_rests_on(cli: Cli, alone: Cli, tmp_path: Path) -> None:
@@ -67,7 +79,15 @@ def test_a_part_says_what_it_rests_on(cli: Cli, alone: Cli, tmp_path: Path) -> N
     cli.ok("ledger", "export", str(tmp_path / "part"), "--from", str(last - 3))
     done = alone.ok("ledger", "verify", str(tmp_path / "part"))
     assert "it rests on the" in done.out
-    assert alone.ok("ledger", "import", str(tmp_path / "part"), "--name", "part").err == ""
+    imported = alone.ok("ledger", "import", str(tmp_path / "part"), "--name", "part")
+    rests = f"a part, {last - 3} to {last} of {last}: it rests on the "
+    assert [line for line in done.out.splitlines() if line.startswith(rests)]
+    assert imported.out.splitlines()[1].startswith(rests)
+    assert imported.out.splitlines()[2] == f"lists and numbers lack what else was before {last - 3}"
+    again = ("ledger", "import", str(tmp_path / "part"), "--name", "part", "--force", "-o", "json")
+    as_json = alone.ok(*again).one
+    assert (as_json["first"], as_json["last"], as_json["end"]) == (last - 3, last, last)
+    assert as_json["before"] == as_json["events"] - 4
     assert "no findings" in alone.ok("ledger", "verify", "--context", "part").out
     tail = alone.ok("ledger", "tail", "--from", "1", "--context", "part", "-o", "json")
     assert tail.err == ""
@@ -91,6 +111,15 @@ def test_the_colony_that_was_asked_for_must_be_the_files(
         assert said in done.err
 
 
+def different(items: list[Any]) -> list[str]:
+    """The newest two of each kind of process: other tests leave hundreds in their colony, much alike."""
+    kinds: dict[tuple[object, ...], list[str]] = {}
+    for item in items:
+        kind = item["state"], item["runtimetype"], item["workflow"] is None, len(item["attempts"])
+        kinds.setdefault(kind, []).append(item["id"])
+    return [id for ids in kinds.values() for id in ids[:2]]
+
+
 def test_an_import_shows_what_the_colony_shows(file: Path, cli: Cli, alone: Cli) -> None:
     last = json.loads(alone.ok("ledger", "import", str(file), "--name", "debug", "-o", "json").out)["last"]
     here = ("--context", "debug", "-o", "json")
@@ -101,9 +130,8 @@ def test_an_import_shows_what_the_colony_shows(file: Path, cli: Cli, alone: Cli)
     items = alone.ok("process", "ls", "--limit", "1000", *here).lines
     live = {item["id"]: item for item in cli.ok("process", "ls", "--limit", "1000", "-o", "json").lines}
     assert len(items) > 1
-    for item in items:
-        id = item["id"]
-        assert item == live[id]
+    assert items == [live[item["id"]] for item in items]
+    for id in different(items):
         assert alone.ok("process", "get", id, *here).one == cli.ok("process", "get", id, *then).one
         assert (
             alone.ok("process", "logs", id, *here).lines == cli.ok("process", "logs", id, "-o", "json").lines
@@ -211,10 +239,39 @@ def test_files_that_are_no_exports_are_refused(file: Path, alone: Cli, tmp_path:
     done = alone("ledger", verb, str(tmp_path / "cut"))
     assert done.code == (1 if verb == "verify" else 2)
     assert "cut off" in done.out + done.err
+    if verb == "import":
+        assert "`colonies ledger verify FILE` judges what is left of it" in done.err
     for place in (tmp_path, tmp_path / "no", "/dev/zero"):
         done = alone("ledger", verb, str(place))
         assert (done.code, done.out) == (2, "")
     assert not (tmp_path / "data" / "imports").exists() or not list((tmp_path / "data" / "imports").iterdir())
+
+
+def test_a_file_that_was_cut_off_is_judged_for_what_it_holds(file: Path, alone: Cli, tmp_path: Path) -> None:
+    whole, path = file.read_bytes(), tmp_path / "torn"
+    last = alone.ok("ledger", "verify", str(file), "-o", "json").one["end"]
+    seen = []
+    for part in (0.05, 0.3, 0.6, 0.9):
+        path.write_bytes(whole[: int(len(whole) * part)])
+        done = alone("ledger", "verify", str(path), "-o", "json")
+        assert (done.code, done.err) == (1, "")
+        report = done.lines[-1]
+        after = report["cut_after"]
+        seen.append(after)
+        assert report["events"] == report["valid"] == after, "they are contiguous from 1"
+        missing = [(f["sequence"], f["kind"], f.get("last")) for f in report["findings"]]
+        words = alone("ledger", "verify", str(path)).out
+        if after < last:
+            assert missing == [(after + 1, "missing", last)]
+            assert words.endswith(
+                f"the file was cut off: it holds the events up to {after}; missing are {after + 1} to {last} "
+                "and what stood behind them\n"
+            )
+        else:
+            assert {kind for _, kind, _ in missing} == {"missing"}
+            assert words.endswith(f"cut off behind its events: it has all of them, up to {last}\n")
+    assert seen == sorted(seen)
+    assert 0 < seen[0] < last
 
 
 def test_without_values_an_import_lacks_them_and_says_so(

@@ -7,7 +7,6 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
-import typer
 from colonies_cli import tree
 
 from tests.cli.conftest import Cli
@@ -38,7 +37,7 @@ def commands() -> dict[str, Any]:
         for name, sub in getattr(command, "commands", {}).items():
             walk(sub, f"{words} {name}")
 
-    walk(typer.main.get_command(tree.build()), "colonies")
+    walk(tree.whole(), "colonies")
     return found
 
 

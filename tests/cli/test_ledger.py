@@ -40,6 +40,27 @@ def test_tail_shows_the_last_twenty_by_default(cli: Cli) -> None:
     assert len(cli.ok("ledger", "tail").out.splitlines()) <= 21
 
 
+def test_tail_shows_the_last_so_many(cli: Cli) -> None:
+    everything = cli.ok("ledger", "tail", "--from", "1", "-o", "json").lines
+    assert len(everything) > 7
+    for number in (1, 3, 7):
+        assert cli.ok("ledger", "tail", "-n", str(number), "-o", "json").lines == everything[-number:]
+    assert cli.ok("ledger", "tail", "--last", "10000", "-o", "json").lines == everything
+    assert cli.ok("ledger", "tail", "-n", "0", "-o", "json").lines == []
+    members = [event for event in everything if event["event"].startswith("member.")]
+    found = cli.ok("ledger", "tail", "-n", "2", "--filter", "member", "-o", "json").lines
+    assert found == members[-2:]
+    both = cli("ledger", "tail", "-n", "2", "--from", "1")
+    assert (both.code, both.out) == (2, "")
+    assert "-n and --from: both say where to begin" in both.err
+    with cli.start("ledger", "tail", "-f", "-n", "1", "-o", "json") as following:
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline()) == everything[-1]
+        cli.submit("echo", runtimetype="nobody")
+        assert json.loads(following.stdout.readline())["sequence"] == everything[-1]["sequence"] + 1
+        following.kill()
+
+
 def test_tail_begins_at_a_sequence_a_time_or_an_age(cli: Cli) -> None:
     first = cli.submit("nobody", runtimetype="nothing-serves-this")
     second = cli.submit("nobody", runtimetype="nothing-serves-this")

@@ -27,6 +27,25 @@ def test_a_list_is_gone_through_page_by_page_or_whole(cli: Cli) -> None:
     assert "cursor: it is of another question" in wrong.err
 
 
+def test_a_process_is_listed_and_found_by_its_name(cli: Cli) -> None:
+    plain = cli.submit("echo", runtimetype="nobody", label="name-or-not")
+    assert cli.ok("process", "ls", "--label", "name-or-not").out.splitlines()[0].endswith("  FUNC")
+    named = cli.submit("echo", runtimetype="nobody", label="name-or-not", name="nightly-3")
+    header, *rows = cli.ok("process", "ls", "--label", "name-or-not").out.splitlines()
+    assert header.endswith("  FUNC (NAME)")
+    assert [row.split("  ")[-1] for row in rows] == ["echo (nightly-3)", "echo"]
+    assert ids(cli, "--name", "nightly-3") == ids(cli, "--text", "nightly-3") == [named]
+    assert ids(cli, "--name", "nightly") == []
+    shown = cli.get(named)
+    assert (shown["name"], cli.get(plain)["name"]) == ("nightly-3", None)
+    assert "name          nightly-3\n" in cli.ok("process", "get", named).out
+    assert cli.ok("process", "cancel", "--name", "nightly-3", "--yes").out.startswith(
+        "1 process: 1 cancelled"
+    )
+    assert cli.ok("process", "ls", "--name", "nightly-3", "-o", "json").one["name"] == "nightly-3"
+    cli.ok("process", "cancel", plain)
+
+
 def test_a_list_is_as_it_was_at_a_sequence(cli: Cli) -> None:
     first = cli.submit("echo", runtimetype="nobody", label="past")
     then = str(cli.last_sequence())
@@ -40,6 +59,23 @@ def test_a_list_is_as_it_was_at_a_sequence(cli: Cli) -> None:
     assert ids(cli, "--label", "past", "--since", then) == [second, first]
     queues = cli.ok("queue", "ls", "--runtimetype", "nobody", "--at", then, "-o", "json").lines
     assert sum(queue["waiting"] for queue in queues) >= 1
+
+
+def test_several_states_are_asked_for_with_commas_or_one_by_one(cli: Cli) -> None:
+    first, second, third = (cli.submit("echo", runtimetype="nobody", label="states") for _ in range(3))
+    done = cli.submit("true", label="states")
+    cli("process", "watch", done)
+    cli.ok("process", "cancel", first)
+    label = ("--label", "states")
+    assert ids(cli, *label, "--state", "cancelled,successful") == [done, first]
+    assert ids(cli, *label, "--state", "successful", "--state", "cancelled") == [done, first]
+    assert ids(cli, *label, "--state", "waiting, cancelled", "--limit", "2") == [third, second]
+    wrong = cli("process", "ls", "--state", "waiting,lost")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "--state: 'lost' is no state; allowed: blocked, waiting," in wrong.err
+    found = cli.ok("process", "cancel", *label, "--state", "waiting,successful", "--dry-run", "-o", "name")
+    assert set(found.out.split()) == {second, third, done}
+    cli.ok("process", "cancel", second, third)
 
 
 def test_words_are_found(cli: Cli) -> None:

@@ -158,7 +158,6 @@ def test_the_past_is_not_waited_for(cli: Cli) -> None:
 
 
 def test_every_command_that_reads_the_ledger_and_writes_nothing_has_a_past() -> None:
-    import typer
 
     found: dict[str, bool] = {}
 
@@ -169,7 +168,7 @@ def test_every_command_that_reads_the_ledger_and_writes_nothing_has_a_past() -> 
         if subs is None:
             found[words] = any("--at" in parameter.opts for parameter in command.params)
 
-    walk(typer.main.get_command(tree.build()), "")
+    walk(tree.whole(), "")
     verbs = ("get", "ls", "history", "logs", "why", "search", "stats", "query")
     reading = {words for words in found if words.split()[-1] in verbs}
     assert {words for words in reading if not found[words]} == {"context ls", "context get"}

@@ -12,7 +12,7 @@ from typing import Any
 from tests.cli.conftest import Cli
 
 FIELDS = {
-    *("id", "state", "func", "args", "runtimetype", "label", "workflow", "node"),
+    *("id", "state", "func", "name", "args", "runtimetype", "label", "workflow", "node"),
     *("priority", "submitter", "worker", "attempts"),
     *("submitted_at", "started_at", "ended_at", "output", "errors"),
 }

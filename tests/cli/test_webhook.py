@@ -96,6 +96,9 @@ def test_dead_letters_are_shown_and_sent_again(owner: Cli, receiver: Receiver, n
     assert (done.code, done.out) == (1, "")
     assert f"colonies: webhook {name}: answered 500 (in " in done.err
     (receiver.folder / "status").write_text("200")
+    unknown = ("webhook", "rerun", name, str(letters[0]["sequence"]), "999999")
+    owner.until(lambda: owner(*unknown).code == 5, "one of these is none")
+    assert _of(owner, name, dead=2) is not None
     owner.until(
         lambda: owner("webhook", "rerun", name, str(letters[0]["sequence"]), "-o", "json").code == 0,
         "it is ordered",
@@ -120,9 +123,42 @@ def test_a_secret_may_be_given_and_is_not_shown_then(
     standardwebhooks.Webhook(secret).verify(request["body"], request["headers"])
     changed = owner.ok("webhook", "add", name, url, "--change", "--secret", "-", stdin=secret)
     assert changed.out == f"webhook {name} changed; webhooks sends to it\n"
-    named = owner.ok("webhook", "add", name, url, "--change", "-o", "name")
+    named = owner.ok("webhook", "add", name, "--change", "--new-secret", "-o", "name")
     assert named.out == f"{name}\n"
     assert "colonies: the secret, shown only now: whsec_" in named.err
+
+
+def test_a_change_leaves_what_it_does_not_name(owner: Cli, receiver: Receiver, name: str) -> None:
+    url = receiver.url("ok")
+    first = ("--events", "process.failed, process.queued", "--func", "train", "--label", "night")
+    secret = owner.ok("webhook", "add", name, url, *first, "-o", "json").one["secret"]
+    want = {
+        "name": name,
+        "url": url,
+        "events": ["process.failed", "process.queued"],
+        "func": "train",
+        "label": "night",
+        "service": "webhooks",
+        "secret": None,
+    }
+
+    def changed(*words: str) -> Any:
+        return owner.ok("webhook", "add", name, *words, "--change", "-o", "json").one
+
+    assert changed() == want
+    assert changed("--label", "day") == (want := want | {"label": "day"})
+    assert changed("--func", "") == (want := want | {"func": None})
+    assert changed("--events", "workflow.*") == (want := want | {"events": ["workflow.*"]})
+    assert changed(url) == want
+    owner.ok("webhook", "test", name)
+    [request] = receiver.requests()
+    standardwebhooks.Webhook(secret).verify(request["body"], request["headers"])
+    moved = owner.ok("webhook", "add", name, receiver.url("ok/moved"), "--change", "-o", "json")
+    assert {**moved.one, "secret": None} == want | {"url": receiver.url("ok/moved")}
+    assert moved.one["secret"].startswith("whsec_")
+    assert "the old secret was for another address" in moved.err
+    again = changed("--new-secret")
+    assert again["secret"] not in (None, moved.one["secret"], secret)
 
 
 def test_what_goes_out_in_the_clear_is_said(owner: Cli, name: str) -> None:
@@ -153,7 +189,11 @@ def test_who_is_no_owner_sends_nothing(cli: Cli, owner: Cli, receiver: Receiver,
         (("add", "ops", "https://x/", "--secret", "/"), 2, "this is a directory"),
         (("add", "ops", "https://x/", "--via", "ann"), 5, "no member of this name with the role observer"),
         (("add", "ops", "https://x/", "--func", ""), 2, "func"),
-        (("add", "none", "https://x/", "--change"), 5, "no webhook none to change"),
+        (("add", "none", "https://x/", "--change"), 5, "there is no webhook none"),
+        (("add", "ops"), 2, "where to send to is not said"),
+        (("add", "ops", "https://x/", "--new-secret"), 2, "it is for --change"),
+        (("add", "ops", "--change", "--new-secret", "--secret", "-"), 2, "without --secret"),
+        (("add", "none", "--change", "--events", "process.fails"), 2, "there is no process.fails"),
         (("get", "none"), 5, "there is no webhook none"),
         (("rm", "none"), 5, "there is no webhook none"),
         (("test", "none"), 5, "there is no webhook none"),

@@ -14,8 +14,9 @@ def test_why_prints_a_table_objects_or_codes(cli: Cli) -> None:
     for reason in told:
         assert set(reason) == {*("process", "node", "reason", "text", "sequences", "since", "until", "data")}
         assert reason["sequences"]
-    assert "needs runtimetype=attic; 0 of 2 workers have it; nearest: " in told[0]["text"]
-    assert told[0]["data"]["alive"] == 2
+    alive = told[0]["data"]["alive"]
+    assert alive >= 2  # the colony's own, and what other tests left behind a moment ago
+    assert f"needs runtimetype=attic; 0 of {alive} workers have it; nearest: " in told[0]["text"]
     assert told[1]["until"] > told[1]["since"]
     table = cli.ok("process", "why", id).out.splitlines()
     assert table[0].split() == ["REASON", "SEQUENCES", "WHY"]

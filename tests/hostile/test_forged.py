@@ -12,10 +12,11 @@ import secrets
 
 import msgpack
 import pytest
+from colonies_cli import ids
 
 from colonies import values
 from colonies.core.process import Running
-from colonies.errors import Unavailable
+from colonies.errors import NotFound, Unavailable
 from colonies.heartbeats import read_heartbeat
 from colonies.logs import read_logs
 from tests.hostile import granted
@@ -396,6 +397,8 @@ async def test_a_false_answer_to_a_question_changes_no_result(field: Field) -> N
 
     async with field.meanwhile(answers()):
         await field.until_answer("processes", lambda answer: answer == lie)
+        with pytest.raises(NotFound, match="no process begins with 7ZZZ"):
+            await ids.whole(field.reader.ledger, "process", "7ZZZ")
         assert (await job.get()).state == "running"
         await job.finish()
     await said.unsubscribe()

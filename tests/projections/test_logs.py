@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,11 @@ async def test_filters_find_only_what_they_say(colony: RunningColony, tmp_path: 
     async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
         nodes = [{"nodename": "one", **_spec("a")}, {"nodename": "two", **_spec("b")}]
         workflow = await client.submit_workflow(nodes)
-        members = await ask(client.session, "processes", workflow=workflow.id)
-        by_func = {item["func"]: item["id"] for item in members["items"]}
+        by_func: dict[str, str] = {}
+        async with asyncio.timeout(30):
+            while len(by_func) < 2:  # until both are released
+                members = await ask(client.session, "processes", workflow=workflow.id)
+                by_func = {item["func"]: item["id"] for item in members["items"]}
         alone = await process_of(client, "c")
         places = [(by_func["a"], "w1", "stdout"), (by_func["b"], "w2", "stderr"), (alone, "w1", "stderr")]
         for number, (process, worker, stream) in enumerate(places):

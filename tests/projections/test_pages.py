@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colonies_projections import Asked, Page, Snapshot
+from colonies_projections import Asked, Page, Snapshot, listing
 from colonies_projections.question import cursor
 from structlog.testing import capture_logs
 
@@ -118,6 +118,32 @@ async def test_a_list_is_sorted_by_what_does_not_change_any_more(
         assert await found("-submitted") == [5, 4, 3, 2, 1, 0]
         assert await found("ended") == [4, 1, 3]
         assert await found("-ended") == [3, 1, 4]
+        by_id = sorted(range(6), key=lambda number: handles[number].id)
+        assert await found("id") == by_id
+        assert await found("-id") == by_id[::-1]
+
+
+async def test_ids_are_found_by_how_they_begin_now_and_then(colony: RunningColony, tmp_path: Path) -> None:
+    client = await colony.client()
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        first = await client.submit(work("f"))
+        before = await ledger_of(client.session).last_sequence()
+        second = await client.submit(work("f"))
+        keyed = await client.submit(work("f"), key="k")
+        await first.cancel()
+
+        async def found(begins: str, **more: Any) -> set[str]:
+            return {item["id"] async for item in client.query("processes", begins=begins, **more)}
+
+        for handle in (first, second, keyed):
+            for length in (20, 25, 26):
+                assert await found(handle.id[:length]) == {handle.id}
+        assert await found(first.id[:2]) == {first.id, second.id}
+        assert await found(first.id[:2], state="waiting") == {second.id}
+        assert await found(first.id[:2], at=before) == {first.id}
+        assert await found(first.id[:2], at=before, sort="-id", state="waiting") == {first.id}
+        assert await found(f"{first.id}0") == set()
+        assert [item async for item in client.query("workflows", begins=first.id[:2])] == []
 
 
 @pytest.mark.parametrize(
@@ -125,7 +151,7 @@ async def test_a_list_is_sorted_by_what_does_not_change_any_more(
     [
         (
             {"sort": "colour"},
-            "sort: 'colour' is not one; allowed: submitted, ended; - before it for the larg",
+            "sort: 'colour' is not one; allowed: submitted, ended, id; - before it for the ",
         ),
         ({"cursor": "nonsense"}, "cursor: it is none of ours; allowed: the one of the answer before"),
         ({"cursor": "bm9uc2Vuc2U"}, "cursor: it is none of ours"),
@@ -143,6 +169,7 @@ async def test_a_list_is_sorted_by_what_does_not_change_any_more(
             "since: 'yesterday'; allowed: a time with its zone, such as 2026-01-31T09:3",
         ),
         ({"since": "2026-01-31T09:30:00"}, "since: '2026-01-31T09:30:00'; allowed: a time with its zone"),
+        ({"begins": "01J%"}, "begins: '01J%'; allowed: letters and digits"),
         ({"text": "!?"}, "text: '!?'; allowed: words of letters or digits"),
     ],
 )
@@ -165,6 +192,35 @@ async def test_a_cursor_goes_on_with_its_own_question_only(colony: RunningColony
         assert other["error"].startswith("cursor: it is of another question")
         with pytest.raises(Invalid, match="'colour' is no filter"):
             _ = [item async for item in client.query("processes", colour="red")]
+
+
+@pytest.mark.parametrize("most", [1, 1_000], ids=["in the table's order", "sorted"])
+async def test_of_several_states_one_must_hold(
+    colony: RunningColony, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(listing, "SORTED", most)
+    client = await colony.client()
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        handles = await client.submit_many([work("f" if number % 2 else "g") for number in range(8)])
+        ids = [handle.id for handle in handles]
+        for handle in handles[::3]:
+            await handle.cancel()
+
+        async def found(**question: Any) -> list[int]:
+            return [ids.index(item["id"]) async for item in client.query("processes", **question)]
+
+        assert await found(state="waiting,cancelled") == [7, 6, 5, 4, 3, 2, 1, 0]
+        assert await found(state="cancelled,failed") == [6, 3, 0]
+        assert await found(state="cancelled,cancelled") == [6, 3, 0]
+        assert await found(state="cancelled,failed", func="g") == [6, 0]
+        assert await found(state="cancelled,failed", sort="ended") == [0, 3, 6]
+        first = await ask(client.session, "processes", state="cancelled,failed", limit=2)
+        again = {"state": "cancelled,failed", "cursor": first["cursor"]}
+        rest = await ask(client.session, "processes", **again)
+        assert [item["id"] for item in (*first["items"], *rest["items"])] == [ids[6], ids[3], ids[0]]
+        for wrong in ("waiting,lost", "waiting,", ","):
+            with pytest.raises(Invalid, match="is not one; allowed: blocked, waiting"):
+                await found(state=wrong)
 
 
 class Mistaken(Verdicts):

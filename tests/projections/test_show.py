@@ -45,6 +45,7 @@ def test_a_process_is_shown_with_these_fields_in_this_order() -> None:
             "id",
             "state",
             "func",
+            "name",
             "args",
             "runtimetype",
             "label",
@@ -79,7 +80,7 @@ def test_a_process_is_shown_with_these_fields_in_this_order() -> None:
 def test_what_is_not_there_yet_is_none() -> None:
     shown = process_object(process())
     assert [name for name, value in shown.items() if value is None] == [
-        *("workflow", "node", "worker", "started_at", "ended_at", "output")
+        *("name", "workflow", "node", "worker", "started_at", "ended_at", "output")
     ]
 
 

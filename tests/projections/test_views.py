@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import colonies
 from colonies import Client
 from colonies.core.events import Assigned
 from colonies.ids import new_id
@@ -164,6 +165,29 @@ async def test_a_large_value_is_left_out_of_answers_and_said_to_be(
     assert none is None
     assert nothing is None  # ... and of what is not, the name of the object that holds it
     assert stored.startswith("ann.")
+
+
+async def test_of_many_attempts_the_last_are_shown_and_all_are_kept(
+    colony: RunningColony, tmp_path: Path
+) -> None:
+    client = await colony.client()
+    path = tmp_path / "views.sqlite"
+    worker = colonies.Worker("python", backoff_s=0.0)
+
+    @worker.function(maxretries=-1)
+    def stubborn() -> None:
+        n = colonies.current().n
+        raise ValueError(f"not {n}") if n < 12 else colonies.Fail("enough")
+
+    async with projecting(await colony.session("viewer", "observer"), path):
+        await colony.work(worker, "w1")
+        await (await client.submit(stubborn.call())).wait(60)
+        [item] = (await ask(client.session, "processes"))["items"]
+    assert [attempt["n"] for attempt in item["attempts"]] == list(range(3, 13))
+    said = [f"ValueError: not {n}" for n in range(3, 12)]
+    assert [error.partition(" (")[0] for error in item["errors"]] == [*said, "enough"]
+    assert item["left_out"] == ["attempts", "errors"]
+    assert len(dump(path)["processes_attempts"]) == 12
 
 
 async def test_an_answer_that_would_be_too_large_is_cut_and_gone_on_with(

@@ -16,6 +16,8 @@ import sys
 
 from tests.simulator.many import lay, simulate
 
+NICE = 5  # whoever waits for an answer goes first
+
 
 def replay(seed: int, plant: str | None, *, subscribed: bool) -> int:
     """One lifetime with all that happened in it."""
@@ -80,6 +82,8 @@ def main() -> int:
     parser.add_argument("--planted", nargs="*", metavar="BUG", help="look for the planted bugs")
     parser.add_argument("--subscribed", action="store_true", help="with a subscriber, without a projector")
     asked = parser.parse_args()
+    if hasattr(os, "nice"):
+        os.nice(NICE)
     if asked.replay is not None:
         return replay(asked.replay, asked.plant, subscribed=asked.subscribed)
     if asked.planted is not None:

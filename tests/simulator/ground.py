@@ -40,7 +40,7 @@ from colonies.witness import HighWater
 from tests.simulator.link import Network
 from tests.simulator.loop import Task, VirtualLoop
 
-MEMO = 65_536
+MEMO = 1_024  # what one lifetime asks for again and again
 LOOK_S = 1.0  # the orchestrator's: what is not urgent it finds by looking
 
 

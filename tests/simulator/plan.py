@@ -14,7 +14,7 @@ from tests.simulator.timeplan import Script, draw_times
 
 INSTANCES = (*[["w1"]] * 5, *[["w1", "w1"]] * 2, *[["w1", "w2"]] * 2, ["w1", "w1", "w2"])  # of each member
 LEASES_S = (2.0, 3.0)
-PROJECTED = 1 / 12  # of all lifetimes
+PROJECTED = 1 / 24  # of all lifetimes
 FLOWING = 1 / 16  # have a workflow, and mostly nothing else
 HELD = 1 / 40  # of those that are left have pauses or limits
 TIMED = 1 / 40  # of the others have crons or generators

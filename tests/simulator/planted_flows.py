@@ -200,10 +200,10 @@ FLOW_BUGS = [
     ("stop on failure is ignored", stop_ignored, 800),
     ("a node's delay is ignored", delay_ignored, 300),
     ("released after the cancel", cancel_ignored, 400),
-    ("the outputs of parts in another order", outputs_in_no_order, 400, 6_200),
+    ("the outputs of parts in another order", outputs_in_no_order, 400, 9_340),
     ("a node is read beside the fold", nodes_read_beside_the_fold, 400, 6_100),
     ("nodes put between are not waited for", added_nodes_wait_for_nobody, 400),
-    ("ends judged before the cancel are believed", believes_its_own_release, 3_000, 5_400),
+    ("ends judged before the cancel are believed", believes_its_own_release, 3_000, 8_350),
     ("a node that maps ends as a whole beside its parts", maps_end_as_they_like, 1_500),
     ("cancelled for no reason", cites_nothing_asked, 200),
 ]

@@ -15,6 +15,7 @@ from colonies_projections.webhooks import book as book_
 from colonies_projections.webhooks.book import Book, Changes, Delivery
 
 from colonies.core.webhooks import Webhook
+from colonies.errors import NotFound
 
 OPS = Webhook(
     name="ops",
@@ -100,6 +101,10 @@ async def test_of_too_many_dead_letters_the_oldest_go_and_are_counted(
         await book.gone("ops", 3_000)
         assert [d.sequence for d in await book.dead("ops", 10)] == [16, 15, 14]
         assert (book.entries["ops"].state.dropped, book.entries["ops"].pending) == (3, 0)
+        for asked, named in (([13], "13"), ([14, 999, 13], "13, 999"), (range(10), "0, 1, 2, 3, 4 ...")):
+            with pytest.raises(NotFound, match=f"webhook ops has no dead letter {named}; nothing"):
+                await book.rerun("ops", asked, 4_000)
+        assert book.entries["ops"].pending == 0
         assert await book.rerun("ops", None, 4_000) == 3
         assert book.entries["ops"].pending == 3
         assert [d.sequence for d in await book.retries("ops", 10)] == [14, 15, 16]

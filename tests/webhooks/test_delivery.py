@@ -12,7 +12,7 @@ from colonies_projections.webhooks.line import DELAYS_S
 
 from colonies.core.events import WebhookAdded
 from colonies.webhook_orders import Order
-from colonies.webhooks import add_webhook, remove_webhook, shown_secret
+from colonies.webhooks import change_webhook, remove_webhook, shown_secret
 from tests.harness import until
 from tests.webhooks.ground import SPEC, ground
 
@@ -236,7 +236,7 @@ async def test_a_changed_webhook_keeps_what_is_still_to_be_delivered(tmp_path: P
         before = await at.submit(3)
         await at.heard(before)
         secret = bytes(range(32))
-        await add_webhook(at.owner, "ops", at.receiver.url("ok"), secret=secret, change=True)
+        await change_webhook(at.owner, "ops", url=at.receiver.url("ok"), secret=secret)
         after = await at.submit()
         await at.heard([*before, *after], "ok")
         library = standardwebhooks.Webhook(shown_secret(secret))

@@ -19,6 +19,7 @@ from colonies.webhook_orders import Order, ask_about, sealed_order
 from colonies.webhooks import (
     MAX_WEBHOOKS,
     add_webhook,
+    change_webhook,
     checked_filters,
     checked_url,
     is_plain,
@@ -69,7 +70,7 @@ async def test_who_asks_at_once_is_not_told_that_there_is_no_webhook(
         await at.send()
         await at.add("ops", events=["process.failed"])
         assert (await at.ask("ops"))["state"] == "active"
-        await add_webhook(at.owner, "ops", at.receiver.url("status/201"), change=True)
+        await change_webhook(at.owner, "ops", url=at.receiver.url("status/201"))
         assert (await at.order(TEST))["status"] == 201
 
 
@@ -137,9 +138,10 @@ async def test_only_an_owner_says_where_events_go(tmp_path: Path) -> None:
         with pytest.raises(Refused, match="only an owner says where events are sent"):
             await add_webhook(ann, "ops", at.receiver.url())
         await at.add("ops")
-        for change in (True, False):
-            with pytest.raises((Refused, Conflict)):
-                await add_webhook(ann, "ops", at.receiver.url("stolen"), change=change)
+        with pytest.raises((Refused, Conflict)):
+            await add_webhook(ann, "ops", at.receiver.url("stolen"))
+        with pytest.raises(Refused):
+            await change_webhook(ann, "ops", url=at.receiver.url("stolen"))
         with pytest.raises(Refused):
             await remove_webhook(ann, "ops")
         assert (await at.webhook("ops")).url == at.receiver.url()
@@ -148,8 +150,8 @@ async def test_only_an_owner_says_where_events_go(tmp_path: Path) -> None:
 async def test_a_name_is_that_of_one_webhook_at_a_time(tmp_path: Path) -> None:
     async with ground(tmp_path) as at:
         await at.enrol()
-        with pytest.raises(NotFound, match="no webhook ops to change"):
-            await at.add("ops", change=True)
+        with pytest.raises(NotFound, match="there is no webhook ops"):
+            await change_webhook(at.owner, "ops")
         await at.add("ops")
         with pytest.raises(Conflict, match="there is a webhook ops"):
             await at.add("ops")
@@ -198,14 +200,7 @@ async def test_each_service_sends_for_its_own_webhooks_and_a_change_moves_one(tm
         first = await at.submit(3)
         await at.heard(first, "ok/one")
         await at.heard(first, "ok/two")
-        await add_webhook(
-            at.owner,
-            "one",
-            at.receiver.url("ok/moved"),
-            service="webhooks-2",
-            events=["process.*"],
-            change=True,
-        )
+        await change_webhook(at.owner, "one", url=at.receiver.url("ok/moved"), service="webhooks-2")
         later = await at.submit(3)
         await at.heard(later, "ok/moved")
         await at.heard(later, "ok/two")

@@ -14,7 +14,7 @@ from colonies.core.webhooks import Webhook
 from colonies.errors import Invalid
 from colonies.nkeys import KeyPair, agree
 from colonies.webhook_orders import Order
-from colonies.webhooks import add_webhook, read_secret, secret_of, shown_secret, unserved
+from colonies.webhooks import change_webhook, read_secret, secret_of, shown_secret, unserved
 from tests.webhooks.ground import ground, stopped
 
 TOO_SHORT, TOO_LONG = shown_secret(bytes(23)), shown_secret(bytes(65))
@@ -119,8 +119,7 @@ async def test_a_service_with_another_key_says_so_and_nothing_is_lost(tmp_path: 
         await at.owner.refresh()
         why = unserved(at.owner.colony, await at.webhook("ops"), await at.owner.ledger.now())
         assert why == "webhooks has another key than when the secret was sealed for it"
-        given = {"secret": SECRET, "events": ["process.*"], "change": True}
-        await add_webhook(at.owner, "ops", at.receiver.url(), **given)
+        await change_webhook(at.owner, "ops", secret=SECRET)
         await at.heard(sequences)
         said = await at.until("ops", lambda said: said["delivered"] == 2, "both are delivered")
         assert said["state"] == "active"

@@ -21,12 +21,14 @@ import aiosqlite
 import msgpack
 
 from colonies.core.webhooks import Webhook
+from colonies.errors import NotFound
 from colonies_projections.position import Position, Unusable
 
 VERSION: Final = 1
 BUSY_S: Final = 5.0
 MAX_PENDING: Final = 1_000_000  # deliveries of one webhook; what comes beyond is a dead letter at once
 MAX_DEAD: Final = 100_000  # dead letters of one webhook; the oldest go
+NAMED: Final = 5  # that are asked for and are not there
 
 _TABLES = """
 CREATE TABLE service (
@@ -279,7 +281,10 @@ class Book:
             await self._keep(db, name)
 
     async def rerun(self, name: str, sequences: Collection[int] | None, at: int) -> int:
-        """Let dead letters be delivered again, all or these; how many. A receiver that had gone is back."""
+        """Let dead letters be delivered again, all or these; how many. A receiver that had gone is back.
+
+        Raises NotFound: some of these are none; then nothing is changed.
+        """
         async with self._transaction() as db:
             entry = self.entries.get(name)
             if entry is None:
@@ -291,11 +296,14 @@ class Book:
             if sequences is not None:
                 query += " AND sequence IN (SELECT value FROM json_each(?))"
                 parameters.append(json.dumps(sorted(sequences)))
-            count = (await db.execute(query, parameters)).rowcount
-            entry.pending += count
+            again = {row[0] for row in await db.execute_fetchall(f"{query} RETURNING sequence", parameters)}
+            if missing := sorted(set(sequences or ()) - again):
+                named = ", ".join(map(str, missing[:NAMED])) + (" ..." if missing[NAMED:] else "")
+                raise NotFound(f"webhook {name} has no dead letter {named}; nothing is sent again")
+            entry.pending += len(again)
             entry.state.gone, entry.state.held_until = None, 0
             await self._keep(db, name)
-        return count
+        return len(again)
 
     async def _remove(self, db: aiosqlite.Connection, done: Delivery) -> bool:
         """Was it there?"""

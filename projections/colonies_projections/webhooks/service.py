@@ -24,7 +24,7 @@ import structlog
 from colonies import subjects
 from colonies.core.events import Record, WebhookRemoved
 from colonies.core.webhooks import Webhook, evolve
-from colonies.errors import Refused, Unavailable
+from colonies.errors import NotFound, Refused, Unavailable
 from colonies.feed import tell
 from colonies.history import Judged
 from colonies.jetstream import JetStreamLedger
@@ -238,7 +238,7 @@ class Webhooks:
         while True:
             try:
                 return await read()
-            except Unavailable as error:
+            except (Unavailable, NotFound) as error:
                 _log.debug("not read", error=str(error))
                 await asyncio.sleep(AGAIN_S)
 
