@@ -83,6 +83,7 @@ class Process(Said):
 
     id: str
     state: State
+    name: str | None
     func: str
     args: list[Any] | None
     """Null: they are in `left_out`."""

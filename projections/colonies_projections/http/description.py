@@ -33,6 +33,7 @@ _COMMON: Final = {
 _BOUNDS: Final = {"limit": {"minimum": 1, "maximum": 1_000, "default": 50}, "at_least": {"minimum": 0}}
 _FILTERS: Final = {
     "id": "Only the one with this id.",
+    "begins": "Only those whose id begins so.",
     "state": "Only those in this state.",
     "func": "Only those of this function.",
     "name": "Only those of this name.",
