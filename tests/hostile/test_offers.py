@@ -158,7 +158,7 @@ async def gives_back_what_runs(field: Field) -> None:
     assert isinstance(phase, Running)
     since = await field.reader.ledger.now()
     deliveries = 1
-    while await field.reader.ledger.now() < since + 2.5 * phase.lease_s * SECOND:
+    while deliveries == 1 or await field.reader.ledger.now() < since + 2.5 * phase.lease_s * SECOND:
         reply = f"$JS.ACK.LEDGER.{queue}.{deliveries}.{phase.offer.sequence}.{deliveries}.1.0"
         await who.nc.publish(reply, b"-NAK")
         await asyncio.sleep(0.2)
@@ -187,7 +187,8 @@ async def displaces_what_runs(field: Field) -> None:
         assert isinstance(phase, Running)
         (beat,) = await field.reader.ledger.emitted(place)
         deliveries = 1
-        while await field.reader.ledger.now() < phase.lapses_at() + 1.5 * phase.lease_s * SECOND:
+        over = phase.lapses_at() + int(1.5 * phase.lease_s * SECOND)
+        while deliveries == 1 or await field.reader.ledger.now() < over:
             await who.smuggle(place, beat.data if old else b"junk")
             reply = f"$JS.ACK.LEDGER.{queue}.{deliveries}.{phase.offer.sequence}.{deliveries}.1.0"
             await who.nc.publish(reply, b"-NAK")
