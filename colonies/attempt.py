@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import logging
+import io
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -54,6 +54,11 @@ def current() -> Attempt:
         return _CURRENT.get()
     except LookupError:
         raise ColoniesError("current() works only inside a function that a worker runs") from None
+
+
+def attempt_here() -> Attempt | None:
+    """The attempt that the calling function runs in; None: it runs in none."""
+    return _CURRENT.get(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +107,13 @@ class Attempt(Adding):
         self._subject = subjects.log(process, session.name)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._pending: list[tuple[str, str]] = []
+        self._pending: list[tuple[str, io.StringIO]] = []
         self._entries: deque[tuple[str, str]] = deque()
         self._unsent: tuple[bytes, int] | None = None
         self._gathered_chars = 0
         self._dropped_chars = 0
+        self._woken = False  # since something was gathered: the loop knows that there is something
+        self._left = False
         self._lock = threading.Lock()
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushing = asyncio.Lock()
@@ -130,13 +137,24 @@ class Attempt(Adding):
         if stream == "log" and not text.endswith("\n"):
             text += "\n"
         with self._lock:
-            if self._gathered_chars > MAX_BUFFER_CHARS:
-                self._dropped_chars += len(text)
+            kept = text[: max(0, MAX_BUFFER_CHARS - self._gathered_chars)]
+            self._dropped_chars += len(text) - len(kept)
+            if not kept:
                 return
-            self._pending.append((stream, text))
-            self._gathered_chars += len(text)
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._plan_flush)
+            if not self._pending or self._pending[-1][0] != stream:
+                self._pending.append((stream, io.StringIO()))
+            self._pending[-1][1].write(kept)
+            self._gathered_chars += len(kept)
+            wake = not self._woken or self._gathered_chars - len(kept) < FLUSH_CHARS <= self._gathered_chars
+            self._woken = True
+        if wake:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._plan_flush)
+
+    def printed(self, text: str, stream: str) -> None:
+        """Its function, which has not ended yet, wrote this to `stdout` or `stderr`. Any thread."""
+        if not self._left:
+            self.log(text, stream)
 
     def _plan_flush(self, wait_s: float = FLUSH_S) -> None:
         if self._flush_task is not None:
@@ -179,7 +197,8 @@ class Attempt(Adding):
 
     def _gathered(self) -> list[tuple[str, str]]:
         with self._lock:
-            entries = _merged(self._pending)
+            self._woken = False
+            entries = _merged((stream, said.getvalue()) for stream, said in self._pending)
             self._pending.clear()
             if self._dropped_chars:
                 entries.append(("log", f"[{self._dropped_chars} characters of log left out]"))
@@ -228,6 +247,7 @@ class Attempt(Adding):
 
     def leave(self) -> None:
         """The function has ended, or nobody waits for it any more: nor does it for anything."""
+        self._left = True
         for wait in list(self._waits):
             wait.cancel()
 
@@ -263,7 +283,7 @@ def _plain(text: object) -> str:
     return str(text).encode("utf-8", "replace").decode()
 
 
-def _merged(entries: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _merged(entries: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Neighbours of one stream as one entry each, of at most FLUSH_CHARS characters."""
     merged: list[tuple[str, str]] = []
     for stream, text in entries:
@@ -274,23 +294,3 @@ def _merged(entries: list[tuple[str, str]]) -> list[tuple[str, str]]:
             else:
                 merged.append((stream, piece))
     return merged
-
-
-@contextlib.contextmanager
-def logging_to_attempts() -> Iterator[None]:
-    """What functions say by Python's own `logging` goes to their processes' logs as well."""
-    handler = _LogHandler()
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-
-
-class _LogHandler(logging.Handler):
-    """Hands a record to the attempt in whose context it was made."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        attempt = _CURRENT.get(None)
-        if attempt is not None:
-            attempt.log(self.format(record))

@@ -34,9 +34,32 @@ MAX_TOKEN_CHARS: Final = 2_048
 MAX_TOKEN_S: Final = 30 * 86_400
 SKEW_S: Final = 60  # of what the one who signed took for the broker's clock
 
+# What its bearer is told of a token that is not good. Only plain ASCII without quotes: it goes into a header.
+GARBLED: Final = "that is no whole token of Colonies: it was cut or changed, or is something else"
+FOREIGN: Final = "the token is for another colony"
+EXPIRED: Final = "the token has expired; `colonies member token NAME` makes another"
+ENDLESS: Final = "the token lasts longer than 30 days, or is of the future"
+UNSIGNED: Final = "no member of this colony signed the token as it is"
+REVOKED: Final = "the token's member was revoked"
+OVER: Final = "the token's member was let in for a time that is over"
+REKEYED: Final = "the token's member has another key by now; `colonies member token NAME` makes another"
+UNMADE: Final = "who made the token is no owner any more, or has another key by now"
+
 _HEADER: Final = '{"typ":"colonies-bearer","alg":"ed25519-nkey"}'
 _AUDIENCE: Final = "colonies-http"
 _FORM: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+
+
+class NotGood(Refused):
+    """A token that is not good. The message is not for strangers; `told` is what whoever shows it may hear.
+
+    That is what the text says by itself, or, of one that a member's key did sign, what became of that key.
+    Nobody learns from it who is a member, or what became of another.
+    """
+
+    def __init__(self, message: str, told: str) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +78,34 @@ class Bearer:
     def member_of(self, colony: Colony, now: int) -> Member:
         """The member that may read by this, as the ledger has it; `now` is ledger time (ns).
 
-        The signature is not looked at. Raises Refused, whose message is not for strangers.
+        The signature is not looked at. Raises NotGood.
         """
         if self.colony != colony.key or self.aud != _AUDIENCE:
-            raise Refused("it is for another colony, or for something else")
+            raise NotGood("it is for another colony, or for something else", FOREIGN)
         if not now < self.exp * SECOND:
-            raise Refused("it has expired")
+            raise NotGood("it has expired", EXPIRED)
         if self.exp - self.iat > MAX_TOKEN_S or self.iat * SECOND > now + SKEW_S * SECOND:
-            raise Refused("it lasts too long, or is of the future")
-        member = _active(colony, self.sub, self.key, now)
-        signer = _active(colony, colony.holders.get(self.iss, ""), self.iss, now)
-        if signer.name != member.name and signer.role != "owner":
-            raise Refused(f"{signer.name} cannot make tokens for {member.name}")
+            raise NotGood("it lasts too long, or is of the future", ENDLESS)
+        try:
+            member = _active(colony, self.sub, self.key, now)
+            signer = _active(colony, colony.holders.get(self.iss, ""), self.iss, now)
+            if signer.name != member.name and signer.role != "owner":
+                raise Refused(f"{signer.name} cannot make tokens for {member.name}")
+        except Refused as error:
+            raise NotGood(str(error), self._became(colony, now)) from None
         return member
+
+    def _became(self, colony: Colony, now: int) -> str:
+        """What became of its member or its maker; told to nobody whose key did not sign it."""
+        signer = colony.members.get(colony.holders.get(self.iss, ""))
+        member = colony.members.get(self.sub)
+        if signer is None or member is None or (signer is not member and signer.role != "owner"):
+            return UNSIGNED
+        if signer is not member and (signer.key != self.iss or signer.ended_by(now)):
+            return UNMADE
+        if member.until is not None:
+            return REVOKED
+        return OVER if member.ended_by(now) else REKEYED
 
 
 def issue(colony: Colony, keypair: KeyPair, member: str, *, expires_s: int, now: int) -> tuple[str, Bearer]:
@@ -90,18 +128,33 @@ def issue(colony: Colony, keypair: KeyPair, member: str, *, expires_s: int, now:
 def admit(text: str, colony: Colony, now: int) -> Bearer:
     """What a token says, if it is good here and now (ledger time, ns).
 
-    Raises Refused whatever the text is; the message is not for strangers. The arithmetic of a signature is
-    done for members' keys only.
+    Raises NotGood whatever the text is. The arithmetic of a signature is done for members' keys only, also
+    former ones.
     """
     try:
         said = read(text)
-        said.member_of(colony, now)
-        parts, _, signature = text.rpartition(".")
-        if not nkeys.verify(said.iss, _signed(colony.key, parts), _bytes(signature)):
-            raise Refused("its signature is not that of its issuer")
     except Invalid as error:
-        raise Refused(str(error)) from None
+        raise NotGood(str(error), GARBLED) from None
+    try:
+        said.member_of(colony, now)
+    except NotGood as error:
+        if error.told in (FOREIGN, EXPIRED, ENDLESS) or _is_signed(text, said, colony):
+            raise
+        raise NotGood(str(error), UNSIGNED) from None
+    if not _is_signed(text, said, colony):
+        raise NotGood("its signature is not that of its issuer", UNSIGNED)
     return said
+
+
+def _is_signed(text: str, said: Bearer, colony: Colony) -> bool:
+    """Did its issuer sign it, with a key that a member has or had?"""
+    if said.iss not in colony.holders:
+        return False
+    parts, _, signature = text.rpartition(".")
+    try:
+        return nkeys.verify(said.iss, _signed(colony.key, parts), _bytes(signature))
+    except Invalid:
+        return False
 
 
 def read(text: str) -> Bearer:

@@ -18,6 +18,7 @@ from colonies.attempt import Attempt
 from colonies.calls import Function
 from colonies.core.spec import Spec
 from colonies.errors import ColoniesError
+from colonies.hearing import hearing
 
 
 class Fail(Exception):
@@ -60,17 +61,18 @@ async def run_function(functions: Mapping[str, Function[Any, Any, Any]], work: W
     if function is None:
         offered = ", ".join(sorted(functions)) or "none"
         raise LookupError(
-            f"this worker has no function {work.spec.func!r}; it has: {offered}; all workers of one runtime "
-            "type need the same functions"
+            f"this worker has no function {work.spec.func!r}; it has: {offered}; no living worker of its "
+            "runtime type has registered it"
         )
     bound = function.bind(work.args, work.kwargs)
     work.attempt.inputs = work.inputs
     work.attempt.enter()
     tracing.enter(work.attempt.trace, ready=True)
     try:
-        if function.is_async:
-            return await function.function(*bound.args, **bound.kwargs)
-        return await in_thread(lambda: function.function(*bound.args, **bound.kwargs))
+        with hearing():
+            if function.is_async:
+                return await function.function(*bound.args, **bound.kwargs)
+            return await in_thread(lambda: function.function(*bound.args, **bound.kwargs))
     except SystemExit as error:
         raise RuntimeError(f"the function called sys.exit({error.code!r})") from error
     except KeyboardInterrupt as error:

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from colonies import subjects
-from colonies.attempt import Attempt, logging_to_attempts
+from colonies.attempt import Attempt
 from colonies.core import events as facts
 from colonies.core.capacity import Candidate, Pool, Share
 from colonies.core.events import MAX_REASON_CHARS, Assigned, Completed, Failed, Poisoned, Returned
@@ -27,6 +27,7 @@ from colonies.core.process import MAX_LOST_IN_A_ROW, Running, Waiting, lost_in_a
 from colonies.core.spec import Conditions
 from colonies.errors import ColoniesError, Conflict, Refused, Unavailable
 from colonies.execution import NotHere
+from colonies.hearing import logging_to_attempts
 from colonies.history import Judged, Story, judge_process
 from colonies.ids import new_id, new_token
 from colonies.inputs import Inputs
@@ -34,6 +35,7 @@ from colonies.ledger import Delivery, Stored
 from colonies.liveness import Held, Liveness, lease_left_s
 from colonies.outcome import outcome_of
 from colonies.pulling import CLOSED_S, Puller
+from colonies.registered import Registered
 from colonies.releasing import Releases
 from colonies.session import Session
 from colonies.signals import Signals
@@ -62,16 +64,15 @@ class Instance:
         self._alive = Liveness(session, self.id, worker.runtimetype, worker.concurrency, self._held)
         self._candidate = Candidate(session.name, worker.runtimetype, worker.find_capacity())
         self._pool = Pool(self._candidate.has)
-        self._inputs = Inputs(session)
-        self._signals = Signals(session)
+        self._inputs, self._signals = Inputs(session), Signals(session)
+        self._registered = Registered(session, worker)
         self._releases = Releases(session)
         self._learning: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by workflow
         self._began = time.monotonic()
         self._puller: Puller | None = None
         self._stopping = asyncio.Event()
         self._grace_s = 0.0
-        self._stops = 0
-        self._returning = False
+        self._stops, self._returning = 0, False
 
     def stop(self, grace_s: float = 10.0) -> None:
         """Stop pulling; finish what runs within `grace_s` seconds; a second call gives it back at once."""
@@ -235,6 +236,8 @@ class Instance:
             process = story.process
             assert process is not None
             assert isinstance(process.phase, Waiting | Running)
+            if await self._registered.leaves(delivery, process.spec, self._puller):
+                return None
             if lost_in_a_row(process, await self.ledger.now()) >= MAX_LOST_IN_A_ROW:
                 await self.session.record(process.id, Poisoned(), at=story)
                 await delivery.ack()

@@ -71,6 +71,32 @@ async def time_of(ledger: Ledger, text: str, where: str = "at") -> int:
     raise Invalid(f"{where}: {shown(text)} is no moment; allowed: {MOMENTS}")
 
 
+async def when(ledger: Ledger, text: str, where: str) -> int:
+    """The time (ns since 1970) that one of MOMENTS means; of a sequence it is that of its event.
+
+    Raises Invalid, Unavailable.
+    """
+    if _SEQUENCE.match(text):
+        return (await moment(ledger, text, where)).time
+    return await time_of(ledger, text, where)
+
+
+async def place(ledger: Ledger, text: str, where: str = "after") -> int:
+    """The place in the ledger behind which to go on: a sequence, or what a time or an age has before it.
+
+    0 is before the first. Raises Invalid, Unavailable.
+    """
+    last = await ledger.last_sequence()
+    if _SEQUENCE.match(text):
+        if int(text) <= last:
+            return int(text)
+        raise Invalid(f"{where}: {text}; the ledger has the sequences 1 to {last}, and 0 is before the first")
+    time = await time_of(ledger, text, where)
+    if time > await ledger.now():
+        raise Invalid(f"{where}: {shown(text)} is in the future; leave it out for what comes from now on")
+    return await last_before(ledger, time, last)
+
+
 def ns_of(time: datetime) -> int:
     """An aware datetime as ns since 1970."""
     whole = int(time.replace(microsecond=0).timestamp())

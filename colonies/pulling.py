@@ -80,6 +80,11 @@ class Puller:
         """A slot may have become free."""
         self._wake.set()
 
+    def rest(self, queue: str, pause_s: float) -> None:
+        """Pull nothing of this queue for a while, so that others come before us."""
+        self._retry_at[queue] = time.monotonic() + pause_s
+        self._wake.set()
+
     def stop(self) -> None:
         """Pull no more; what still comes goes back."""
         self._stopped = True

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgpack
 
 from colonies import connection, past, values
-from colonies.attempt import Attempt, logging_to_attempts
+from colonies.attempt import Attempt
 from colonies.codec import plain
 from colonies.core import process as processes
 from colonies.core.events import Completed, Failed, LogDigest
@@ -25,6 +25,7 @@ from colonies.core.process import Process
 from colonies.core.states import Signal
 from colonies.difference import Difference, first_difference
 from colonies.errors import ColoniesError, Invalid, NotFound
+from colonies.hearing import logging_to_attempts
 from colonies.history import Story
 from colonies.inputs import Inputs
 from colonies.outcome import failure_of, work_of
@@ -187,6 +188,9 @@ class _Rerun(Attempt):
 
     def log(self, text: str, stream: str = "log") -> None:
         self._show(text if text.endswith("\n") or stream != "log" else f"{text}\n")
+
+    def printed(self, text: str, stream: str) -> None:
+        """It is on the terminal already."""
 
     async def flush(self) -> None:
         """There is nothing to store."""

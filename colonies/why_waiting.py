@@ -195,7 +195,9 @@ def _without_function(facts: Facts, views: Views, taking: Sequence[WorkerNow]) -
             else ("none is known to have it" if more else "no living worker has it")
         )
         lack = "has" if len(without) == 1 else "have"
-        text = f"{named(without)} {lack} no function {called(func)} and would fail it; {have}"
+        leave = "leaves" if len(without) == 1 else "leave"
+        then = f"{leave} it to others" if having else "would fail it"
+        text = f"{named(without)} {lack} no function {called(func)} and {then}; {have}"
         data = {"func": func, "without": without, "with": having, "position": views.position}
         yield Reason("no_function", text, _last(facts), data=data)
 

@@ -127,6 +127,10 @@ class Worker:
         """Run one attempt; returns its output. Other kinds of workers say here what running means."""
         return await run_function(self.functions, work)
 
+    def lacks(self, func: str) -> bool:
+        """Has it no function of this name? Workers that run things in a way of their own lack none."""
+        return type(self).execute is Worker.execute and func not in self.functions
+
     def code_of(self, func: str) -> str | None:
         """The digest of the code that a function of this name runs here; None: it has none of its own."""
         function = self.functions.get(func)

@@ -8,7 +8,7 @@ import asyncio
 import colonies
 from colonies.generators import RunNow
 
-worker = colonies.Worker("python")
+worker = colonies.Worker("albums")
 
 
 @worker.function
@@ -23,7 +23,7 @@ def bind(pictures: list[str]) -> str:
     return " + ".join(pictures)
 
 
-PYTHON = {"runtimetype": "python"}
+ALBUMS = {"runtimetype": "albums"}
 ALBUM = {
     "nodes": [
         {
@@ -31,9 +31,9 @@ ALBUM = {
             "func": "shrink",
             "map": {"$packed": ""},
             "args": [{"$item": ""}],
-            "conditions": PYTHON,
+            "conditions": ALBUMS,
         },
-        {"name": "album", "func": "bind", "args": [{"$output": "small"}], "conditions": PYTHON},
+        {"name": "album", "func": "bind", "args": [{"$output": "small"}], "conditions": ALBUMS},
     ],
     "output": "album",
 }

@@ -9,7 +9,7 @@ import asyncio
 
 import colonies
 
-worker = colonies.Worker("python")
+worker = colonies.Worker("files")
 
 
 @worker.function

@@ -80,10 +80,11 @@ def dev(
     from colonies.errors import Invalid
     from colonies.files import expanded
     from colonies_cli import home
-    from colonies_cli.services import run_until_stopped
+    from colonies_cli.services import check_endpoint, run_until_stopped
 
     if dir is not None and ephemeral:
         raise Invalid("--dir keeps a folder and --ephemeral keeps none: give one of them")
+    check_endpoint()
     settings = home.Settings(port, None if lease is None else lease_s(lease), sync, http_port)
     with contextlib.ExitStack() as stack:
         if ephemeral:

@@ -103,13 +103,10 @@ async def with_whole_ids(ledger: Any, view: str, question: dict[str, Any]) -> di
 
 async def as_time(ledger: Any, text: str, word: str) -> str:
     """A time, an age or a sequence as a time. Raises Invalid."""
-    from colonies.past import moment, time_of
+    from colonies.past import when
     from colonies.show import rfc3339
 
-    where = f"--{word}"
-    if text.isdecimal():
-        return rfc3339((await moment(ledger, text, where)).time)
-    return rfc3339(await time_of(ledger, text, where))
+    return rfc3339(await when(ledger, text, f"--{word}"))
 
 
 def _same(item: Any) -> Any:

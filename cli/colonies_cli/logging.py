@@ -67,8 +67,10 @@ def configure(default: str) -> None:
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_ours, renderer])
     )
     root = logging.getLogger()
+    handler.setLevel(level)
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    # What functions say is for their logs: this says no more of it, and keeps nothing from them.
+    root.setLevel(min(level, LEVELS["info"]))
     # What asyncio says of tasks that nobody awaited is for those who look for defects.
     logging.getLogger("asyncio").setLevel(level if level <= LEVELS["debug"] else logging.CRITICAL)
 

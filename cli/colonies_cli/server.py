@@ -79,8 +79,10 @@ def start(
     from colonies_projections.http import open_door
 
     from colonies import contexts
-    from colonies_cli.services import run_until_stopped
+    from colonies_cli.services import check_endpoint, run_until_stopped
 
+    if "traces" in (only or []):
+        check_endpoint()
     context = contexts.resolve(here.context, here.url, here.creds)
     kinds = _kinds(only or [])
     http = _listen(kinds, listen, (tls_cert, tls_key), insecure, host or [])

@@ -177,15 +177,26 @@ class Service:
 
 def exports_traces() -> bool:
     """Is the service `traces` to run beside the others: does the environment say where to? If it cannot, that
-    is logged."""
+    is logged. Raises as `check_endpoint`."""
     from colonies_projections import traces
 
     if not traces.wanted():
         return False
+    check_endpoint()
     if (reason := traces.why_not()) is not None:
         _log.warning("no traces are exported", reason=reason)
         return False
     return True
+
+
+def check_endpoint() -> None:
+    """Raises Invalid: the environment says an endpoint for traces that is none."""
+    from colonies_projections import traces
+
+    from colonies.errors import Invalid
+
+    if (wrong := traces.malformed()) is not None:
+        raise Invalid(wrong)
 
 
 async def _until_revoked(session: Session) -> None:

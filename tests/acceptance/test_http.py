@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,6 +105,30 @@ def test_what_the_page_shows_is_answered(dev: Dev, tmp_path: Path) -> None:
     assert events[3] == b"id: 1\n"
     assert json.loads(events[4].removeprefix(b"data: "))["type"] == "colonies.colony.genesis"
     assert health["status"] == "ready"
+
+
+@pytest.mark.timeout(180)
+def test_each_path_is_on_the_page_and_its_example_is_answered(dev: Dev, tmp_path: Path) -> None:
+    rows = re.findall(r"^\| `(/\S+)` \|(?: `(\?\S+)`)? \| .+ \|$", PAGE, re.MULTILINE)
+    paths = dev.until("/openapi.json", None)["paths"]
+    templates = {re.sub(r"\{\w+\}", "*", path) for path in paths}
+    assert {re.sub(r"\b[A-Z]+\b", "*", path) for path, _ in rows} == templates
+    work = {"name": "a", "func": "echo hello", "conditions": {"runtimetype": "cli"}}
+    (tmp_path / "work.json").write_text(json.dumps([work]))
+    workflow = dev.run("workflow", "submit", "--spec", str(tmp_path / "work.json"), "-o", "name")
+    (tmp_path / "one.json").write_text(json.dumps(work))
+    id = dev.run("process", "submit", "--spec", str(tmp_path / "one.json"), "-o", "name")
+    token = dev.run("member", "token", "owner")
+    last = dev.until(f"/v1/processes/{id}/history", token)["events"][-1]["sequence"]
+    words = {"ID": id, "WORKFLOW": workflow, "VIEW": "processes", "at=100": f"at={last}"}
+    for path, example in rows:
+        target = re.sub(r"\b(ID|WORKFLOW|VIEW|at=100)\b", lambda word: words[word[0]], path + example)
+        try:
+            with dev.open(target, None if path in ("/health", "/metrics") else token) as answer:
+                if path not in ("/v1/events", "/metrics"):
+                    assert json.load(answer), target
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{target}: {error.read().decode()}") from None
 
 
 @pytest.mark.timeout(180)

@@ -26,6 +26,7 @@ COLONIES = Path(sys.executable).with_name("colonies")
 PAGE = (ROOT / "docs" / "tracing.md").read_text(encoding="utf-8")
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 LIMIT_S = 60.0
+_OFF, _TRACES = "OTEL_SDK_DISABLED", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -225,17 +226,29 @@ def test_a_service_that_cannot_export_says_what_to_do(tmp_path: Path) -> None:
     [
         ({}, "there is nowhere to export to: set OTEL_EXPORTER_OTLP_ENDPOINT, to http://localhost:4318 for"),
         ({exporting.ENDPOINT: ""}, "there is nowhere to export to"),
-        ({exporting.ENDPOINT: "x", "OTEL_SDK_DISABLED": "TRUE"}, "OTEL_SDK_DISABLED=TRUE switches it off"),
         (
-            {exporting.ENDPOINT: "x", "OTEL_TRACES_EXPORTER": "none"},
+            {exporting.ENDPOINT: "http://x", _OFF: "TRUE"},
+            "OTEL_SDK_DISABLED=TRUE switches it off",
+        ),
+        (
+            {exporting.ENDPOINT: "http://x", "OTEL_TRACES_EXPORTER": "none"},
             "OTEL_TRACES_EXPORTER=none switches it off",
         ),
         (
-            {exporting.ENDPOINT: "x", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            {exporting.ENDPOINT: "http://x", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
             "'grpc' is not spoken here; allowed:",
         ),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "x", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, None),
-        ({exporting.ENDPOINT: "x", "OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"}, None),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://x/v1/traces?key=1",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            },
+            None,
+        ),
+        (
+            {exporting.ENDPOINT: "http://x", "OTEL_TRACES_EXPORTER": "otlp", _OFF: "false"},
+            None,
+        ),
     ],
 )
 def test_the_variables_of_opentelemetry_say_whether_anything_is_exported(
@@ -243,6 +256,52 @@ def test_the_variables_of_opentelemetry_say_whether_anything_is_exported(
 ) -> None:
     reason = exporting.why_not(env)
     assert reason is None if said is None else said in str(reason)
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        (
+            {exporting.ENDPOINT: "collector:4318"},
+            "OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' is no URL of an endpoint; allowed: http:// or "
+            "https://, a host and a port: http://collector:4318",
+        ),
+        (
+            {exporting.ENDPOINT: "http://x", _TRACES: "u:secret@c/v1/t?key=k"},
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'c' is no URL of an endpoint; allowed: http:// or "
+            "https://, a host and a port: http://c",
+        ),
+        ({exporting.ENDPOINT: "grpc://c:4317"}, "'c:4317' is no URL of an endpoint"),
+        ({exporting.ENDPOINT: "http://"}, "a port: http://localhost:4318"),
+        ({exporting.ENDPOINT: "http://c:99999"}, "'c:99999' is no URL"),
+        ({exporting.ENDPOINT: "http://[::1"}, "'[::1' is no URL"),
+        ({exporting.ENDPOINT: "HTTPS://c"}, None),
+        ({exporting.ENDPOINT: "http://[::1]:4318"}, None),
+        ({exporting.ENDPOINT: "c:1", _TRACES: "http://c:1"}, None),
+        ({exporting.ENDPOINT: "c:1", _OFF: "true"}, None),
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused_with_what_would_be_right(
+    env: dict[str, str], said: str | None
+) -> None:
+    wrong = exporting.malformed(env)
+    assert wrong is None if said is None else said in str(wrong)
+    assert "secret" not in str(wrong)
+    assert "key" not in str(wrong)
+
+
+@pytest.mark.parametrize("command", ["dev --port 0", "server start", "server start --only traces"])
+def test_nothing_is_started_with_an_endpoint_that_is_none(command: str, tmp_path: Path) -> None:
+    if command != "dev --port 0":
+        with running(tmp_path, "dev", "--port", "0", "--http-port", "0", ready="ready "):
+            done = run(COLONIES, *command.split(), folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="c:4318")
+    else:
+        done = run(COLONIES, *command.split(), folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="c:4318")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == (
+        "colonies: OTEL_EXPORTER_OTLP_ENDPOINT: 'c:4318' is no URL of an endpoint; allowed: http:// or "
+        "https://, a host and a port: http://c:4318"
+    )
 
 
 def test_a_colony_of_ones_own_runs_without_what_exports_and_says_so(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colonies import bearer, jwt
-from colonies.bearer import Bearer, admit, issue, read
+from colonies.bearer import Bearer, NotGood, admit, issue, read
 from colonies.core.colony import Colony
 from colonies.core.events import Role
 from colonies.core.members import SECOND, Held, Member
@@ -121,9 +121,33 @@ def test_a_token_ends_with_its_member_and_with_the_owner_who_made_it(who: str) -
         "over": Member(who, member.role, (Held(member.key, 1, 0, expires=NOW),)),
         "with another key": member.rekeyed(fresh, 50, NOW, None),
     }
-    for changed in ended.values():
-        with pytest.raises(Refused, match=f"{who} is no member with this key"):
+    told = {"revoked": bearer.REVOKED, "over": bearer.OVER, "with another key": bearer.REKEYED}
+    for how, changed in ended.items():
+        with pytest.raises(NotGood, match=f"{who} is no member with this key") as refused:
             admit(made, colony(**{who: changed}), NOW)
+        assert refused.value.told == (told[how] if who == "ann" else bearer.UNMADE)
+
+
+def test_what_became_of_a_member_is_told_only_to_who_has_a_token_that_its_key_signed() -> None:
+    member = colony().members["bob"]
+    ended = colony(bob=member.ended(50, NOW))
+    bob = {"sub": "bob", "key": member.key}
+    forgeries = [
+        forged(KEYS["stranger"], **bob),
+        forged(KEYS["stranger"], **bob, iss=member.key),
+        forged(KEYS["stranger"], **bob, iss=KEYS["owner"].public),
+        forged(KEYS["ann"], **bob),
+        forged(KEYS["bob"], iss=member.key),  # for ann
+        forged(KEYS["ann"], sub="nobody"),
+    ]
+    parts, _, signature = forged(KEYS["bob"], **bob).rpartition(".")
+    for text in (*forgeries, f"{parts}.{signature[43:]}{signature[:43]}", f"{parts}.{signature[:-1]}"):
+        with pytest.raises(NotGood) as refused:
+            admit(text, ended, NOW)
+        assert refused.value.told == bearer.UNSIGNED
+    with pytest.raises(NotGood) as refused:
+        admit(forged(KEYS["bob"], **bob), ended, NOW)
+    assert refused.value.told == bearer.REVOKED
 
 
 def test_a_former_key_makes_no_tokens() -> None:

@@ -194,11 +194,11 @@ def test_offers_that_nobody_took_are_counted_from_the_last_attempt_on() -> None:
     assert "not_taken" not in said(facts_of(told))
 
 
-def test_workers_without_the_function_would_fail_it() -> None:
+def test_workers_without_the_function_leave_it_to_others_or_would_fail_it() -> None:
     told = Telling().submit()
     both = (worker(functions=("other",)), worker("w2", functions=("resize",)))
     found = said(facts_of(told, views=Views(9, both)))["no_function"]
-    assert found.text == "w1 has no function resize and would fail it; w2 has it"
+    assert found.text == "w1 has no function resize and leaves it to others; w2 has it"
     assert "no_function" not in said(facts_of(told, views=Views(9, (worker(), worker("w2"))))), "of shells"
     many = worker("w3", functions=("other",), more_functions=True)
     assert "no_function" not in said(facts_of(told, views=Views(9, (many,)))), "it has others as well"

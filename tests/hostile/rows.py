@@ -40,7 +40,7 @@ FENCES = {
 }
 QUARANTINED = "quarantined, with the author's name"
 DAMAGED = "`damaged`: nobody's word"
-UNAUTHORIZED = "401, the same for all"
+UNAUTHORIZED = "401, which tells what its bearer holds anyway"
 REFUSED = "a refusal to the attacker; nothing is stored"
 
 BROKER = (

@@ -181,6 +181,18 @@ def test_the_readmes_python_is_that_of_the_examples(name: str) -> None:
     assert code in blocks(README, "python")
 
 
+def test_no_page_or_example_shares_its_runtime_type_with_another() -> None:
+    """A worker of one would be offered the processes of the other."""
+    used: dict[str, set[str]] = {}
+    for path in (*PAGES, *sorted((ROOT / "examples").glob("*.py"))):
+        text = path.read_text(encoding="utf-8")
+        for kind in set(re.findall(r'^worker = colonies\.Worker\("(\w+)"', text, re.MULTILINE)):
+            used.setdefault(kind, set()).add(path.name)
+    assert used.pop("python") == {"README.md", "hello_worker.py"}  # which are the same
+    assert len(used) > 6
+    assert {kind: names for kind, names in used.items() if len(names) > 1} == {}
+
+
 def test_a_python_worker_is_nine_lines() -> None:
     assert len(blocks(README, "python")[0].splitlines()) == 9
 

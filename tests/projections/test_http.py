@@ -6,22 +6,24 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from colonies_projections.http import access, fence, lookups, page
+from colonies_projections.http import access, fence, lookups, page, problems
 
 import colonies
 from colonies.client import Client
 from colonies.looking import workflow_now
 from colonies.roles import ROLES
-from colonies.show import process_object
+from colonies.show import process_object, rfc3339
 from colonies.show_event import event_object, numbered
 from colonies.show_workflow import workflow_object
 from tests.harness import RunningColony
 from tests.projections.helpers import ALL, ask, projecting
+from tests.projections.logged import NOBODY, Writer
 from tests.projections.test_views import PYTHON, some_life, spec
 from tests.projections.web import Answer, Web, serving, token_of
 
@@ -140,7 +142,25 @@ async def test_a_question_is_answered_as_the_projector_answers_it(
         ("/v1/events?type=colour", 400, "colour"),
         ("/v1/events?verdict=bad", 400, "bad"),
         ("/v1/events?process=*", 400, "is not allowed as a name"),
-        ("/v1/events?after=-1", 400, "after: '-1'; allowed: a sequence"),
+        (
+            "/v1/processes?since=soon",
+            400,
+            "since: 'soon' is no moment; allowed: a sequence, such as",
+        ),
+        ("/v1/workflows?until=", 400, "until: '' is no moment"),
+        ("/v1/findings?until=1w", 400, "until: '1w' is no moment"),
+        ("/v1/logs?since=yesterday", 400, "since: 'yesterday' is no moment"),
+        ("/v1/statistics?since=0d", 400, "since: '0d' is not allowed; allowed: a whole number and one of s"),
+        (
+            "/v1/processes?since=999999",
+            400,
+            "since: there is no sequence 999999; the ledger has those from 1",
+        ),
+        ("/v1/queues?since=1h", 400, "'since' is no filter; allowed: id, runtimetype"),
+        ("/v1/queues?since=soon", 400, "'since' is no filter; allowed: id, runtimetype"),
+        ("/v1/events?after=-1", 400, "after: '-1' is no moment; allowed: a sequence"),
+        ("/v1/events?after=soon", 400, "after: 'soon' is no moment; allowed: a sequence"),
+        ("/v1/events?after=2100-01-01", 400, "after: '2100-01-01' is in the future; leave it out"),
         ("/v1/events?after=999999", 400, "the ledger has the sequences 1 to"),
         (f"/v1/events?{'&'.join(f'type=t{n}' for n in range(21))}", 400, "not of the right kind"),
         (f"/v1/processes?func={'x' * fence.MAX_TARGET_BYTES}", 414, "more than 8192 bytes"),
@@ -153,6 +173,44 @@ async def test_what_makes_no_sense_is_answered_with_what_does(
         found, said = problem(await web.get(target, token))
     assert found == status
     assert words in said
+
+
+async def test_since_and_until_are_times_ages_and_sequences(
+    colony: RunningColony, client: Client, web: Web, token: str, tmp_path: Path
+) -> None:
+    async def found(view: str, question: str) -> list[Any]:
+        answer = await web.get(f"/v1/{view}?at_least={await client.ledger.last_sequence()}&{question}", token)
+        assert answer.status == 200, answer.json
+        items: list[Any] = answer.json["items"]
+        return [item.get("id", item.get("text", item.get("submitted"))) for item in items]
+
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        worker = await colony.session("w1", "worker")
+        handles = [await client.submit(NOBODY) for _ in range(2)]
+        await Writer(worker, handles[0].id).write("a line\n")
+        old, new = (handle.id for handle in handles)
+        second = (await client.session.story(new)).judged[0].stored
+        time = rfc3339(second.time)
+        east = datetime.fromisoformat(time).astimezone(timezone(timedelta(hours=2))).isoformat()
+        assert "+02:00" in east
+        for question, wanted in (
+            ("since=1h", [new, old]),
+            ("until=1h", []),
+            ("since=1d&until=1h", []),
+            (f"since={time}", [new]),
+            (f"until={time}", [old]),
+            (f"since={east}", [new]),  # where a query string has a blank for +
+            (f"since={east.replace('+', '%2B')}", [new]),
+            (f"since={second.sequence}", [new]),
+            (f"until={second.sequence}", [old]),
+        ):
+            assert await found("processes", question) == wanted, question
+        assert await found("workflows", "since=1h") == []
+        assert await found("findings", "since=1h&until=1m") == []
+        assert await found("logs", "since=1h") == ["a line"]
+        assert await found("logs", "until=1h") == []
+        assert await found("statistics", "since=1h") == [2]
+        assert await found("statistics", "since=2d&until=1d") == [0]
 
 
 async def test_without_a_projector_it_says_so_and_what_to_start(web: Web, token: str) -> None:
@@ -248,8 +306,10 @@ async def test_a_member_of_each_role_reads_by_its_own_word_and_by_an_owners(
 
 async def test_the_word_bearer_may_be_small_and_there_is_one_header(web: Web, token: str) -> None:
     assert (await web.get("/v1/processes/x", Authorization=f"bearer {token}")).status == 404
-    assert (await web.get("/v1/processes/x", Authorization=f"Basic {token}")).status == 401
-    assert (await web.get("/v1/processes/x", Authorization=token)).status == 401
+    for other in (f"Basic {token}", token):
+        answer = await web.get("/v1/processes/x", Authorization=other)
+        assert problem(answer) == (401, problems.NO_BEARER)
+        assert f'error_description="{problems.NO_BEARER}"' in answer.headers["www-authenticate"]
     connection = await web.connect()
     two = [("Host", "localhost"), ("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
     assert (await connection.ask("/v1/processes/x", two)).status_code == 401
@@ -263,7 +323,9 @@ async def test_a_role_that_may_not_see_something_is_told_so_and_no_more(
     assert not access.may_see("guest", "views")  # type: ignore[arg-type]
     monkeypatch.setitem(access._SEES, "user", frozenset())
     for target in ("/v1/processes", "/v1/processes/x", "/v1/workflows/x", "/v1/events", "/v1/projections"):
-        assert problem(await web.get(target, token)) == (403, "this member's role may not see that")
+        answer = await web.get(target, token)
+        assert problem(answer) == (403, "this member's role may not see that")
+        assert 'error="insufficient_scope", error_description="this' in answer.headers["www-authenticate"]
 
 
 # --- how it is wrapped -----------------------------------------------------------------------------------
@@ -303,8 +365,8 @@ def test_what_a_schema_says_is_no_html() -> None:
 async def test_the_schema_has_the_views_with_their_filters(web: Web) -> None:
     paths = (await web.get("/openapi.json")).json["paths"]
     named = {p["name"]: p["schema"] for p in paths["/v1/processes"]["get"]["parameters"]}
-    assert "successful" in named["state"]["enum"]
-    assert named["limit"] == {"type": "integer"}
+    assert "successful" in named["state"]["items"]["enum"]
+    assert named["limit"] == {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 50}
     assert {"at", "at_least", "cursor", "sort", "func"} <= named.keys()
     assert {"/v1/workflows", "/v1/workers", "/v1/queues", "/v1/{view}", "/v1/events"} <= paths.keys()
 

@@ -17,6 +17,7 @@ from colonies_projections.http import connections, hub, streams
 from colonies.client import Client
 from colonies.feed import tell
 from colonies.ledger import Draft
+from colonies.show import rfc3339
 from colonies.show_event import cloud_event
 from tests.harness import RunningColony, until
 from tests.projections.test_http import problem
@@ -66,6 +67,15 @@ async def test_the_feed_is_the_ledger_from_its_first_event_and_goes_on(
         found += await feed.until(last)
     assert [(event.id, event.data) for event in found] == (await whole(client))[: len(found)]
     assert [event.id for event in found] == list(range(1, last + 1))
+
+
+async def test_after_may_be_a_time_or_an_age(client: Client, web: Web, token: str) -> None:
+    last = await submit(client, 2)
+    time = rfc3339((await client.ledger.at(last - 1)).time)
+    for after, first in (("1h", 1), (time, last), ("2020-01-01", 1), (f"{time[:-1]}%2B00:00", last)):
+        async with web.events(token, f"?after={after}") as feed:
+            assert feed.status == 200
+            assert (await feed.next()).id == first, after
 
 
 async def test_without_a_place_it_begins_with_what_comes_and_says_where_that_is(

@@ -6,16 +6,19 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from colonies_projections.http import health, meter, metrics
+from colonies_projections import projector
+from colonies_projections.http import counts, health, metrics
+from colonies_projections.http.problems import Problem
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 import colonies
 from colonies.client import Client
 from colonies.ledger import Draft
 from tests.harness import RunningColony, until
-from tests.projections.flows import node
 from tests.projections.helpers import projecting
 from tests.projections.test_views import some_life, spec
 from tests.projections.web import Web, serving
@@ -35,6 +38,13 @@ async def web(colony: RunningColony) -> AsyncIterator[Web]:
         yield web
 
 
+@pytest.fixture
+async def views(colony: RunningColony, tmp_path: Path) -> AsyncIterator[None]:
+    """A projector."""
+    async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look anew each time."""
@@ -43,21 +53,26 @@ def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def read(web: Web) -> dict[Sample, float]:
-    """All samples, once the server has followed the ledger to its end."""
+    """All samples, once the server has followed the ledger to its end, and the views, if there are any."""
     last = await web.service._ledger.last_sequence()
     await until(lambda: web.service._hub.position >= last, "the server has followed")
-    text = (await web.get("/metrics")).body.decode()
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    async with asyncio.timeout(30):
+        while True:
+            text = (await web.get("/metrics")).body.decode()
+            found = {
+                (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+                for family in text_string_to_metric_families(text)
+                for sample in family.samples
+            }
+            if not one(found, "projection_lag_events") > 0:
+                return found
 
 
 def one(found: dict[Sample, float], name: str, **labels: str) -> float:
     return found.get((f"colonies_{name}", tuple(sorted(labels.items()))), 0.0)
 
 
+@pytest.mark.usefixtures("views")
 async def test_the_counts_are_those_of_the_ledger(colony: RunningColony, client: Client, web: Web) -> None:
     await some_life(colony, client)
     await client.ledger.append(Draft("ledger.process.X.queued.q.ann", b"junk", 0))
@@ -75,12 +90,13 @@ async def test_the_counts_are_those_of_the_ledger(colony: RunningColony, client:
     assert attempts == {"successful": 3, "failed": 4, "later": 1, "cancelled": 1, "lost": 0}
     assert one(found, "retries_total", **python) == 2
     assert one(found, "wait_seconds_count", **python) == 9
-    assert one(found, "run_seconds_count", **python) == 9
+    assert one(found, "run_seconds_count", **python) == 7  # of those that came to an end by themselves
     assert 0 < one(found, "run_seconds_sum", **python) < 60
     assert one(found, "events_total", verdict="quarantined") == 1
     assert one(found, "events_total", verdict="valid") > 30
 
 
+@pytest.mark.usefixtures("views")
 async def test_a_lost_lease_is_counted(colony: RunningColony, client: Client, web: Web) -> None:
     worker = await colony.spawn("w1")
     handle = await client.submit(spec("sleep", 1))
@@ -96,28 +112,67 @@ async def test_a_lost_lease_is_counted(colony: RunningColony, client: Client, we
     assert one(found, "retries_total", runtimetype="python") == 0
 
 
-async def test_what_began_before_the_server_is_counted_when_it_goes_on(
-    colony: RunningColony, client: Client
+def counted(found: dict[Sample, float]) -> dict[Sample, float]:
+    """What comes from the statistics: counters and histograms."""
+    names = ("colonies_processes_", "colonies_attempts_", "colonies_retries", "colonies_leases")
+    times = ("colonies_wait_", "colonies_run_")
+    return {sample: value for sample, value in found.items() if sample[0].startswith((*names, *times))}
+
+
+@pytest.mark.usefixtures("views")
+async def test_the_counts_are_the_same_after_a_restart_of_the_server(
+    colony: RunningColony, client: Client, web: Web
 ) -> None:
-    handle = await client.submit(spec("sleep", 0))
-    flow = await client.submit_workflow({"nodes": [node("a", "sleep", args=[0]), node("b", "give_up", "a")]})
-    await asyncio.sleep(0)
-    async with serving(await colony.session("http", "observer")) as web:
-        await colony.spawn("w1")
-        await handle.result(30)
-        await flow.wait(30)
-        found = await read(web)
-    python = {"runtimetype": "python"}
-    assert one(found, "processes_ended_total", **python, state="successful") == 2
-    assert one(found, "processes_ended_total", **python, state="failed") == 1
-    assert one(found, "wait_seconds_count", **python) == 3
-    assert one(found, "processes_submitted_total", **python) < 3
+    await some_life(colony, client)
+    before = counted(await read(web))
+    assert len(before) > 50
+    async with serving(await colony.session("http2", "observer")) as again:
+        assert counted(await read(again)) == before
+        await (await client.submit(spec("sleep", 0))).result(30)
+        after = counted(await read(again))
+    assert {sample for sample in before if after[sample] < before[sample]} == set()
+    assert after == counted(await read(web)) != before
+
+
+@pytest.mark.usefixtures("views")
+async def test_counts_are_left_out_until_the_views_know_as_much_as_was_told(
+    colony: RunningColony, client: Client, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A projector that begins anew counts from nothing on: that is never shown."""
+    monkeypatch.setattr(projector, "BEHIND_S", 0.2)
+    await some_life(colony, client)
+    ledger = web.service._ledger
+    last = await ledger.last_sequence()
+    told = counts.Counts(ledger)
+    await told.look(last)
+    assert told.position >= last
+    assert told.types["python"].counts["submitted"] == 6
+    told.position = last + 1_000  # as one that knew more had told
+    with pytest.raises(Problem, match="there is no event"):
+        await told.look(last + 2_000)
+    assert told.types == {}
+    assert not [sample for family in told.collect() for sample in family.samples]
+
+
+@pytest.mark.usefixtures("views")
+async def test_buckets_hold_what_took_no_longer(colony: RunningColony, client: Client, web: Web) -> None:
+    await colony.spawn("w1")
+    for took_s in (0, 0.3, 0.3):
+        await (await client.submit(spec("sleep", took_s))).result(30)
+    found = await read(web)
+    below = [one(found, "run_seconds_bucket", runtimetype="python", le=le) for le in ("0.25", "10.0", "+Inf")]
+    assert below == [1, 3, 3]
+    assert one(found, "run_seconds_sum", runtimetype="python") >= 0.6
+    rows = [value for (name, _), value in found.items() if name == "colonies_run_seconds_bucket"]
+    assert rows == sorted(rows)
 
 
 async def test_the_queues_and_workers_are_those_of_the_views(
     colony: RunningColony, client: Client, web: Web, tmp_path: Path
 ) -> None:
     await some_life(colony, client)
+    left = await client.submit({"func": "f", "conditions": {"runtimetype": "left"}})
+    await left.cancel("nobody comes")
     async with projecting(await colony.session("viewer", "observer"), tmp_path / "views.sqlite"):
         found = await read(web)
         (queue,) = [
@@ -128,6 +183,13 @@ async def test_the_queues_and_workers_are_those_of_the_views(
         labels = {"queue": queue, "runtimetype": "nobody"}
         assert one(found, "queue_waiting", **labels) == 1
         assert one(found, "queue_unserved", **labels) == 1
+        (empty,) = [
+            dict(labels)
+            for (name, labels), waiting in found.items()
+            if name == "colonies_queue_waiting" and dict(labels)["runtimetype"] == "left"
+        ]
+        assert one(found, "queue_waiting", **empty) == 0
+        assert one(found, "queue_unserved", **empty) == 0  # nothing waits for anybody
         assert 0 < one(found, "queue_oldest_seconds", **labels) < 120
         assert one(found, "workers_alive", runtimetype="python") == 1
         assert one(found, "projector_up") == 1
@@ -175,46 +237,75 @@ async def test_nothing_that_somebody_wrote_is_in_them(
                 assert word not in text, (target, word)
 
 
-async def test_runtime_types_are_bounded(client: Client, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MAX_RUNTIMETYPES", 2)
+@pytest.mark.usefixtures("views")
+async def test_runtime_types_are_bounded_and_the_others_counted_together(
+    client: Client, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "MAX_RUNTIMETYPES", 2)
     for number in range(4):
         await client.submit({"func": "f", "conditions": {"runtimetype": f"r{number}"}})
     found = await read(web)
+    assert one(found, "processes_submitted_total", runtimetype="r0") == 1
     assert one(found, "processes_submitted_total", runtimetype="r1") == 1
     assert one(found, "processes_submitted_total", runtimetype="other") == 2
+    queues = {dict(labels)["runtimetype"] for (name, labels) in found if name == "colonies_queue_waiting"}
+    assert queues == {"r0", "r1", "other"}
 
 
-async def test_what_is_held_is_bounded_and_what_was_forgotten_is_read_again(
-    colony: RunningColony, client: Client, web: Web, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("views")
+async def test_the_page_has_each_metric_with_its_labels(
+    colony: RunningColony, client: Client, web: Web
 ) -> None:
-    monkeypatch.setattr(meter, "MAX_PROCESSES", 2)
-    handles = [await client.submit(spec("sleep", 0)) for _ in range(6)]
-    await read(web)
-    assert len(web.service._app.state.metrics._meter._held) == 2
-    await colony.spawn("w1")
-    for handle in handles:
-        await handle.result(30)
-    found = await read(web)
-    assert one(found, "wait_seconds_count", runtimetype="python") == 6
-    assert web.service._app.state.metrics._meter._size_bytes == 0
-
-
-async def test_the_page_has_each_metric_with_its_labels(web: Web) -> None:
+    await some_life(colony, client)
     page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
     written = re.findall(r"^\| `(colonies_\w+)` \| (\w+) \| (.*?) \| .+ \|$", page, re.MULTILINE)
-    registry = web.service._app.state.metrics.registry
-    there = [
-        (
-            f"{metric._name}_total" if metric._type == "counter" else metric._name,
-            metric._type,
-            ", ".join(f"`{label}`" for label in metric._labelnames) or "-",
-        )
-        for metric in registry._collector_to_names
-    ]
-    assert sorted(written) == sorted(there)
+    await read(web)
     text = (await web.get("/metrics")).body.decode()
-    for name, kind, _ in there:
-        assert f"# TYPE {name} {kind}\n" in text
+    there = []
+    for family in text_string_to_metric_families(text):
+        labels = list(dict.fromkeys(name for sample in family.samples for name in sample.labels))
+        shown = ", ".join(f"`{name}`" for name in labels if name != "le") or "-"
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        there.append((name, family.type, shown))
+    told = [(name, kind, ", ".join(sorted(labels.split(", ")))) for name, kind, labels in written]
+    assert sorted(told) == sorted(there)
+
+
+@pytest.mark.usefixtures("views")
+async def test_what_is_told_is_as_prometheus_would_have_it(
+    colony: RunningColony, client: Client, web: Web
+) -> None:
+    """What `promtool check metrics` looks at, and what makes a histogram one."""
+    await some_life(colony, client)
+    await read(web)
+    text = (await web.get("/metrics")).body.decode()
+    accepted = await web.get("/metrics", Accept="application/openmetrics-text")
+    strict = list(openmetrics.text_string_to_metric_families(accepted.body.decode()))
+    families = list(text_string_to_metric_families(text))
+    assert {family.name for family in strict} == {family.name for family in families}
+    for family in families:
+        assert re.fullmatch(r"colonies_[a-z]+(_[a-z]+)*", family.name)
+        assert family.documentation.endswith("."), family.name
+        assert family.type in ("counter", "gauge", "histogram"), family.name
+        assert not re.search(r"_(count|sum|bucket|info|milliseconds|minutes)$", family.name), family.name
+        assert family.type == "counter" or not family.name.endswith("_total"), family.name
+        if family.type == "counter":
+            assert {sample.name for sample in family.samples} == {f"{family.name}_total"}
+        labels = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]
+        assert len(labels) == len(set(labels)), family.name
+        if family.type == "histogram":
+            for kind in {sample.labels["runtimetype"] for sample in family.samples}:
+                check_histogram([s for s in family.samples if s.labels["runtimetype"] == kind])
+    assert text.count("# HELP") == text.count("# TYPE") == len(families)
+
+
+def check_histogram(samples: list[Any]) -> None:
+    buckets = [(float(s.labels["le"]), s.value) for s in samples if s.name.endswith("_bucket")]
+    assert [border for border, _ in buckets] == sorted({border for border, _ in buckets})
+    assert [value for _, value in buckets] == sorted(value for _, value in buckets)
+    assert buckets[-1][0] == float("inf")
+    assert [s.value for s in samples if s.name.endswith("_count")] == [buckets[-1][1]]
+    assert len([s for s in samples if s.name.endswith("_sum")]) == 1
 
 
 async def test_openmetrics_is_given_to_whoever_asks_for_it(web: Web) -> None:

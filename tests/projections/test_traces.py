@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from colonies_projections import traces as exporting
+from colonies_projections.traces import exporter as sending
 from colonies_projections.traces import telling
 from colonies_projections.traces.exporter import Exporter
+from structlog.testing import capture_logs
 
 import colonies
 from colonies import tracing
@@ -444,6 +446,25 @@ async def test_while_nobody_takes_spans_the_exporter_waits_and_then_all_are_take
         for handle in handles:
             await spans_of(receiver, handle.id, 3)
     assert len(receiver.all) == 60
+
+
+async def test_an_endpoint_that_is_away_is_said_once(
+    colony: RunningColony, worker: colonies.Worker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "MAX_PAUSE_S", 0.1)
+    receiver.answer = lambda _: 503
+    with capture_logs() as logs:
+        async with exporter(colony):
+            await colony.work(worker)
+            client = await colony.client()
+            for _ in range(3):
+                handle = await client.submit({"func": "echo", "conditions": PYTHON})
+                await handle.result(LIMIT_S)
+                tried = len(receiver.bodies)
+                await received(receiver, lambda n=tried: len(receiver.bodies) > n + 1, "it is tried again")
+            receiver.answer = lambda _: 200
+            await spans_of(receiver, handle.id, 3)
+    assert [entry["event"] for entry in logs].count("spans are not taken; it is tried again") == 1
 
 
 async def test_a_span_that_is_refused_for_good_holds_no_other_up(

@@ -15,10 +15,10 @@ import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from colonies.bearer import Bearer, admit
+from colonies.bearer import Bearer, NotGood, admit
 from colonies.core.events import Role
 from colonies.core.members import Member
-from colonies.errors import Refused, Unavailable
+from colonies.errors import Unavailable
 from colonies.session import Session
 from colonies_projections.http import problems
 
@@ -50,11 +50,11 @@ class Reader:
     session: Session
 
     async def member(self) -> Member:
-        """The member, as the ledger has it by now. Raises Refused once the token is none any more."""
+        """The member, as the ledger has it by now. Raises NotGood once the token is none any more."""
         return self.said.member_of(self.session.colony, await _now(self.session))
 
     async def sees(self, what: What) -> None:
-        """Raises Problem unless this member may see it."""
+        """Raises Problem unless this member may see it, NotGood as `member`."""
         if not may_see((await self.member()).role, what):
             raise problems.forbidden()
 
@@ -62,18 +62,20 @@ class Reader:
 async def _reader(request: Request) -> Reader:
     """Who shows the token in the Authorization header, and nowhere else: a URL is kept in histories and logs.
 
-    Raises Problem, which says the same whatever is wrong.
+    Raises Problem, which tells what is wrong with the token as far as whoever has it knows that anyway.
     """
     session: Session = request.app.state.session
     given = request.headers.getlist("authorization")
+    if not given:
+        raise problems.unauthorized()
     if len(given) != 1 or not given[0].lower().startswith(_SCHEME):
-        raise problems.unauthorized(shown=bool(given))
+        raise problems.unauthorized(problems.NO_BEARER)
     token = given[0][len(_SCHEME) :].strip(" ")
     try:
         return Reader(admit(token, session.colony, await _now(session)), session)
-    except Refused as error:
+    except NotGood as error:
         _log.debug("token refused", reason=str(error))
-        raise problems.unauthorized(shown=True) from None
+        raise problems.unauthorized(error.told) from None
 
 
 async def _now(session: Session) -> int:
@@ -92,4 +94,4 @@ _scheme = HTTPBearer(
 Asker = Annotated[Reader, Depends(_reader)]
 """A parameter of this type is who asks. `LOCKED` is for the routes that have one."""
 
-LOCKED: dict[str, Any] = {"dependencies": [Depends(_scheme)], "responses": problems.ANSWERS}
+LOCKED: dict[str, Any] = {"dependencies": [Depends(_scheme)]}

@@ -15,6 +15,7 @@ from colonies.errors import ColoniesError
 from colonies.jetstream import JetStreamLedger
 from colonies.session import Session
 from colonies_projections.http import events, lookups, opening, problems, queries
+from colonies_projections.http.description import Described
 from colonies_projections.http.health import Health
 from colonies_projections.http.hub import Hub
 from colonies_projections.http.metrics import Metrics
@@ -33,7 +34,7 @@ ENDLESS = (events.PATH,)
 def make_app(session: Session, ledger: JetStreamLedger, hub: Hub) -> FastAPI:
     """The application. What its routes need is in its `state`."""
     # FastAPI's own pages load scripts from elsewhere; ours is in `opening`.
-    app = FastAPI(
+    app = Described(
         title=TITLE,
         description=DESCRIPTION,
         version=version("colonies"),
@@ -45,7 +46,7 @@ def make_app(session: Session, ledger: JetStreamLedger, hub: Hub) -> FastAPI:
     app.state.session, app.state.ledger, app.state.hub = session, ledger, hub
     app.state.client = Client(session)
     app.state.health = Health(session, ledger, hub)
-    app.state.metrics = Metrics(session, ledger, hub, app.state.streams, app.state.health)
+    app.state.metrics = Metrics(ledger, hub, app.state.streams, app.state.health)
     for routes in (opening.routes, events.routes, lookups.routes, queries.routes):
         app.include_router(routes())
     for kind in (problems.Problem, HTTPException, ColoniesError, Exception):

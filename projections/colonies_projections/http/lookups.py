@@ -22,8 +22,10 @@ from colonies.session import Session
 from colonies.show import process_object
 from colonies.show_event import event_object, numbered
 from colonies.show_workflow import workflow_object
+from colonies_projections.http import answers
 from colonies_projections.http.access import LOCKED, Asker
-from colonies_projections.http.queries import AT, json_response, only
+from colonies_projections.http.description import AT, problems
+from colonies_projections.http.queries import json_response, only, with_plus
 
 MAX_LOADED_BYTES: Final = 1_048_576  # of a stored value that is put into an answer
 
@@ -35,12 +37,26 @@ _At = Annotated[str | None, Query(description=AT)]
 
 def routes() -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["ledger"], **LOCKED)
-    for path, endpoint, summary in (
-        ("/processes/{id}", _process, "One process, as the ledger has it"),
-        ("/processes/{id}/history", _history, "Every event of a process, with verdicts"),
-        ("/workflows/{id}", _workflow, "One workflow with all of its nodes, as the ledger has it"),
+    for path, endpoint, model, name, summary in (
+        ("/processes/{id}", _process, answers.Process, "process", "One process, as the ledger has it"),
+        (
+            *("/processes/{id}/history", _history, answers.History, "process_history"),
+            "Every event of a process, with verdicts",
+        ),
+        (
+            *("/workflows/{id}", _workflow, answers.Workflow, "workflow"),
+            "One workflow with all of its nodes, as the ledger has it",
+        ),
     ):
-        router.add_api_route(path, endpoint, methods=["GET"], summary=summary, response_class=Response)
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=["GET"],
+            operation_id=f"get_{name}",
+            summary=summary,
+            response_model=model,
+            responses=problems(400, 401, 403, 404, 503),
+        )
     return router
 
 
@@ -80,7 +96,7 @@ async def _reading(id: str, request: Request, asker: Asker, at: str | None) -> A
             yield asker.session
             return
         now = asker.session
-        then = Session(PastLedger(now.ledger, await moment(now.ledger, at)), now.name, now.keypair)
+        then = Session(PastLedger(now.ledger, await moment(now.ledger, with_plus(at))), now.name, now.keypair)
         try:
             yield await then.open()
         finally:

@@ -45,6 +45,7 @@ def _operation(path: str, said: dict[str, Any]) -> str:
 
 def _parameter(said: dict[str, Any]) -> str:
     schema = said.get("schema", {})
+    schema = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)
     values = ", ".join(map(str, schema.get("enum", ()))) or str(schema.get("type", ""))
     cells = (said.get("in", ""), values, said.get("description", ""))
     texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)

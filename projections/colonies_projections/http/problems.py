@@ -1,8 +1,8 @@
 """What goes wrong, as RFC 9457 has it: one JSON object of `type`, `title`, `status`, `detail`, for every
 error.
 
-Our own error tree decides the status in one place. What a stranger may be told is a constant: whatever is
-wrong with a token, the answer is the same.
+Our own error tree decides the status in one place. What is told of a token is a constant of
+`colonies.bearer`: what its text says, and of one that a member signed, what became of that member's key.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from colonies.bearer import NotGood
 from colonies.errors import ColoniesError, Conflict, Invalid, NotFound, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
-NO_TOKEN = "show a bearer token that is good: `colonies member token NAME`"
+NO_TOKEN = "show a bearer token in the header Authorization: `colonies member token NAME` makes one"
+NO_BEARER = "the header Authorization is not one `Bearer TOKEN`; `colonies member token NAME` makes a token"
 NO_PATH = "there is no such path; /docs has those that there are"
 NO_RIGHT = "this member's role may not see that"
 DEFECT = "a defect of this server; its log says more"
@@ -28,14 +30,6 @@ _STATUS: tuple[tuple[type[ColoniesError], int], ...] = (
     (NotFound, 404),
     (Conflict, 409),
 )
-
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The question makes no sense; `detail` says what would."},
-    401: {"description": "No token, or none that is good."},
-    403: {"description": "The member's role may not see it."},
-    503: {"description": "The broker or a projector does not answer, or there are too many at once."},
-}
-"""What a path that needs a token may answer beside 200, for the schema."""
 
 
 class Problem(Exception):
@@ -60,14 +54,18 @@ class Problem(Exception):
         return Response(self.body(), self.status, self.headers, MEDIA_TYPE)
 
 
-def unauthorized(*, shown: bool) -> Problem:
-    """The one answer to all who show no good token; `shown`: they showed something (RFC 6750, section 3)."""
-    challenge = 'Bearer realm="colonies"' + (', error="invalid_token"' if shown else "")
-    return Problem(401, NO_TOKEN, {"WWW-Authenticate": challenge})
+def unauthorized(told: str | None = None) -> Problem:
+    """No token, or one that is not good, and what of it is `told` (RFC 6750, section 3)."""
+    return Problem(401, told or NO_TOKEN, _challenge("invalid_token", told) if told else _challenge())
 
 
 def forbidden() -> Problem:
-    return Problem(403, NO_RIGHT)
+    return Problem(403, NO_RIGHT, _challenge("insufficient_scope", NO_RIGHT))
+
+
+def _challenge(error: str = "", told: str = "") -> dict[str, str]:
+    more = f', error="{error}", error_description="{told}"' if error else ""
+    return {"WWW-Authenticate": f'Bearer realm="colonies"{more}'}
 
 
 def of(error: Exception) -> Problem:
@@ -78,6 +76,8 @@ def of(error: Exception) -> Problem:
         if error.status_code == 404:
             return Problem(404, NO_PATH)
         return Problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    if isinstance(error, NotGood):
+        return unauthorized(error.told)
     if isinstance(error, Unavailable):
         return Problem(503, str(error), {"Retry-After": "1"})
     if isinstance(error, ColoniesError):

@@ -10,41 +10,40 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from colonies.asking import ask_all
 from colonies.core.names import shown
 from colonies.errors import Unavailable
 from colonies.jetstream import JetStreamLedger
-from colonies.past import moment
+from colonies.past import moment, when
 from colonies.querying import NO_PROJECTOR
+from colonies.show import rfc3339
 from colonies_projections.desk import SERVICE
 from colonies_projections.http.access import LOCKED, Asker
+from colonies_projections.http.description import parameters, problems
 from colonies_projections.http.problems import Problem
+from colonies_projections.http.rows import PAGES, AnyPage, Standings
+from colonies_projections.logs import Logs
 from colonies_projections.projector import VIEWS
 from colonies_projections.standing import REBUILD, SUBJECT
-from colonies_projections.view import Filter
+from colonies_projections.view import Filter, View
 
 ASK_S: Final = 5.0
 LOOK_S: Final = 1.0
 IN_HEADER: Final = "access_token: a token goes into the Authorization header, and nowhere else"
 
-AT: Final = "As it was: at a sequence, a time (RFC 3339), or an age such as 2h."
+TIMES: Final = ("since", "until")
 
 _VIEW = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_View = Annotated[str, Path(description="Its name.")]
 _NUMBERS: Final = ("limit", "at_least")
 _STATUS: Final = {"invalid": 400, "refused": 403, "behind": 503, "defect": 500}
+_BLANK = re.compile(r"\A([0-9-]{10}T[0-9:.]+) ([0-9]{2}:?[0-9]{2})\Z")
 _DIGITS = re.compile(r"[0-9]{1,18}")
-_COMMON: Final = {
-    "limit": ("integer", "At most so many items, 1 to 1,000; 50 if it is left out."),
-    "cursor": ("string", "Go on where an earlier answer ended: its `cursor`."),
-    "sort": ("string", "What to sort by; - before it for the largest first."),
-    "at": ("string", AT),
-    "at_least": ("integer", "Answer only when the view has this sequence of the ledger."),
-}
 
 
 async def ask(ledger: JetStreamLedger, view: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -103,61 +102,79 @@ def only(request: Request, *names: str) -> None:
             raise Problem(400, f"{shown(name)} is no parameter of this path; allowed: {allowed}")
 
 
+def with_plus(text: str) -> str:
+    """A time whose zone begins with +, which a query string has for a blank unless it is written as %2B."""
+    return _BLANK.sub(r"\1+\2", text)
+
+
 def json_response(value: Any) -> Response:
     return Response(json.dumps(value, separators=(",", ":")), media_type="application/json")
 
 
 def routes() -> APIRouter:
-    """One route for each of our views, with its filters in the schema, and one for all others."""
+    """One route for each of our views, with its filters and rows in the schema, and one for all others."""
     router = APIRouter(prefix="/v1", tags=["views"], **LOCKED)
-    for make in VIEWS:
-        view = make()
+    views: list[type[Logs] | View] = [*(make() for make in VIEWS), Logs]
+    for view in views:
         router.add_api_route(
             f"/{view.name}",
-            _asking(view.name),
+            _asking(view.name, view.filters),
             methods=["GET"],
-            name=f"ask_{view.name}",
+            operation_id=f"list_{view.name}",
             summary=f"The view of {view.name}",
             description=f"As `query.{view.name}` over NATS: `items`, in the order of the view; `position`, "
             "the sequence up to which it knows the ledger; `cursor`, if there is more.",
-            openapi_extra={"parameters": _parameters(view.filters, view.sorts)},
+            response_model=PAGES[view.name],
+            responses=problems(400, 401, 403, 503),
+            openapi_extra={"parameters": parameters(view)},
         )
     router.add_api_route(
         "/projections",
         _projections,
         methods=["GET"],
+        operation_id="list_projections",
         summary="How each projector stands: how far its views are behind the ledger",
+        response_model=Standings,
+        responses=problems(400, 401, 403, 503),
     )
     router.add_api_route(
         "/{view}",
         _any_view,
         methods=["GET"],
-        name="ask_any",
+        operation_id="list_any",
         summary="Any other view that a projector has",
-        openapi_extra={"parameters": _parameters({}, ())},
+        description="Its filters are parameters too.",
+        response_model=AnyPage,
+        responses=problems(400, 401, 403, 404, 503),
+        openapi_extra={"parameters": parameters(None)},
     )
     return router
 
 
-def _asking(view: str) -> Callable[..., Any]:
+def _asking(view: str, filters: Mapping[str, Filter]) -> Callable[..., Any]:
+    times = tuple(name for name in TIMES if name in filters)
+
     async def asking(request: Request, asker: Asker) -> Response:
-        return await _answer(request, asker, view)
+        return await _answer(request, asker, view, times)
 
     return asking
 
 
-async def _any_view(view: str, request: Request, asker: Asker) -> Response:
+async def _any_view(view: _View, request: Request, asker: Asker) -> Response:
     if not _VIEW.fullmatch(view) or f"query.{view}" == REBUILD:  # which is no question
         raise Problem(404, "there is no such view")
-    return await _answer(request, asker, view)
+    return await _answer(request, asker, view, TIMES)
 
 
-async def _answer(request: Request, asker: Asker, view: str) -> Response:
+async def _answer(request: Request, asker: Asker, view: str, times: Sequence[str]) -> Response:
     await asker.sees("views")
     ledger: JetStreamLedger = request.app.state.ledger
     question = question_of(request)
     if "at" in question:
-        question["at"] = (await moment(ledger, question["at"])).sequence
+        question["at"] = (await moment(ledger, with_plus(question["at"]))).sequence
+    for name in times:
+        if name in question:
+            question[name] = rfc3339(await when(ledger, with_plus(question[name]), name))
     return json_response(await ask(ledger, view, question))
 
 
@@ -169,22 +186,3 @@ async def _projections(request: Request, asker: Asker) -> Response:
     except (Unavailable, ValueError, RecursionError):
         raise Problem(503, NO_PROJECTOR, {"Retry-After": "1"}) from None
     return json_response({"items": [item for answer in answers for item in answer.get("items") or ()]})
-
-
-def _parameters(filters: Mapping[str, Filter], sorts: Sequence[str]) -> list[dict[str, Any]]:
-    """Of a view's filters and sorts, as OpenAPI has parameters."""
-    found: list[dict[str, Any]] = []
-    for name, filter in filters.items():
-        values = {} if filter.allowed is None else {"enum": list(filter.allowed)}
-        schema: dict[str, Any] = {"type": "string", **values}
-        how: dict[str, Any] = {}
-        if filter.several:  # with commas between
-            schema, how = {"type": "array", "items": schema}, {"style": "form", "explode": False}
-        found.append({"name": name, "in": "query", **how, "schema": schema})
-    for name, (kind, description) in _COMMON.items():
-        schema = {"type": kind}
-        if name == "sort" and sorts:
-            names = [sort.removeprefix("-") for sort in sorts]
-            schema["enum"] = [*names, *(f"-{name}" for name in names)]
-        found.append({"name": name, "in": "query", "description": description, "schema": schema})
-    return found

@@ -35,7 +35,6 @@ MAX_AHEAD = 2_048  # events that were told and whose spans were not taken yet
 GATHER_S = 0.5
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
-SAY_AGAIN_S = 60.0
 
 _log = structlog.get_logger("colonies.traces")
 
@@ -102,7 +101,7 @@ class Exporter:
 async def _sent(otlp: Otlp, spans: Sequence[Span]) -> None:
     """Send these until they are taken. What is refused for good is sent one by one, and left out."""
     loop = asyncio.get_running_loop()
-    pause_s, since, said = FIRST_PAUSE_S, loop.time(), 0.0
+    pause_s, since, said = FIRST_PAUSE_S, loop.time(), False
     while True:
         answer = await in_thread(lambda: otlp.send(spans))
         if answer == "refused" and len(spans) > 1:
@@ -116,8 +115,8 @@ async def _sent(otlp: Otlp, spans: Sequence[Span]) -> None:
             if said:
                 _log.info("spans are taken again", away_s=round(loop.time() - since))
             return None
-        if not said or loop.time() - said > SAY_AGAIN_S:
-            said = loop.time()
+        if not said:
+            said = True
             _log.warning("spans are not taken; it is tried again", host=otlp.host, reason=otlp.reason)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, MAX_PAUSE_S)

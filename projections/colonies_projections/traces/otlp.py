@@ -38,6 +38,7 @@ _CREDENTIALS = (
 )
 _KINDS = {"internal": SpanKind.INTERNAL, "consumer": SpanKind.CONSUMER}
 _LOGGER = "opentelemetry.exporter.otlp"
+_NOBODY = logging.NullHandler()  # hears what a thread that was left to itself says at the end
 
 
 class Otlp:
@@ -56,6 +57,7 @@ class Otlp:
         logger = logging.getLogger(_LOGGER)
         logger.propagate = False
         logger.addHandler(self._listening)
+        logger.addHandler(_NOBODY)
 
     def send(self, spans: Sequence[Span]) -> Answer:
         """Send these in one request."""
