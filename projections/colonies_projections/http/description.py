@@ -98,11 +98,12 @@ def parameters(view: type[Asking] | Asking | None) -> list[dict[str, Any]]:
         values = {} if filter.allowed is None else {"enum": list(filter.allowed)}
         needed = view is not None and (view.name, name) in _NEEDED
         one: dict[str, Any] = {"type": "string", **values}
+        said = _FILTERS.get(name, f"Only those with this {name}.")
         if filter.several:  # with commas between
-            several = _parameter(name, _FILTERS[name], {"type": "array", "items": one}, needed)
+            several = _parameter(name, said, {"type": "array", "items": one}, needed)
             found.append({**several, "style": "form", "explode": False})
         else:
-            found.append(_parameter(name, _FILTERS[name], one, needed))
+            found.append(_parameter(name, said, one, needed))
     for name, (kind, description) in _COMMON.items():
         schema: dict[str, Any] = {"type": kind, **_BOUNDS.get(name, {})}
         if name in ("sort", "cursor") and view is not None and not sorts:
