@@ -72,7 +72,9 @@ def dev(
     """Run a colony of your own: broker, ledger and services, on this machine only.
 
     Prints one line that begins with "ready" once all is up, and writes the context "dev", which the other
-    commands then use. Ctrl-C stops it (exit code 0); the next start goes on with the same ledger.
+    commands then use. If that leads to another colony that runs, it stays, and this one gets a context of
+    its own, with its folder's name. Ctrl-C stops it (exit code 0); the next start goes on with the same
+    ledger.
 
     Example: colonies dev --lease 2s
     """
@@ -80,6 +82,7 @@ def dev(
     from colonies.errors import Invalid
     from colonies.files import expanded
     from colonies_cli import home
+    from colonies_cli.advertising import Advertised
     from colonies_cli.services import check_endpoint, run_until_stopped
 
     if dir is not None and ephemeral:
@@ -92,7 +95,7 @@ def dev(
             os.environ["COLONIES_DATA_DIR"] = str(folder)  # what the services remember goes with it
         else:
             folder = expanded(str(dir or contexts.data_folder() / "dev"), "--dir")
-        advertised = home.Advertised(take_back=ephemeral)
+        advertised = Advertised(take_back=ephemeral)
         run_until_stopped(
             lambda: home.serve(folder, settings, advertised, lambda c, http: _ready(c, folder, http))
         )
@@ -105,20 +108,21 @@ def _ready(context: Context, folder: Path, http: str) -> None:
 
     from colonies import contexts
 
-    in_use = contexts.in_use()
-    if in_use != context.name:
+    name = context.name
+    in_use = contexts.in_use() or "dev"
+    if in_use != name:
         _put(
-            f"The context in use is {in_use!r}: say --context dev, or `colonies context use dev`.\n",
+            f"The context of this colony is {name}; the one in use is {in_use}: say --context {name}, or "
+            f"`colonies context use {name}`.\n",
             sys.stderr,
         )
     _put(
-        f"ready {context.url} colony=dev context={context.name} folder={shlex.quote(str(folder))} "
-        f"http={http}\n",
+        f"ready {context.url} colony=dev context={name} folder={shlex.quote(str(folder))} http={http}\n",
         sys.stdout,
     )
-    if in_use == context.name and sys.stderr.isatty():
+    if in_use == name and sys.stderr.isatty():
         _put(
-            "In other terminals:\n"
+            f"The context {name} is in use. In other terminals:\n"
             "    colonies process submit --spec sayhello.json\n"
             "    colonies worker start --name testworker --runtimetype cli\n"
             "Ctrl-C stops this one.\n",

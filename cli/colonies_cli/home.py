@@ -32,7 +32,7 @@ from typing import Self
 import structlog
 from colonies_projections.http.door import DEFAULT_PORT, Door, Listen, open_door
 
-from colonies import contexts, founding
+from colonies import founding
 from colonies.contexts import Context
 from colonies.creds import Credential
 from colonies.errors import ColoniesError, Invalid, NotFound, Unavailable
@@ -41,9 +41,10 @@ from colonies.operator import Keyring
 from colonies.reaper import Reaper
 from colonies.server import EmbeddedServer, port_holder
 from colonies.tasks import first_error
+from colonies_cli.advertising import LOCK, Advertised
 from colonies_cli.services import Kind, Place, Service, enrolled, exports_traces
 
-NAME = "dev"  # of the colony, and of its context
+NAME = "dev"  # of the colony
 DEFAULT_LEASE_S = 10.0
 PREVIOUS_BROKER_S = 10.0  # a killed program's broker is killed by its reaper; it may take a moment
 POLL_S = 0.05
@@ -214,7 +215,7 @@ def locked(folder: Path) -> Iterator[None]:
     """The folder is ours while this lasts. Raises Unavailable, naming the pid of whoever has it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = (folder / "dev.lock").open("a+", encoding="ascii")
+        file = (folder / LOCK).open("a+", encoding="ascii")
     except OSError as error:
         raise Invalid(f"{folder} cannot be used: {error.strerror}; name another with --dir") from None
     with file:
@@ -309,49 +310,13 @@ def command(**changed: str) -> str:
     return shlex.join(["colonies", *words])
 
 
-# --- the context -------------------------------------------------------------------------------------
-
-
-class Advertised:
-    """The context `dev`: written when the colony is ready. A temporary colony takes it back at its end."""
-
-    def __init__(self, *, take_back: bool) -> None:
-        self._take_back = take_back
-        self._before: Context | None = None
-        self._was_in_use: str | None = None
-        self._ours: Context | None = None
-
-    def save(self, context: Context) -> None:
-        """Write it, and make it the one in use unless the user chose another."""
-        with contextlib.suppress(ColoniesError):
-            self._before = contexts.load(NAME)
-        self._was_in_use = contexts.in_use()
-        self._ours = context
-        contexts.save(context)
-        if self._was_in_use in (None, NAME):
-            contexts.use(NAME)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ColoniesError):
-            if not self._take_back or self._ours is None or contexts.load(NAME) != self._ours:
-                return
-            if self._before is None:
-                contexts.remove(NAME)
-            else:
-                contexts.save(self._before)
-
-
 async def serve(
     folder: Path, settings: Settings, advertised: Advertised, ready: Callable[[Context, str], None]
 ) -> None:
     """Run the colony in `folder` until cancelled."""
 
     def started(context: Context, http: str) -> None:
-        advertised.save(context)
-        ready(context, http)
+        ready(advertised.save(folder, context), http)
 
     with advertised, locked(folder):
         await Home(folder, settings).run(started)

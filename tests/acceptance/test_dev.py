@@ -182,7 +182,7 @@ def test_a_context_that_the_user_chose_stays_in_use(start: Start) -> None:
     dev = start("dev", "--port", "0")
 
     assert contexts.in_use() == "mine"
-    assert "--context dev" in dev.log.read_text()
+    assert "say --context dev, or" in dev.log.read_text()
 
 
 def test_a_restart_goes_on_with_the_same_ledger(start: Start) -> None:
@@ -321,8 +321,41 @@ def test_ephemeral_leaves_nothing(start: Start, monkeypatch: pytest.MonkeyPatch,
     assert not (tmp_path / "data").exists()
 
 
-def test_ephemeral_gives_the_context_back(start: Start) -> None:
+def test_a_second_colony_leaves_the_context_of_one_that_runs(start: Start, tmp_path: Path) -> None:
+    first = start("dev", "--port", "0")
+    second = start("dev", "--port", "0", "--dir", str(tmp_path / "dev-2"))
+    passing = start("dev", "--ephemeral", "--port", "0")
+
+    assert [dev.said("context") for dev in (first, second, passing)] == ["dev", "dev-2", "ephemeral"]
+    assert contexts.load("dev").url == first.url
+    assert contexts.load("dev-2").url == second.url
+    assert contexts.in_use() == "dev"
+    assert "`colonies context use dev-2`" in second.log.read_text()
+    id = submit()
+    assert colonies("process", "get", id, "--context", "dev-2").returncode == 5
+    assert passing.stop() == 0
+    assert contexts.names() == ["dev", "dev-2"]
+    assert second.stop() == 0
+    assert first.stop() == 0
+    again = start("dev", "--port", "0", "--dir", str(tmp_path / "dev-2"))
+    assert contexts.load(again.said("context")).url == again.url
+
+
+def test_a_context_dev_that_was_added_by_hand_is_not_written_over(start: Start, tmp_path: Path) -> None:
+    creds = tmp_path / "mine.creds"
+    creds.write_text("")
+    mine = contexts.Context("dev", "nats://elsewhere:4222", str(creds))
+    contexts.save(mine)
+
+    dev = start("dev", "--port", "0")
+
+    assert dev.said("context") == "dev-2"
+    assert contexts.load("dev") == mine
+
+
+def test_ephemeral_gives_the_context_of_one_that_does_not_run_back(start: Start) -> None:
     lasting = start("dev", "--port", "0")
+    assert lasting.stop() == 0
     passing = start("dev", "--ephemeral", "--port", "0")
     assert contexts.load("dev").url == passing.url
 
