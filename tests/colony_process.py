@@ -40,6 +40,13 @@ def chat(lines: int) -> str:
     return "said"
 
 
+@python.function
+def loud(number: int) -> list[int]:
+    for n in range(number):
+        colonies.current().log(f"printed {n}\n", stream="stdout")
+    return list(range(number))
+
+
 async def serve(folder: Path) -> None:
     async with running_colony(folder) as colony:
         projector = Projector(await colony.session("projector", "observer"), folder / "views.sqlite")

@@ -65,7 +65,7 @@ async def _submit(here: Here, spec: Spec, key: str | None, wait: bool, timeout: 
                 f"see it with `colonies process get {handle.id}`"
             )
             raise exits.Ended(exits.FAILED) from None
-        await show_end(here, client, process, with_output=True)
+        await show_end(here, client, process)
 
 
 @command(app, "run")
@@ -97,7 +97,11 @@ async def run(
         list[str] | None, typer.Option("--env", metavar="K=V", help="An environment variable; repeatable.")
     ] = None,
 ) -> None:
-    """Submit a command, show its log, wait for its end.
+    """Submit a command, show its log, wait for its end, show its output.
+
+    What it writes to stdout goes to stdout as it comes, and the output last, as --wait shows it; of a Unix
+    command the two are the same, and shown once. Its stderr and log go to stderr. With -o json or name,
+    stdout has the final process only.
 
     One word is a function or a line of shell; of several, the first is the function and the others are its
     arguments, each quoted. Put -- before a command that has options of its own. Exits with 3 if the process
@@ -127,11 +131,11 @@ async def run(
         handle = await client.submit(spec)
         exits.say(f"process {handle.id} submitted")
         try:
-            streamed = await stream_until_final(here, client, handle.id)
+            written = await stream_until_final(here, client, handle.id)
         except BaseException:
             exits.say(f"process {handle.id} goes on; stop it with `colonies process cancel {handle.id}`")
             raise
-        await show_end(here, client, await handle.get(), with_output=not streamed)
+        await show_end(here, client, await handle.get(), written)
 
 
 @command(app, "ls", past=True)

@@ -20,6 +20,8 @@ from colonies_cli import events, exits, output
 from colonies_cli.command import Here
 from colonies_cli.output import Output
 
+MAX_COMPARED_CHARS = 2 * 1024 * 1024
+CUT = "\n[output cut at "  # as the Unix worker says it
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
@@ -151,13 +153,27 @@ async def show_submitted(here: Here, client: Client, id: str) -> None:
         await show(here, client, await client.process(id).get())
 
 
-async def show_end(here: Here, client: Client, process: Process, *, with_output: bool) -> None:
-    """Show a final process as `submit --wait` and `run` do; ends the command with 3 if it is no success."""
+async def show_end(here: Here, client: Client, process: Process, written: str = "") -> None:
+    """Show a final process as `submit --wait` and `run` do; ends the command with 3 if it is no success.
+
+    `written` was shown already: the output of a command, which is what it wrote to stdout, is not once more.
+    """
     if here.output != Output.table:
         await show(here, client, process)
-    elif with_output and process.state == "successful":
-        show_value(await client.output(process))
+    elif process.state == "successful":
+        value = await client.output(process)
+        if not _is_written(value, written):
+            output.raw("" if not written or written.endswith("\n") else "\n")
+            show_value(value)
     end_of(process)
+
+
+def _is_written(value: Any, written: str) -> bool:
+    """Whether there is nothing in the output that was not shown."""
+    if not isinstance(value, str) or not written:
+        return value is None
+    text, cut, _ = value.partition(CUT)
+    return written.startswith(text) if cut else written.removesuffix("\n") == value.removesuffix("\n")
 
 
 def show_value(value: Any) -> None:
@@ -185,16 +201,18 @@ def end_of(process: Process) -> None:
     raise exits.Ended(exits.UNSUCCESSFUL)
 
 
-async def stream_until_final(here: Here, client: Client, id: str) -> bool:
-    """Pass the log on; whether anything of it was the command's stdout."""
-    streamed = False
+async def stream_until_final(here: Here, client: Client, id: str) -> str:
+    """Pass the log on; what its last attempt wrote to stdout, as much of it as an output can be."""
+    written, n = "", 0
     async for entry in follow_logs(client, id):
         if entry.type != "log.written":
             continue
-        is_stdout = entry.stream == "stdout" and here.output == Output.table
-        streamed = streamed or entry.stream == "stdout"
-        output.raw(entry.text, sys.stdout if is_stdout else sys.stderr)
-    return streamed
+        is_stdout = entry.stream == "stdout"
+        if is_stdout:
+            written, n = (written if entry.n == n else ""), entry.n
+            written += entry.text[: MAX_COMPARED_CHARS - len(written)]
+        output.raw(entry.text, sys.stdout if is_stdout and here.output == Output.table else sys.stderr)
+    return written
 
 
 def say_missing_logs(judged: Sequence[Judged], entries: Sequence[LogEntry], known: Known) -> None:

@@ -59,6 +59,22 @@ def test_run_prints_the_output_beside_what_a_function_logs(cli: Cli) -> None:
     assert "line 0\nline 1\n" in done.err
 
 
+def test_run_prints_the_output_last_of_a_function_that_prints(cli: Cli) -> None:
+    done = cli.ok("process", "run", "loud", "2", "--runtimetype", "python")
+    assert done.out == "printed 0\nprinted 1\n[0,1]\n"
+    done = cli.ok("process", "run", "loud", "2", "--runtimetype", "python", "-o", "json")
+    assert done.one["output"] == [0, 1]
+    assert "printed 0\nprinted 1\n" in done.err
+
+
+def test_run_prints_the_output_of_a_command_that_is_not_what_it_wrote(cli: Cli) -> None:
+    line = """printf said; echo '{"a": 1}' > "$COLONIES_OUTPUT" """
+    assert cli.ok("process", "run", line, "--runtimetype", "cli").out == 'said\n{"a":1}\n'
+    line = "head -c 1200000 /dev/zero | tr '\\0' x"
+    done = cli.ok("process", "run", line, "--runtimetype", "cli")
+    assert done.out == "x" * 1_200_000  # the output is cut, and not shown again
+
+
 def test_run_streams_the_log_while_the_command_runs(cli: Cli, tmp_path: Path) -> None:
     go = tmp_path / "go"
     command = f"echo first; while [ ! -e '{go}' ]; do sleep 0.05; done; echo second"
