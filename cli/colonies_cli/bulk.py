@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from colonies_cli.command import Here
 
 MAX_MATCHED = 100_000
+OPEN = ("blocked", "waiting", "running")  # of processes; of workflows, running ones
 SAID = 20  # of those that could not be
 REDRAW_S = 0.1
 
 All = Annotated[bool, typer.Option("--all", help="All there are, without any filter.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what the filters find.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show to which it would be done.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,12 @@ class Verb:
     view: str
     states: Sequence[str]
     act: Callable[[Client], Act]
+
+    def why_not(self, state: str) -> str | None:
+        """Why nothing would be done to one of this state; None: it would."""
+        if (state in OPEN) == (self.done == "cancelled"):
+            return None
+        return f"{state} already" if self.done == "cancelled" else f"{state} still"
 
     def counted(self, number: int) -> str:
         return f"{number} {self.one if number == 1 else self.many}"
@@ -106,10 +113,10 @@ def run(
     if chosen.ids:
         return _run(here, verb, chosen.ids)
     found = command.run_now(_matching(here, verb, chosen.filters))
-    left = Counter(why for item in found if (why := leave(item)) is not None)
-    for why, number in left.items():
+    reasons = [verb.why_not(item["state"]) or leave(item) for item in found]
+    for why, number in Counter(filter(None, reasons)).items():
         exits.say(f"{verb.counted(number)} left out: {why}")
-    meant = [item for item in found if leave(item) is None]
+    meant = [item for item, why in zip(found, reasons, strict=True) if why is None]
     if chosen.dry_run:
         _show_found(here, verb, meant)
         return None

@@ -56,6 +56,26 @@ def test_what_filters_find_is_counted_and_cancelled_only_when_it_is_confirmed(cl
     assert again.err == "colonies: no process is such\n"
 
 
+def test_only_what_would_change_is_counted(cli: Cli) -> None:
+    mine, over = waiting(cli, "counted", 2)
+    cli.ok("process", "cancel", over)
+    cli.until(lambda: cli.ok("process", "ls", "--label", "counted", "--state", "cancelled").out, "seen")
+    both = ("--label", "counted", "--state", "waiting,cancelled")
+    shown = cli.ok("process", "cancel", *both, "--dry-run", "-o", "name")
+    assert shown.out.split() == [mine]
+    assert shown.err == "colonies: 1 process left out: cancelled already\n"
+    assert cli("process", "cancel", *both).err.endswith("1 process would be cancelled; say --yes\n")
+    shown = cli.ok("process", "rerun", *both, "--dry-run")
+    assert shown.err == (
+        "colonies: 1 process left out: waiting still\ncolonies: 1 process would be submitted\n"
+    )
+    assert over in shown.out
+    assert mine not in shown.out
+    done = cli.ok("process", "cancel", "--label", "counted", "--state", "cancelled", "--yes")
+    assert (done.out, done.err.splitlines()[-1]) == ("", "colonies: no process is such")
+    assert cli.ok("process", "cancel", *both, "--yes").out == "1 process: 1 cancelled, 0 left as they are\n"
+
+
 def test_to_what_must_be_said_and_said_once(cli: Cli) -> None:
     before = cli.last_sequence()
     for words, said in (
@@ -169,6 +189,10 @@ def test_workflows_are_cancelled_and_run_again_by_filters_as_well(cli: Cli) -> N
     assert done.out == "2 workflows: 2 cancelled, 0 left as they are\n"
     for id in ids:
         cli.until(lambda id=id: cli.ok("workflow", "get", id, "-o", "json").one["ended_at"], "it has ended")
+    shown = cli.ok("workflow", "cancel", "--name", "manyflows", "--state", "cancelled", "--dry-run")
+    assert shown.err == (
+        "colonies: 2 workflows left out: cancelled already\ncolonies: 0 workflows would be cancelled\n"
+    )
     again = cli.ok("workflow", "rerun", *ids, "-o", "name").out.split()
     assert len(set(again) - set(ids)) == 2
     assert cli.ok("workflow", "cancel", *again, *ids, "-o", "json").err == (
