@@ -19,7 +19,17 @@ from colonies.session import Session
 MAX_ORDERED: Final = 1_000  # dead letters that one order names
 MIN_PAUSE_S: Final = 1.0  # between two orders for one webhook
 
-KINDS: Final[dict[str, type[ColoniesError]]] = {"invalid": Invalid, "refused": Refused, "missing": NotFound}
+
+class TooSoon(Unavailable):
+    """The order came within MIN_PAUSE_S of the one before; nothing was done. Give it again in a moment."""
+
+
+KINDS: Final[dict[str, type[ColoniesError]]] = {
+    "invalid": Invalid,
+    "refused": Refused,
+    "missing": NotFound,
+    "soon": TooSoon,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,7 @@ class Orders:
         """The order, which counts from now on no more.
 
         Raises:
-            Invalid: it is none, or too old, or was heard before. Refused: not by an owner, or one too many.
+            Invalid: it is none, or too old, or was heard before. Refused: not by an owner. TooSoon.
         """
         now = await self.session.ledger.now()
         try:
@@ -91,7 +101,7 @@ class Orders:
             raise Refused(f"only an owner may order this, and {request.author} is a {request.role}")
         order = _read(request)
         if now - self._last.get(order.webhook, 0) < MIN_PAUSE_S * SECOND:
-            raise Refused(f"one order in {MIN_PAUSE_S:g} s for a webhook; give it again in a moment")
+            raise TooSoon(f"one order in {MIN_PAUSE_S:g} s for a webhook; give it again in a moment")
         self._last = {name: at for name, at in self._last.items() if now - at < MIN_PAUSE_S * SECOND}
         self._last[order.webhook] = now
         return order

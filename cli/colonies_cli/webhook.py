@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from colonies.session import Session
 
 MAX_SECRET_FILE_BYTES = 1_024
+TRIES = 5  # of an order that comes too soon after another
 TEST_WAIT_S = 20.0  # a receiver has 15 of them
 
 app = group(
@@ -323,15 +324,26 @@ async def rerun(
 
 
 async def _order(here: Here, order: Any) -> dict[str, Any]:
-    """What the service of the webhook says to an order. Raises Unavailable, naming what to start."""
+    """What the service of the webhook says to an order, after a pause if it needs one.
+
+    Raises Unavailable, naming what to start; TooSoon: others go on ordering.
+    """
+    import asyncio
+
     from colonies.errors import Unavailable
-    from colonies.webhook_orders import give_order
+    from colonies.webhook_orders import MIN_PAUSE_S, TooSoon, give_order
     from colonies.webhooks import webhook
 
     async with here.session() as session:
         service = (await webhook(session, order.webhook)).service
         try:
+            for _ in range(TRIES - 1):
+                with suppress(TooSoon):
+                    return await give_order(session, service, order, wait_s=TEST_WAIT_S)
+                await asyncio.sleep(MIN_PAUSE_S)
             return await give_order(session, service, order, wait_s=TEST_WAIT_S)
+        except TooSoon:
+            raise
         except Unavailable as error:
             raise Unavailable(
                 f"{service}, which sends to this webhook, does not answer ({error}); `colonies dev` runs it, "

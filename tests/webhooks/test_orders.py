@@ -15,7 +15,7 @@ from colonies import subjects
 from colonies.errors import Conflict, Invalid, NotFound, Refused, Unavailable
 from colonies.requests import FRESH_S
 from colonies.session import Session
-from colonies.webhook_orders import Order, ask_about, sealed_order
+from colonies.webhook_orders import Order, TooSoon, ask_about, sealed_order
 from colonies.webhooks import (
     MAX_WEBHOOKS,
     add_webhook,
@@ -87,7 +87,7 @@ async def test_only_an_owner_orders_and_each_order_counts_once(tmp_path: Path) -
         assert (await told(at, good))["items"][0]["status"] == 200
         with pytest.raises(Invalid, match="heard already"):
             await told(at, good)
-        with pytest.raises(Refused, match="one order in 1 s"):
+        with pytest.raises(TooSoon, match="one order in 1 s"):
             await at.order(TEST)
         assert len(at.receiver.requests()) == 1
 
