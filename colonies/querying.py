@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from colonies.errors import Invalid, Unavailable
+from colonies.errors import Invalid, NotFound, Unavailable
 from colonies.imported import Unanswered
 from colonies.ledger import Asked
 from colonies.tasks import first_error
@@ -28,6 +28,9 @@ PING_S = 5.0  # and then have so long to say so, which costs them nothing
 PAGE = 1_000
 
 PING = "$SRV.PING.colonies-projector"
+INFO = "$SRV.INFO.colonies-projector"
+REBUILD = "rebuild"  # which is no view
+LOOK_S = 2.0
 
 NO_PROJECTOR = (
     "no projector answers; start one: `colonies dev` runs it, or `colonies server start --only projector`"
@@ -65,7 +68,8 @@ async def ask(
     counts as not said. `waiting` is called if it takes long.
 
     Raises:
-        Invalid: the question makes no sense. Behind: the views are not far enough.
+        Invalid: the question makes no sense. NotFound: there is no such view. Behind: the views are not far
+            enough.
         Unavailable: no projector answers.
     """
     if not hasattr(ledger, "ask_service"):
@@ -127,7 +131,21 @@ async def _answer(
             raise Unavailable(
                 f"a projector is there and has no answer after {wait_s:g} s; ask again"
             ) from None
-        raise Unavailable(NO_PROJECTOR) from None
+        raise await _nobody(ledger, subject) from None
+
+
+async def _nobody(ledger: Asked, subject: str) -> NotFound | Unavailable:
+    """Nobody answered at once: is there no such view, or no projector?"""
+    try:
+        told = await ledger.ask_service(INFO, {}, wait_s=LOOK_S)
+        found = {str(endpoint["subject"]).removeprefix("query.") for endpoint in told["endpoints"]}
+    except (Unavailable, ValueError, RecursionError, KeyError, TypeError):
+        return Unavailable(NO_PROJECTOR)
+    view = subject.removeprefix("query.")
+    if view in found:
+        return Unavailable("a projector is there and had no answer; ask again")
+    names = ", ".join(sorted(found - {REBUILD}))
+    return NotFound(f"no projector has a view {view}; there are: {names}")
 
 
 class Querying:
@@ -151,8 +169,8 @@ class Querying:
         stands on the ledger now. Pages are asked for as they are needed.
 
         Raises:
-            Invalid: there is no such filter, value or sort.
-            Unavailable: no projector answers for such a view, or it is far behind.
+            Invalid: there is no such filter, value or sort. NotFound: no such view; it names those there are.
+            Unavailable: no projector answers, or it is far behind.
         """
         ledger = self.session.ledger
         if at_least is None and at is None:

@@ -11,9 +11,6 @@ from colonies_cli.command import Here
 from colonies_cli.output import Output
 
 MAX_COLUMNS = 6
-SERVICE = "colonies-projector"
-REBUILD = "query.rebuild"
-LOOK_S = 2.0
 NAMES = ("id", "name", "label", "sequence")  # the first of these that an item has, for -o name
 
 
@@ -37,15 +34,9 @@ async def query(
 
     Example: colonies query members --filter role=worker
     """
-    from colonies.errors import Unavailable
-
     _check(view)
     asked = dict(_filter(text) for text in filters or ())
-    try:
-        items = await listing.asked(here, view, listing.Pages(limit, everything, cursor, sort), **asked)
-    except Unavailable:
-        await _check_there_is(here, view)
-        raise
+    items = await listing.asked(here, view, listing.Pages(limit, everything, cursor, sort), **asked)
     if here.output == Output.json:
         for item in items:
             output.json_line(item)
@@ -68,22 +59,6 @@ def _check(view: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", view):
         allowed = "a-z, 0-9 and _, such as members"
         raise Invalid(f"{output.cell(view)}: no view is called that; allowed: {allowed}")
-
-
-async def _check_there_is(here: Here, view: str) -> None:
-    """Nobody answered. Raises NotFound: projectors are there, and have no such view."""
-    from colonies.errors import NotFound, Unavailable
-
-    async with here.session() as session:
-        ledger: Any = session.ledger
-        try:
-            told = await ledger.ask_service(f"$SRV.INFO.{SERVICE}", {}, wait_s=LOOK_S)
-            subjects = {str(endpoint["subject"]) for endpoint in told["endpoints"]}
-        except (Unavailable, KeyError, TypeError):
-            return
-    if f"query.{view}" not in subjects:
-        names = sorted(subject.removeprefix("query.") for subject in subjects - {REBUILD})
-        raise NotFound(f"no projector has a view {view}; there are: {', '.join(names)}")
 
 
 def _filter(text: str) -> tuple[str, Any]:

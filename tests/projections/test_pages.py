@@ -11,7 +11,7 @@ from colonies_projections import Asked, Page, Snapshot, listing
 from colonies_projections.question import cursor
 from structlog.testing import capture_logs
 
-from colonies.errors import Invalid, Unavailable
+from colonies.errors import Invalid, NotFound, Unavailable
 from tests.harness import RunningColony
 from tests.projections.helpers import VIEWS, Verdicts, ask, ledger_of, projecting
 
@@ -53,6 +53,8 @@ async def test_pages_hold_each_item_once_while_others_come_and_change(
         await busy
         assert seen == [handle.id for handle in reversed(old)]
         last = await ledger_of(client.session).last_sequence()
+        with pytest.raises(NotFound, match=r"has a view procs; there are: crons, findings, .* processes, "):
+            await anext(client.query("procs"))
         waiting = [item["id"] async for item in client.query("processes", state="waiting", func="f", at=last)]
         assert waiting == [handle.id for number, handle in reversed(list(enumerate(old))) if number % 3]
         assert len([item async for item in client.query("processes", limit=11)]) == 11
