@@ -100,11 +100,18 @@ class Here:
         return session
 
     def check_now(self, option: str, given: object) -> None:
-        """Raises Invalid: this option waits for what comes, and nothing comes to the past."""
-        if given and self.at is not None:
-            from colonies.errors import Invalid
+        """Raises Invalid: this option waits for what comes, and nothing comes to the past or an import."""
+        if not given:
+            return
+        from colonies import contexts
+        from colonies.errors import Invalid
 
+        if self.at is not None:
             raise Invalid(f"{option}: it waits for what comes, and nothing comes to the past; leave out --at")
+        if contexts.resolve(self.context, self.url, self.creds).imported is not None:
+            raise Invalid(
+                f"{option}: it waits for what comes, and nothing comes to an imported ledger; leave it out"
+            )
 
     async def query(self, view: str, question: dict[str, Any]) -> Answer:
         """As `ask`, over a connection of its own; with --at as it was."""

@@ -187,12 +187,13 @@ def check_colony(file: str, header: Header, colony: str | None) -> None:
 
     if colony is None or colony == header.colony:
         return
+    allowed = "allowed: a colony's account key (A and 55 more characters)"
+    if not (len(colony) == 56 and colony.startswith("A")):
+        raise Invalid(f"--colony {colony}: {allowed}")
     try:
-        sound = kind_of(colony) == "account"
-    except Invalid:
-        sound = False
-    if not sound:
-        raise Invalid(f"--colony {colony}: allowed: a colony's account key (A and 55 more characters)")
+        kind_of(colony)
+    except Invalid as error:
+        raise Invalid(f"--colony {colony}: {error}") from None
     raise Invalid(f"{file}: it is of the colony {header.colony}, not of {colony}")
 
 
