@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from colonies.core.events import Cancelled, checked_reason
-from colonies.errors import ColoniesError, Conflict, Invalid, NotFound, Refused, Unavailable
+from colonies.errors import ColoniesError, Conflict, Invalid, Refused, Unavailable
+from colonies.missing import not_found
 from colonies.rerunning import is_rerun, rerun_process
 from colonies.tasks import first_error
 
@@ -83,7 +84,7 @@ def cancelling(client: Client, reason: str = "") -> Act:
             if story.process is None or not story.process.final:
                 raise
         if story.process is None:
-            raise NotFound(f"there is no process {id} in the colony {client.colony}")
+            raise await not_found(client.session, "process", id)
         return Done(id, "skipped", story.process.state)
 
     return cancel

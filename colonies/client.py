@@ -40,7 +40,6 @@ from colonies.crons import CronClient
 from colonies.errors import (
     Conflict,
     Invalid,
-    NotFound,
     ProcessCancelled,
     ProcessFailed,
 )
@@ -49,6 +48,7 @@ from colonies.generators import GeneratorClient
 from colonies.history import Judged, Story
 from colonies.ids import new_id
 from colonies.listening import FeedClient
+from colonies.missing import not_found
 from colonies.pausing import Pausing
 from colonies.querying import Querying
 from colonies.reasons import Reason
@@ -278,7 +278,7 @@ class Client(CronClient, GeneratorClient, Pausing, Querying, FeedClient):
         reason = checked_reason(reason)
         story = await self.session.story(id)
         if story.process is None:
-            raise NotFound(f"there is no process {id} in the colony {self.colony}")
+            raise await not_found(self.session, "process", id)
         story = await self.session.record(id, Cancelled(reason), at=story)
         assert story.process is not None
         return story.process
@@ -288,7 +288,7 @@ class Client(CronClient, GeneratorClient, Pausing, Querying, FeedClient):
         event = Signalled(checked_name(name, "signal"), signal_data(data))
         story = await self.session.story(id)
         if story.process is None:
-            raise NotFound(f"there is no process {id} in the colony {self.colony}")
+            raise await not_found(self.session, "process", id)
         story = await self.session.record(id, event, at=story)
         assert story.process is not None
         return story.process

@@ -29,6 +29,7 @@ from colonies.errors import Invalid, NotFound, Unavailable
 from colonies.heartbeats import read_heartbeat
 from colonies.history import Story, examine
 from colonies.looking import NodeNow, workflow_now
+from colonies.missing import not_found
 from colonies.reasons import Ahead, Cause, Facts, PlaceNow, Reason, Step, Stop, Usual, Views, WorkerNow
 from colonies.show import rfc3339
 from colonies.show_event import numbered
@@ -51,9 +52,9 @@ async def explain(client: Client, id: str) -> list[Reason]:
     """Why a process is as it is. Raises NotFound."""
     story = await client.session.story(id)
     if story.process is None:
+        error = await not_found(client.session, "process", id)
         raise NotFound(
-            f"there is no process {id} in the colony {client.colony}; of a node that has not begun tells "
-            "`colonies workflow why WORKFLOW --node NODE`"
+            f"{error}; of a node that has not begun tells `colonies workflow why WORKFLOW --node NODE`"
         )
     return why(await _Reader(client.session).facts(story.process, story))
 

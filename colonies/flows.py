@@ -28,10 +28,11 @@ from colonies.core.names import name as checked_name
 from colonies.core.node import Node
 from colonies.core.plain import checked_value
 from colonies.core.workflow import Gathering, Workflow, workflow_key
-from colonies.errors import Conflict, Invalid, NotFound, Unavailable, Unknown, WorkflowUnsuccessful
+from colonies.errors import Conflict, Invalid, Unavailable, Unknown, WorkflowUnsuccessful
 from colonies.history import WorkflowStory
 from colonies.ids import new_id
 from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
+from colonies.missing import not_found
 from colonies.reasons import Reason
 from colonies.recording import WorkflowTail, record
 
@@ -162,7 +163,7 @@ class WorkflowHandle:
     async def _story(self) -> WorkflowStory:
         story = await self._client.session.knowledge.workflow_now(self.id)
         if story.workflow is None:
-            raise NotFound(f"there is no workflow {self.id} in the colony {self._client.colony}")
+            raise await not_found(self._client.session, "workflow", self.id)
         return story
 
     async def _open(self) -> WorkflowStory:

@@ -17,7 +17,7 @@ from colonies import past, subjects
 from colonies.core.colony import Colony
 from colonies.core.events import Event
 from colonies.core.names import member_name, name, shown
-from colonies.core.states import ULID
+from colonies.core.states import ULID, is_id
 from colonies.errors import Invalid
 from colonies.feed import Told, tell
 from colonies.history import Judged
@@ -80,8 +80,8 @@ class Wanted:
         verdict: Several = None,
     ) -> None:
         self._types = _types(type)
-        self._processes = _all(process, "process", name)
-        self._workflows = _all(workflow, "workflow", name)
+        self._processes = _all(process, "process", _id)
+        self._workflows = _all(workflow, "workflow", _id)
         self._authors = _all(author, "author", member_name)
         self._verdicts = _all(verdict, "verdict", _verdict)
         self._wire = {_on_wire(one) for one in self._types} if self._types is not None else None
@@ -233,6 +233,13 @@ def _type(given: object, where: str) -> str:
         f"{where}: {shown(given)} is no type of event; allowed: "
         + (", ".join((kind, *allowed)) if allowed else f"{', '.join(kinds())}, or one such as process.failed")
     )
+
+
+def _id(given: object, where: str) -> str:
+    id = name(given, where)
+    if not is_id(id):
+        raise Invalid(f"{where}: {shown(id)} is no whole id; allowed: all of its 26 or 32 characters")
+    return id
 
 
 def _verdict(given: object, where: str) -> str:

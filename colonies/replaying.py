@@ -28,6 +28,7 @@ from colonies.errors import ColoniesError, Invalid, NotFound
 from colonies.hearing import logging_to_attempts
 from colonies.history import Story
 from colonies.inputs import Inputs
+from colonies.missing import not_found
 from colonies.outcome import failure_of, work_of
 from colonies.session import Session
 from colonies.worker import Worker
@@ -95,7 +96,7 @@ async def replay(
     story = await session.story(id)
     process = story.process
     if process is None:
-        raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
+        raise await not_found(session, "process", id)
     ends = {
         record.event.attempt: (record.event, record.sequence)
         for record in (seen.record for seen in story.judged if seen.verdict.valid)

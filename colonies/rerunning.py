@@ -15,11 +15,12 @@ from colonies.core.plain import checked_value
 from colonies.core.process import keyed_id
 from colonies.core.process_events import Queued, Submitted
 from colonies.core.workflow import dag_of
-from colonies.errors import Conflict, Invalid, NotFound
+from colonies.errors import Conflict, Invalid
 from colonies.flows import submit_workflow
 from colonies.history import Story
 from colonies.ids import new_id
 from colonies.looking import workflow_now
+from colonies.missing import not_found
 
 MAX_KEY_CHARS = 200  # with the id of a process it is a key of a submission
 
@@ -55,7 +56,7 @@ async def rerun_process(
     by its key already. `story` is the process's, if it was read. See `Handle.rerun`."""
     process = (story or await client.session.story(id)).process
     if process is None:
-        raise NotFound(f"there is no process {id} in the colony {client.colony}")
+        raise await not_found(client.session, "process", id)
     if process.workflow is not None:
         raise Invalid(
             f"process {id} is node {process.node} of a workflow, and runs again with that only: "

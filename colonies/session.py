@@ -34,6 +34,7 @@ from colonies.history import Judged, Story, WorkflowStory, examine, fold_process
 from colonies.ids import new_id
 from colonies.knowing import Knowledge
 from colonies.ledger import Draft, Ledger, Stored, Subscription
+from colonies.missing import not_found
 from colonies.nkeys import KeyPair
 from colonies.recording import EntityTail, ProcessTail, WorkflowTail, record
 from colonies.show import to_the_second
@@ -209,7 +210,7 @@ class Session:
         """
         found = (await self.knowledge.workflow_now(id)).workflow
         if found is None:
-            raise NotFound(f"there is no workflow {id} in the colony {self.colony.name}")
+            raise await not_found(self, "workflow", id)
         return found
 
     async def process(self, process: str) -> Process:
@@ -220,7 +221,7 @@ class Session:
         """
         found = (await self.story(process)).process
         if found is None:
-            raise NotFound(f"there is no process {process} in the colony {self.colony.name}")
+            raise await not_found(self, "process", process)
         return found
 
     # --- writing -------------------------------------------------------------------------------------

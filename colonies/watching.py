@@ -19,9 +19,10 @@ from colonies import subjects
 from colonies.core.colony import Colony
 from colonies.core.events import Record
 from colonies.core.process import Process, evolve
-from colonies.errors import NotFound, Unavailable
+from colonies.errors import Unavailable
 from colonies.history import Judged, Story, examine, judge_process
 from colonies.ledger import Stored, Subscription
+from colonies.missing import not_found
 from colonies.session import Session
 
 REREAD_S = 30.0
@@ -145,7 +146,7 @@ class Watcher:
                 await asyncio.sleep(AGAIN_S)
                 continue
             if story.process is None:
-                raise NotFound(f"there is no process {id} in the colony {self._session.colony.name}")
+                raise await not_found(self._session, "process", id)
             return story
         raise Unavailable("this client is closed")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from colonies_cli import listing, options, output
+from colonies_cli import exits, listing, options, output
 from colonies_cli.command import Here, command, group
 
 app = group("See what on the ledger does not count, and why.\n\nExample: colonies finding ls")
@@ -29,7 +29,8 @@ async def ls(
         typer.Option("--kind", metavar="KIND", help="Only events of a kind, such as process or worker."),
     ] = None,
     entity: Annotated[
-        str | None, typer.Option("--entity", metavar="ID", help="Only events of this process, member ...")
+        str | None,
+        typer.Option("--entity", metavar="ID", help="Only of this process, member ...: a whole id or name."),
     ] = None,
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help="Only those with this in rule or subject.")
@@ -52,10 +53,14 @@ async def ls(
 
     Example: colonies finding ls --verdict quarantined --since 1d
     """
+    from colonies.core.states import is_id
+
     listing.check_word("--verdict", verdict, VERDICTS)
     asked = {"verdict": verdict, "author": author, "kind": kind, "entity": entity, "text": text}
     pages = listing.Pages(limit, everything, cursor)
     items = await listing.asked(here, "findings", pages, since=since, until=until, **asked)
+    if not items and entity is not None and not is_id(entity):
+        exits.say(f"nothing of {output.cell(entity)}; --entity takes whole ids and names")
     header = ("SEQUENCE", "TIME", "VERDICT", "EVENT", "AUTHOR", "RULE")
     listing.show(here, items, header, _row, id="sequence", elastic=5)
 

@@ -16,6 +16,7 @@ from colonies.errors import NotFound
 from colonies.flows import WorkflowHandle
 from colonies.history import Judged
 from colonies.looking import WorkflowNow, why_ended
+from colonies.missing import not_found
 from colonies.show_workflow import summary, workflow_object
 from colonies_cli import events, exits, flow_tree, output
 from colonies_cli.command import Here
@@ -208,7 +209,7 @@ async def show_history(here: Here, client: Client, id: str) -> None:
     handle = client.workflow(id)
     story = await client.session.knowledge.workflow_now(id)
     if not story.judged:
-        raise NotFound(f"there is no workflow {id} in the colony {client.colony}")
+        raise await not_found(client.session, "workflow", id)
     found = [(seen, show_event.event_object(seen, None) | {"node": None}) for seen in story.judged]
     taken = 0
     if story.workflow is not None:

@@ -1,7 +1,8 @@
 """Ids of processes and workflows as people give them: whole, or by their beginning, as in git.
 
-A whole id is taken as it is, and nobody is asked. A beginning is looked up in the views, so that needs a
-projector; with --at, in the views as they were.
+A whole id is taken as it is, and nobody is asked. Case counts for nothing: ids of time (ULIDs) are in upper
+case, digests in lower. A beginning is looked up in the views, so that needs a projector; with
+--at, in the views as they were.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ async def whole(ledger: Any, noun: Noun, given: str, where: str = "ID") -> str:
     from colonies.errors import NotFound
 
     check(given, where)
+    given = _in_its_case(given)
     if not _BEGINNING.fullmatch(given):
         return given
     found = await _beginning(ledger, noun, given)
@@ -66,6 +68,12 @@ async def whole(ledger: Any, noun: Noun, given: str, where: str = "ID") -> str:
         how = f"get {one}" if one else "ls"
         raise NotFound(f"no {noun} begins with {given}, but {there}: see `colonies {other} {how}`")
     raise NotFound(f"no {noun} begins with {given}; see `colonies {noun} ls`")
+
+
+def _in_its_case(given: str) -> str:
+    """As ids are written; what can be none in either case, as it is."""
+    forms = dict.fromkeys((given, given.lower(), given.upper()))
+    return next((form for form in forms if _WHOLE.fullmatch(form) or _BEGINNING.fullmatch(form)), given)
 
 
 async def _beginning(ledger: Any, noun: Noun, given: str) -> list[dict[str, Any]]:

@@ -65,7 +65,8 @@ def tail(
     """
     from colonies_cli import tailing
 
-    tailing.wanted(filters or [])
+    tailing.check(filters or [])
+    here.check_now("--follow", follow)
     where = tailing.begin(start, last)
     return tailing.tail(here, where, filters or [], follow, tailing.printer(here, cloudevents))
 

@@ -276,8 +276,8 @@ async def history(here: Here, id: _Id) -> None:
     Example: colonies process history 01JZY8
     """
     from colonies import show_event
-    from colonies.errors import NotFound
     from colonies.logs import read_logs
+    from colonies.missing import not_found
     from colonies_cli.showing import say_missing_logs
 
     ids.check(id)
@@ -285,7 +285,7 @@ async def history(here: Here, id: _Id) -> None:
         id = await ids.whole(session.ledger, "process", id)
         story = await session.story(id)
         if not story.judged:
-            raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
+            raise await not_found(session, "process", id)
         entries = await read_logs(session, id)
         numbered = show_event.numbered(story.judged, session.knowledge)
         objects = [show_event.event_object(seen, n) for seen, n, _ in numbered]

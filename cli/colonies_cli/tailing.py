@@ -20,6 +20,7 @@ from colonies_cli.output import Output
 
 LAST = 20
 WIDER = 8
+NOUNS: tuple[ids.Noun, ...] = ("process", "workflow")
 
 _WIDTHS = (8, 20, 50, 14, 7, 60)
 
@@ -27,11 +28,20 @@ Printer = Callable[[Told, Colony], None]
 
 
 def wanted(filters: list[str]) -> Wanted:
-    """What --filter asks for. Raises Invalid."""
+    """What --filter asks for, ids whole. Raises Invalid."""
     try:
         return Wanted.parse(filters)
     except Invalid as error:
         raise Invalid(f"--filter: {error}") from None
+
+
+def check(filters: list[str]) -> None:
+    """Raises Invalid: there are no such filters. Ids may be beginnings."""
+    given = [text.partition("=") for text in filters]
+    for name, equals, value in given:
+        if equals and name in NOUNS:
+            ids.check(value, f"--filter: {name}")
+    wanted([text for text, (name, _, _) in zip(filters, given, strict=True) if name not in NOUNS])
 
 
 def printer(here: Here, cloudevents: bool) -> Printer:
@@ -56,13 +66,12 @@ def printer(here: Here, cloudevents: bool) -> Printer:
 
 async def _wanted(ledger: Ledger, filters: list[str]) -> Wanted:
     """What --filter asks for, where ids may be beginnings. Raises as `ids.whole`."""
-    nouns: tuple[ids.Noun, ...] = ("process", "workflow")
     whole = []
     for text in filters:
         name, _, value = text.partition("=")
-        for noun in nouns:
+        for noun in NOUNS:
             if name == noun and value:
-                text = f"{noun}={await ids.whole(ledger, noun, value, f'--filter {noun}')}"
+                text = f"{noun}={await ids.whole(ledger, noun, value, f'--filter: {noun}')}"
         whole.append(text)
     return wanted(whole)
 

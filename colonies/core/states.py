@@ -29,6 +29,7 @@ RENEW_MAX_S = 300.0
 RENEW_MARGIN_LEASES = 2
 
 ULID = re.compile(r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
+_DERIVED = re.compile(r"\A[a-z2-7]{32}\Z")
 
 State = Literal["blocked", "waiting", "running", "successful", "failed", "cancelled", "skipped"]
 
@@ -229,6 +230,11 @@ class Process:
         if isinstance(self.phase, FailedForGood) and self.phase.error not in found:
             found.append(self.phase.error)
         return found
+
+
+def is_id(text: str) -> bool:
+    """Has this the form of the whole id of a process or a workflow?"""
+    return ULID.match(text) is not None or _DERIVED.match(text) is not None
 
 
 def derived_id(*sources: str) -> str:

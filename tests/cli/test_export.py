@@ -99,6 +99,7 @@ def test_a_part_says_what_it_rests_on(cli: Cli, alone: Cli, tmp_path: Path) -> N
     [
         (("--colony", "nonsense"), "--colony nonsense: allowed: a colony's account key"),
         (("--colony", "U" + "A" * 55), "allowed: a colony's account key"),
+        (("--colony", "ABJHLOVMPA4CI6R5KLNGOB4GSLNIY7IOUPAJC4YFNDLQVIOBYQGUWVLB"), "the checksum of this"),
         (("--colony", "ABJHLOVMPA4CI6R5KLNGOB4GSLNIY7IOUPAJC4YFNDLQVIOBYQGUWVLA"), "it is of the colony"),
     ],
 )
@@ -160,6 +161,10 @@ def test_an_import_is_used_like_a_context_and_nothing_can_be_done_in_it(file: Pa
         assert refused.code in (4, 5), (words, refused)
         assert refused.out == ""
     assert "it is only read" in alone("process", "cancel", id).err
+    for words in (("ledger", "tail", "-f"), ("process", "get", id, "--watch"), ("log", "search", "x", "-f")):
+        refused = alone(*words)
+        assert (refused.code, refused.out) == (2, "")
+        assert "nothing comes to an imported ledger; leave it out" in refused.err
     for verb in ("ls", "rebuild"):
         nobody = alone("projection", verb)
         assert (nobody.code, "no projector follows an imported ledger" in nobody.err) == (6, True)

@@ -56,6 +56,36 @@ def test_each_command_of_a_process_takes_the_beginning_of_its_id(cli: Cli) -> No
     assert cli.ok("process", "cancel", *both).out == "2 processes: 1 cancelled, 1 left as they are\n"
 
 
+def test_upper_or_lower_case_counts_for_nothing(cli: Cli) -> None:
+    id = cli.submit("echo", "cased")
+    spec = json.dumps({"func": "echo", "conditions": {"runtimetype": "cli"}})
+    submit = ("process", "submit", "--spec", "-", "--key", "cased", "-o", "name")
+    keyed = cli.ok(*submit, stdin=spec).out.strip()
+    ids = of(cli, "process")
+    assert cli.get(beginning(id, ids).lower())["id"] == id
+    assert cli.get(id.lower())["id"] == id
+    letters = next(n for n, letter in enumerate(keyed) if letter.isalpha())
+    short = keyed[: max(len(beginning(keyed, ids)), letters + 1)].upper()
+    assert cli.get(keyed.upper())["id"] == keyed
+    if not keyed[0].isdigit():  # else it may be that of a ULID
+        assert cli.get(short)["id"] == keyed
+    told = cli.ok("ledger", "tail", "--filter", f"process={id.lower()}", "-o", "json").lines
+    assert {event["entity"] for event in told} == {f"process {id}"}
+
+
+def test_an_id_of_the_other_noun_is_named(cli: Cli) -> None:
+    workflow, process = flow(cli), cli.submit("echo", "named")
+    for verb in ("get", "watch", "why", "logs", "history", "cancel", "rerun"):
+        done = cli("process", verb, workflow)
+        assert done.code == 5, done
+        assert f"that is a workflow; `colonies workflow get {workflow}` shows it" in done.err
+    for verb in ("get", "history", "why", "cancel", "rerun"):
+        done = cli("workflow", verb, process)
+        assert done.code == 5, done
+        assert f"that is a process; `colonies process get {process}` shows it" in done.err
+    cli.ok("workflow", "cancel", workflow)
+
+
 def test_each_command_of_a_workflow_takes_the_beginning_of_its_id(cli: Cli) -> None:
     id = flow(cli)
     short = beginning(id, [*of(cli, "workflow"), "0000"])

@@ -143,6 +143,8 @@ def test_the_nodes_of_a_workflow_are_a_graph(cli: Cli) -> None:
 def test_findings_are_listed_by_verdict_with_their_rule(cli: Cli) -> None:
     found = cli.ok("finding", "ls", "--verdict", "quarantined", "-o", "json").lines
     assert all(item["verdict"] == "quarantined" and item["rule"] for item in found)
+    nothing = cli.ok("finding", "ls", "--entity", "01M83K0TD")
+    assert nothing.err == "colonies: nothing of 01M83K0TD; --entity takes whole ids and names\n"
     assert cli.ok("finding", "ls", "--at", "1").out.split() == [
         *("SEQUENCE", "TIME", "VERDICT", "EVENT", "AUTHOR", "RULE")
     ]

@@ -268,6 +268,8 @@ async def test_filters_that_make_no_sense_are_refused_before_anything_is_read(co
         ({"type": []}, "type: none is given"),
         ({"verdict": "bad"}, "verdict: 'bad' is no verdict; allowed: valid, void, quarantined"),
         ({"process": "a.>"}, r"process: 'a\.>' is not allowed as a name"),
+        ({"process": "01M83K0TD"}, "process: '01M83K0TD' is no whole id; allowed: all of its 26 or 32"),
+        ({"workflow": "01M83K0TD"}, "workflow: '01M83K0TD' is no whole id"),
         ({"workflow": 5}, "workflow: 5, a whole number, is not a name"),
         ({"author": "Ann"}, "author: 'Ann' is not allowed as a name"),
     ):

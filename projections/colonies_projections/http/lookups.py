@@ -15,8 +15,9 @@ from colonies.client import Client
 from colonies.core.names import name as checked_name
 from colonies.core.process import Process, Successful
 from colonies.core.shapes import Ref
-from colonies.errors import ColoniesError, NotFound
+from colonies.errors import ColoniesError
 from colonies.looking import workflow_now
+from colonies.missing import not_found
 from colonies.past import PastLedger, moment
 from colonies.session import Session
 from colonies.show import process_object
@@ -69,7 +70,7 @@ async def _history(id: _Id, request: Request, asker: Asker, at: _At = None) -> R
     async with _reading(id, request, asker, at) as session:
         story = await session.story(id)
         if not story.judged:
-            raise NotFound(f"there is no process {id} in the colony {session.colony.name}")
+            raise await not_found(session, "process", id)
         events = [event_object(seen, n) for seen, n, _ in numbered(story.judged, session.knowledge)]
         return json_response({"id": id, "events": events})
 
