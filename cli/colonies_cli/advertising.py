@@ -21,7 +21,7 @@ from colonies.errors import ColoniesError
 NAME = "dev"
 LOCK = "dev.lock"
 PASSING = "ephemeral"  # of a colony whose folder has no name that says anything
-MAX_STEM_CHARS = 48
+STEM_CHARS = 48
 
 
 class Advertised:
@@ -103,7 +103,7 @@ def _is_held(lock: Path) -> bool:
 def _stem(folder: Path) -> str:
     """The folder's name, of what may stand in a context's name."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.name).strip("-")
-    return plain[:MAX_STEM_CHARS] or NAME
+    return plain[:STEM_CHARS] or NAME
 
 
 def _load(name: str) -> Context | None:

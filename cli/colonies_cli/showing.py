@@ -20,7 +20,7 @@ from colonies_cli import events, exits, output
 from colonies_cli.command import Here
 from colonies_cli.output import Output
 
-MAX_COMPARED_CHARS = 2 * 1024 * 1024
+COMPARED_CHARS = 2 * 1024 * 1024
 CUT = "\n[output cut at "  # as the Unix worker says it
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
@@ -210,7 +210,7 @@ async def stream_until_final(here: Here, client: Client, id: str) -> str:
         is_stdout = entry.stream == "stdout"
         if is_stdout:
             written, n = (written if entry.n == n else ""), entry.n
-            written += entry.text[: MAX_COMPARED_CHARS - len(written)]
+            written += entry.text[: COMPARED_CHARS - len(written)]
         output.raw(entry.text, sys.stdout if is_stdout and here.output == Output.table else sys.stderr)
     return written
 
