@@ -132,11 +132,11 @@ class Store:
                     _Reader(
                         await stack.enter_async_context(
                             aiosqlite.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
-                        )
+                        ),
+                        store.tables,
                     )
                     for _ in range(2)
                 ]
-                await store._then.look_back(store.tables)
             store._stack = stack.pop_all()
         return store
 
@@ -235,18 +235,20 @@ _OWN = ("projector", "folded", "broken")
 class _Reader:
     """A connection that only reads, for one question at a time."""
 
-    def __init__(self, db: aiosqlite.Connection) -> None:
+    def __init__(self, db: aiosqlite.Connection, tables: Sequence[Table]) -> None:
         db.row_factory = aiosqlite.Row
         self._db = db
+        self._tables = tables
+        self._looks_back = False
         self._lock = asyncio.Lock()
-
-    async def look_back(self, tables: Sequence[Table]) -> None:
-        await self._db.executescript(looking_back(tables))
 
     @contextlib.asynccontextmanager
     async def begin(self, at: int | None) -> AsyncIterator[int]:
         async with self._lock:
             with asking():
+                if at is not None and not self._looks_back:
+                    await self._db.executescript(looking_back(self._tables))
+                    self._looks_back = True
                 await self._db.execute("BEGIN")
                 try:
                     if at is not None:
