@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from colonies_cli.command import Here
 from colonies_cli.output import Output
 
 MAX_COLUMNS = 6
+OPTIONS = ("sort", "limit", "cursor", "at")
 NAMES = ("id", "name", "label", "sequence")  # the first of these that an item has, for -o name
 
 
@@ -21,7 +23,7 @@ async def query(
     ],
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", metavar="NAME=VALUE", help="Only those; may be repeated."),
+        typer.Option("--filter", metavar="NAME=VALUE", help="Only those; repeatable, once for each name."),
     ] = None,
     sort: Annotated[str | None, options.sort("one of the view's sorts")] = None,
     limit: options.Limit = options.LIMIT,
@@ -35,7 +37,7 @@ async def query(
     Example: colonies query members --filter role=worker
     """
     _check(view)
-    asked = dict(_filter(text) for text in filters or ())
+    asked = _filters(filters or ())
     items = await listing.asked(here, view, listing.Pages(limit, everything, cursor, sort), **asked)
     if here.output == Output.json:
         for item in items:
@@ -61,10 +63,18 @@ def _check(view: str) -> None:
         raise Invalid(f"{output.cell(view)}: no view is called that; allowed: {allowed}")
 
 
-def _filter(text: str) -> tuple[str, Any]:
+def _filters(texts: Sequence[str]) -> dict[str, Any]:
+    """What --filter says. Raises Invalid: one is none, or is said twice."""
     from colonies.errors import Invalid
 
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise Invalid(f"--filter: {output.cell(text)}; allowed: NAME=VALUE, such as role=worker")
-    return name, value
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise Invalid(f"--filter: {output.cell(text)}; allowed: NAME=VALUE, such as role=worker")
+        if name in OPTIONS:
+            raise Invalid(f"--filter: {name} is no filter; allowed: the option --{name}")
+        if name in found:
+            raise Invalid(f"--filter: {output.cell(name)} is given twice; allowed: once")
+        found[name] = value
+    return found
