@@ -57,7 +57,7 @@ def json_line(data: Any) -> None:
 
 
 def json_text(data: Any) -> str:
-    """Data as strict JSON: what JSON lacks as `colonies.show.jsonable` says it, NaN and infinities as null."""
+    """Data as strict JSON: what JSON lacks is said as `colonies.show.jsonable` does, NaN as null."""
     encoding = ((sys.stdout.encoding if sys.stdout else None) or "").lower().replace("-", "")
     options: dict[str, Any] = {"ensure_ascii": encoding != "utf8", "separators": (",", ":")}
     try:
