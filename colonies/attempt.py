@@ -114,7 +114,7 @@ class Attempt(Adding):
         self._dropped_chars = 0
         self._woken = False  # since something was gathered: the loop knows that there is something
         self._left = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer or a signal's handler may print while we hold it
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushing = asyncio.Lock()
         self._flush_task: asyncio.Task[None] | None = None

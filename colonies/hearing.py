@@ -25,26 +25,39 @@ STREAMS = ("stdout", "stderr")
 class Heard:
     """A stand-in for a standard stream. What it does not have itself is that stream's.
 
-    A terminal that is gone, or has no such letters, costs the function nothing: the log has it.
+    A terminal that is gone, or has no such letters, costs the function nothing: the log has it. A function
+    may leave a stream of its own there that writes to a stand-in, so that one stands on another: the first
+    that is written to hears it.
     """
 
-    def __init__(self, under: TextIO | None, name: str) -> None:
-        self.under: Any = under if under is not None else io.TextIOBase()  # which takes nothing
+    def __init__(self, stood: TextIO | None, name: str) -> None:
+        self.stood = stood
+        self.under: Any = stood if stood is not None else io.TextIOBase()  # which takes nothing
         self._stream = name
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if _PASSING.on:
+            self._pass_on(text)
+            return len(text)
         attempt = attempt_here()
         if attempt is not None:
             attempt.printed(text, self._stream)
+        _PASSING.on = True
+        try:
+            self._pass_on(text)
+        finally:
+            _PASSING.on = False
+        return len(text)
+
+    def _pass_on(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             try:
                 self.under.write(text)
             except UnicodeEncodeError:
                 encoding = self.under.encoding or "ascii"
                 self.under.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        return len(text)
 
     def writelines(self, lines: Iterator[str]) -> None:
         for line in lines:
@@ -60,6 +73,12 @@ class Heard:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.under, name)
+
+
+class _Passing(threading.local):
+    """Does this thread hand on what a stand-in has heard already?"""
+
+    on = False
 
 
 class _Hearing:
@@ -83,7 +102,7 @@ class _Hearing:
         for name in STREAMS:
             stream = getattr(sys, name)
             if isinstance(stream, Heard):
-                setattr(sys, name, stream.under)
+                setattr(sys, name, stream.stood)
 
     def forked(self) -> None:
         """In a child of a function: its attempt is at work in the parent."""
@@ -91,6 +110,9 @@ class _Hearing:
         if self.running:
             self.running = 0
             self.take_out()
+        if self.logging:
+            self.logging = 0
+            logging.getLogger().removeHandler(self.handler)
 
 
 @contextlib.contextmanager
@@ -124,7 +146,7 @@ def logging_to_attempts() -> Iterator[None]:
         yield
     finally:
         with _HEARING.lock:
-            _HEARING.logging -= 1
+            _HEARING.logging = max(0, _HEARING.logging - 1)
             if not _HEARING.logging:
                 root.removeHandler(_HEARING.handler)
                 if _HEARING.lowered and root.level == logging.INFO:
@@ -139,11 +161,15 @@ class _Handler(logging.Handler):
         attempt = attempt_here()
         last = logging.lastResort
         if attempt is not None:
-            attempt.log(self.format(record))
+            try:
+                attempt.log(self.format(record))
+            except Exception:  # as every handler: what cannot be said costs the function nothing
+                self.handleError(record)
         elif len(logging.getLogger().handlers) == 1 and last is not None and record.levelno >= last.level:
             last.handle(record)
 
 
 _HEARING = _Hearing()
+_PASSING = _Passing()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_HEARING.forked)

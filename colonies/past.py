@@ -81,6 +81,11 @@ async def when(ledger: Ledger, text: str, where: str) -> int:
     return await time_of(ledger, text, where)
 
 
+def is_age(text: str) -> bool:
+    """Does it count back from now, so that it means another time each time?"""
+    return _AGE.match(text) is not None
+
+
 async def place(ledger: Ledger, text: str, where: str = "after") -> int:
     """The place in the ledger behind which to go on: a sequence, or what a time or an age has before it.
 

@@ -25,9 +25,10 @@ from colonies.worker import Worker
 FRESH_S = 1.0
 GONE_S = 30.0  # how long one that fell silent is waited for: it may be starting anew
 GONE_LEASES = 3
-PUT_OFF_S = 0.1  # of an offer, doubled each time it comes again
+PUT_OFF_S = 0.02  # of an offer, doubled each time it comes again
 _PUT_OFF_MOST_S = 1.0  # less than the orchestrator takes to call an offer lost
-REST_S = 0.2  # of the queue, doubled each time, so that a backlog of others' work costs little
+UNRESTED = 16  # put off in a row: among work that is mixed the next may be ours
+REST_S = 0.2  # of the queue from then on, doubled each time, so that a backlog of others' work costs little
 _REST_MOST_S = 1.0
 
 _MOST_DOUBLED = 16
@@ -54,16 +55,16 @@ class Registered:
 
     async def leaves(self, delivery: Delivery, spec: Spec, puller: Puller | None) -> bool:
         """Is the offer one for others, who have the function that we lack? Then it is put off for a moment,
-        and we pull nothing of its queue meanwhile. Raises Unavailable."""
+        and after many in a row we pull nothing of its queue for a while. Raises Unavailable."""
         queue = delivery.queue
         if not self._worker.lacks(spec.func):
             self._put_off.pop(queue, None)
             return False
         if not await self.elsewhere(spec.func, spec.conditions):
             return False
-        in_a_row = self._put_off[queue] = min(self._put_off.get(queue, 0) + 1, _MOST_DOUBLED)
-        if puller is not None:
-            puller.rest(queue, min(_REST_MOST_S, REST_S * 2.0 ** (in_a_row - 1)))
+        in_a_row = self._put_off[queue] = min(self._put_off.get(queue, 0) + 1, UNRESTED + _MOST_DOUBLED)
+        if puller is not None and in_a_row > UNRESTED:
+            puller.rest(queue, min(_REST_MOST_S, REST_S * 2.0 ** (in_a_row - UNRESTED - 1)))
         again = min(delivery.deliveries, _MOST_DOUBLED)
         await delivery.nak(min(_PUT_OFF_MOST_S, PUT_OFF_S * 2.0 ** (again - 1)))
         return True

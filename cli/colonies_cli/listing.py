@@ -58,8 +58,8 @@ async def asked(here: Here, view: str, pages: Pages | None = None, /, **filters:
     pages = pages or Pages(options.LIMIT)
     items: list[dict[str, Any]] = []
     async with here.session() as session:
-        question = await _question(session.ledger, view, filters)
         cursor = pages.cursor
+        question = await _question(session.ledger, view, filters, cursor)
         while pages.all or len(items) < pages.limit:
             limit = options.PAGE if pages.all else min(options.PAGE, pages.limit - len(items))
             more = {"limit": limit, "cursor": cursor, "sort": pages.sort}
@@ -86,12 +86,14 @@ async def every(ledger: Any, view: str, filters: Mapping[str, Any]) -> AsyncIter
             return
 
 
-async def _question(ledger: Any, view: str, filters: Mapping[str, Any]) -> dict[str, Any]:
-    """The filters that are given, as the view takes them. Raises Invalid, NotFound."""
+async def _question(
+    ledger: Any, view: str, filters: Mapping[str, Any], cursor: str | None = None
+) -> dict[str, Any]:
+    """The filters that are given, as the view takes them, behind a cursor. Raises Invalid, NotFound."""
     question = {name: value for name, value in filters.items() if value is not None}
     for word in ("since", "until"):
         if word in question:
-            question[word] = await as_time(ledger, question[word], word)
+            question[word] = await as_time(ledger, question[word], word, cursor)
     return await with_whole_ids(ledger, view, question)
 
 
@@ -101,12 +103,16 @@ async def with_whole_ids(ledger: Any, view: str, question: dict[str, Any]) -> di
     return question | {noun: await ids.whole(ledger, noun, question[noun], f"--{noun}") for noun in given}
 
 
-async def as_time(ledger: Any, text: str, word: str) -> str:
+async def as_time(ledger: Any, text: str, word: str, cursor: str | None = None) -> str:
     """A time, an age or a sequence as a time. Raises Invalid."""
     from colonies.past import when
     from colonies.show import rfc3339
 
-    return rfc3339(await when(ledger, text, f"--{word}"))
+    if cursor is None:
+        return rfc3339(await when(ledger, text, f"--{word}"))
+    from colonies_projections import question
+
+    return await question.as_time(ledger, word, text, f"--{word}", cursor)
 
 
 def _same(item: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ MAX_COLUMNS = 6
 SERVICE = "colonies-projector"
 REBUILD = "query.rebuild"
 LOOK_S = 2.0
+OPTIONS = ("sort", "limit", "cursor", "at")
 NAMES = ("id", "name", "label", "sequence")  # the first of these that an item has, for -o name
 
 
@@ -24,7 +26,7 @@ async def query(
     ],
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", metavar="NAME=VALUE", help="Only those; may be repeated."),
+        typer.Option("--filter", metavar="NAME=VALUE", help="Only those; repeatable, once for each name."),
     ] = None,
     sort: Annotated[str | None, options.sort("one of the view's sorts")] = None,
     limit: options.Limit = options.LIMIT,
@@ -40,7 +42,7 @@ async def query(
     from colonies.errors import Unavailable
 
     _check(view)
-    asked = dict(_filter(text) for text in filters or ())
+    asked = _filters(filters or ())
     try:
         items = await listing.asked(here, view, listing.Pages(limit, everything, cursor, sort), **asked)
     except Unavailable:
@@ -86,10 +88,18 @@ async def _check_there_is(here: Here, view: str) -> None:
         raise NotFound(f"no projector has a view {view}; there are: {', '.join(names)}")
 
 
-def _filter(text: str) -> tuple[str, Any]:
+def _filters(texts: Sequence[str]) -> dict[str, Any]:
+    """What --filter says. Raises Invalid: one is none, or is said twice."""
     from colonies.errors import Invalid
 
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise Invalid(f"--filter: {output.cell(text)}; allowed: NAME=VALUE, such as role=worker")
-    return name, value
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise Invalid(f"--filter: {output.cell(text)}; allowed: NAME=VALUE, such as role=worker")
+        if name in OPTIONS:
+            raise Invalid(f"--filter: {name} is no filter; allowed: the option --{name}")
+        if name in found:
+            raise Invalid(f"--filter: {output.cell(name)} is given twice; allowed: once")
+        found[name] = value
+    return found

@@ -36,4 +36,6 @@ def changed(former: _T, **changes: Any) -> _T:
 @cache
 def _shape(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, int]]:
     names = [field.name for field in fields(kind)]
-    return attrgetter(*names), {name: place for place, name in enumerate(names)}
+    only = names[0]  # of one name attrgetter makes no tuple
+    get = attrgetter(*names) if len(names) > 1 else lambda former: (getattr(former, only),)
+    return get, {name: place for place, name in enumerate(names)}

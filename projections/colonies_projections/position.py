@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from colonies.errors import NotFound, Unavailable
+from colonies.errors import Unavailable
 from colonies.ledger import Ledger, Stored
 
 
@@ -28,19 +28,18 @@ class Position:
         return cls(stored.sequence, hashlib.sha256(data).digest(), stored.time)
 
     async def confirm(self, ledger: Ledger) -> None:
-        """Does it still stand in this ledger, as the leader has it?
+        """Does it still stand in this ledger?
 
         Raises:
-            Unusable: the ledger was replaced, or cut. Unavailable: that cannot be said now.
+            Unusable: the ledger was replaced, or cut. Unavailable, NotFound: that cannot be said now.
         """
         if self.sequence == 0:
             return
-        try:
-            there = await ledger.at(self.sequence)
-        except NotFound:
-            last = await ledger.last_sequence()
-            if last < self.sequence:
-                raise Unusable(f"the ledger was cut: it ends at {last}, this is at {self.sequence}") from None
-            raise Unavailable(f"the broker cannot read event {self.sequence}; another time") from None
-        if Position.of(there).digest != self.digest:
-            raise Unusable(f"the ledger was replaced: event {self.sequence} is another one now")
+        async for batch in ledger.scan(self.sequence - 1):
+            if Position.of(batch[0]).digest != self.digest:
+                raise Unusable(f"the ledger was replaced: event {self.sequence} is another one now")
+            return
+        last = await ledger.last_sequence()
+        if last < self.sequence:
+            raise Unusable(f"the ledger was cut: it ends at {last}, this is at {self.sequence}")
+        raise Unavailable(f"the broker that answered does not have event {self.sequence} yet; another time")

@@ -14,6 +14,9 @@ from typing import Any
 
 from colonies.core.names import kind, shown
 from colonies.errors import Invalid
+from colonies.ledger import Ledger
+from colonies.past import is_age, when
+from colonies.show import rfc3339
 from colonies_projections.view import DEFAULT_LIMIT, MAX_LIMIT, Asked, Asking, Filter
 
 MAX_QUESTION_BYTES = 16 * 1024
@@ -125,8 +128,31 @@ def cursor(about: list[Any], key: Sequence[Any]) -> str:
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
+async def as_time(ledger: Ledger, name: str, text: str, where: str, cursor: str | None = None) -> str:
+    """A filter that is a time, an age or a sequence, as the time that views take.
+
+    An age counts back from the first page: on those behind a `cursor` it is the time that is in there.
+
+    Raises Invalid, Unavailable.
+    """
+    time = rfc3339(await when(ledger, text, where))
+    if cursor is None or not is_age(text):
+        return time
+    match _opened(cursor)[0]:
+        case [_, {**filters}, *_] if isinstance(first := filters.get(name), str) and first <= time:
+            return first
+    return time
+
+
 def _after(value: object, about: list[Any]) -> Sequence[Any]:
-    text = _text("cursor", value)
+    its, key = _opened(_text("cursor", value))
+    if its != about:
+        raise Invalid("cursor: it is of another question; allowed: the same filters and sort as before")
+    return key
+
+
+def _opened(text: str) -> tuple[list[Any], Sequence[Any]]:
+    """What a cursor is about, and the key that it goes on behind. Raises Invalid."""
     if len(text) > MAX_CURSOR_BYTES:
         raise Invalid(f"cursor: it has {len(text)} characters; at most {MAX_CURSOR_BYTES} are allowed")
     try:
@@ -135,11 +161,7 @@ def _after(value: object, about: list[Any]) -> Sequence[Any]:
         raise Invalid("cursor: it is none of ours; allowed: the one of the answer before") from None
     match said:
         case [list() as its, [*key]] if len(key) == 2 and _keyable(key):
-            if its != about:
-                raise Invalid(
-                    "cursor: it is of another question; allowed: the same filters and sort as before"
-                )
-            return key
+            return its, key
     raise Invalid("cursor: it is none of ours; allowed: the one of the answer before")
 
 

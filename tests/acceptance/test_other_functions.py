@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from colonies.client import Client
 from tests.harness import RunningColony, running_colony, until
 
 TOGETHER = 30
+MIXED = 120
+MIXED_S = 15.0  # it takes 4; if whoever puts one off rested each time, more than 20
 
 
 def with_function(name: str, concurrency: int = 4, took_s: float = 0.0) -> colonies.Worker:
@@ -62,6 +65,16 @@ async def test_each_process_comes_to_a_worker_that_has_its_function(
             "process.assigned",
             "process.completed",
         ]
+
+
+async def test_mixed_work_is_not_slow(colony: RunningColony, client: Client) -> None:
+    for n, name in enumerate(("left", "right", "neither")):
+        await colony.work(with_function(name, concurrency=2), f"w{n}")
+    began = time.monotonic()
+    handles = [await client.submit(spec(("left", "right")[n % 2], n)) for n in range(MIXED)]
+    for handle in handles:
+        await handle.result(60)
+    assert time.monotonic() - began < MIXED_S
 
 
 async def test_what_no_living_worker_has_fails_with_what_there_is(

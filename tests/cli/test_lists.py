@@ -27,6 +27,20 @@ def test_a_list_is_gone_through_page_by_page_or_whole(cli: Cli) -> None:
     assert "cursor: it is of another question" in wrong.err
 
 
+def test_a_list_since_an_age_is_gone_through_page_by_page(cli: Cli) -> None:
+    made = [cli.submit("echo", str(number), runtimetype="nobody", label="aged") for number in range(3)]
+    asked = ("--label", "aged", "--since", "1h", "--limit", "2")
+    first = cli.ok("process", "ls", *asked, "-o", "name")
+    cursor = first.err.split("--cursor ")[1].split()[0]
+    assert first.out.split() + ids(cli, *asked, "--cursor", cursor) == made[::-1]
+    wrong = cli("process", "ls", *asked[:2], "--since", "2h", "--cursor", cursor)
+    assert "cursor: it is of another question" in wrong.err
+    other = cli("process", "ls", *asked[:2], "--since", "2026-01-01", "--cursor", cursor)
+    assert "cursor: it is of another question" in other.err
+    for text in ("x", "W10", "W1tdLFsxLDFdXQ"):  # no cursor; one of nothing; one of another question
+        assert "cursor: it is " in cli("process", "ls", *asked, "--cursor", text).err
+
+
 def test_a_process_is_listed_and_found_by_its_name(cli: Cli) -> None:
     plain = cli.submit("echo", runtimetype="nobody", label="name-or-not")
     assert cli.ok("process", "ls", "--label", "name-or-not").out.splitlines()[0].endswith("  FUNC")

@@ -99,6 +99,8 @@ def test_stats_are_totals_or_a_line_for_each_minute_and_show_the_past(cli: Cli) 
         (("query", "no view!"), "no view!: no view is called that; allowed: a-z, 0-9 and _"),
         (("query", "members", "--filter", "role"), "--filter: role; allowed: NAME=VALUE"),
         (("query", "members", "--filter", "role=king"), "role: 'king' is not one; allowed: "),
+        (("query", "members", "--filter", "limit=1"), "limit is no filter; allowed: the option --limit"),
+        (("query", "members", "--filter", "role=user", "--filter", "role=owner"), "role is given twice"),
         (("query", "nodes"), "workflow: it is missing; say the id of the workflow"),
     ],
 )

@@ -19,11 +19,19 @@ class Point:
     y: int = 0
 
 
+@struct
+class Mark:
+    """A value of one field."""
+
+    name: str
+
+
 def test_what_is_changed_is_another_value_and_the_first_stays_as_it_was() -> None:
     point = Point(1, 2)
     assert changed(point, y=5) == Point(1, 5)
     assert point == Point(1, 2)
     assert changed(point) == point
+    assert changed(Mark("a"), name="b") == Mark("b")
 
 
 def test_a_field_that_is_not_there_cannot_be_changed() -> None:

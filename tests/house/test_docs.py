@@ -11,6 +11,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from colonies_cli import exits, tree
@@ -202,7 +203,21 @@ def test_the_readmes_spec_is_that_of_the_example() -> None:
     assert f"`{spec}`" in README
 
 
-def test_every_command_shown_exists_and_takes_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+def _help_of(verbs: Iterable[str]) -> str:
+    """What `colonies VERBS --help` prints, without what commands set up; nothing if there is no such one."""
+    found: Any = tree.whole()
+    context = found.make_context("colonies", [], resilient_parsing=True)
+    for verb in verbs:
+        if not hasattr(found, "get_command"):
+            break  # what follows a command is its arguments
+        found = found.get_command(context, verb)
+        if found is None:
+            return ""
+        context = found.make_context(verb, [], parent=context, resilient_parsing=True)
+    return str(found.get_help(context))
+
+
+def test_every_command_shown_exists_and_takes_its_options() -> None:
     shown = list(commands())
     assert len(shown) > 10
     helps: dict[tuple[str, ...], str] = {}
@@ -211,12 +226,8 @@ def test_every_command_shown_exists_and_takes_its_options(capsys: pytest.Capture
         if verbs[:1] == ("dev",):
             verbs = ("dev",)
         if verbs not in helps:
-            try:
-                tree.whole().main([*verbs, "--help"], prog_name="colonies", standalone_mode=False)
-            except Exception as error:
-                raise AssertionError(f"{page.name}: {shlex.join(words)}: {error}") from error
-            helps[verbs] = capsys.readouterr().out
-            assert helps[verbs].startswith("Usage: colonies ")
+            helps[verbs] = _help_of(verbs)
+            assert helps[verbs], f"{page.name}: {shlex.join(words)}: there is no such command"
         for option in [word.partition("=")[0] for word in words if word.startswith("-")]:
             assert re.search(rf"(?<!\S){re.escape(option)}(?![\w-])", helps[verbs]), (
                 f"{page.name}: {shlex.join(words)}: there is no {option}"

@@ -62,6 +62,9 @@ async def test_pages_and_the_past_go_through(
         rest = (await web.get(f"/v1/processes?limit=4&cursor={first['cursor']}", token)).json
         assert [item["id"] for item in first["items"] + rest["items"]] == ids[::-1]
         assert "cursor" not in rest
+        young = (await web.get("/v1/processes?since=1h&limit=4", token)).json
+        older = (await web.get(f"/v1/processes?since=1h&limit=4&cursor={young['cursor']}", token)).json
+        assert [item["id"] for item in young["items"] + older["items"]] == ids[::-1]
         oldest = (await web.get("/v1/processes?sort=submitted&limit=1", token)).json
         assert oldest["items"][0]["id"] == ids[0]
         submitted = (await client.session.story(ids[0])).judged[0].stored.sequence

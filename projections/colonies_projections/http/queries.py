@@ -19,9 +19,8 @@ from colonies.asking import ask_all
 from colonies.core.names import shown
 from colonies.errors import Unavailable
 from colonies.jetstream import JetStreamLedger
-from colonies.past import moment, when
+from colonies.past import moment
 from colonies.querying import NO_PROJECTOR
-from colonies.show import rfc3339
 from colonies_projections.desk import SERVICE
 from colonies_projections.http.access import LOCKED, Asker
 from colonies_projections.http.description import parameters, problems
@@ -29,6 +28,7 @@ from colonies_projections.http.problems import Problem
 from colonies_projections.http.rows import PAGES, AnyPage, Standings
 from colonies_projections.logs import Logs
 from colonies_projections.projector import VIEWS
+from colonies_projections.question import as_time
 from colonies_projections.standing import REBUILD, SUBJECT
 from colonies_projections.view import Filter, View
 
@@ -174,7 +174,8 @@ async def _answer(request: Request, asker: Asker, view: str, times: Sequence[str
         question["at"] = (await moment(ledger, with_plus(question["at"]))).sequence
     for name in times:
         if name in question:
-            question[name] = rfc3339(await when(ledger, with_plus(question[name]), name))
+            text = with_plus(question[name])
+            question[name] = await as_time(ledger, name, text, name, question.get("cursor"))
     return json_response(await ask(ledger, view, question))
 
 
