@@ -20,10 +20,9 @@ _OURS: Final = tuple(
     os.path.join(os.path.dirname(os.path.dirname(__file__)), *names, "")
     for names in (("colonies",), ("colonies_workers",), ("workers", "colonies_workers"))
 )  # installed, and in a checkout
-_LIBRARIES: Final = tuple(
-    os.path.join(path, "") for name, path in sysconfig.get_paths().items() if name.endswith(("stdlib", "lib"))
-)
-_INSTALLED: Final = ("site-packages", "dist-packages")
+_STANDARD: Final = tuple(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib"))
+_INSTALLED: Final = tuple(os.path.join(sysconfig.get_path(name), "") for name in ("purelib", "platlib"))
+_PACKAGES: Final = ("site-packages", "dist-packages")
 
 
 def described(error: BaseException) -> str:
@@ -43,7 +42,7 @@ def described(error: BaseException) -> str:
 def traceback_of(error: BaseException) -> str | None:
     """Its traceback and that of what it came from, cut in the middle to MAX_TRACEBACK_CHARS.
 
-    None: it has no frames but ours, so it says nothing of the user's code.
+    None: it has no frames but ours and the standard library's, so it says nothing of the user's code.
     """
     told = traceback.TracebackException.from_exception(error)
     chain = [told]
@@ -52,8 +51,9 @@ def traceback_of(error: BaseException) -> str | None:
         one.stack = traceback.StackSummary.from_list(kept)
         chain += [before for before in (one.__cause__, one.__context__) if before is not None]
         chain += one.exceptions or []
-    of_others = told.stack if isinstance(error, ColoniesError) else any(one.stack for one in chain)
-    return _bounded("".join(told.format())) if of_others else None
+    asked = [told] if isinstance(error, ColoniesError) else chain  # ours may come from what we called
+    told_of = [frame for one in asked for frame in one.stack if not _is_standard(frame)]
+    return _bounded("".join(told.format())) if told_of else None
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
@@ -61,9 +61,16 @@ def _is_ours(frame: traceback.FrameSummary) -> bool:
 
 
 def _is_library(frame: traceback.FrameSummary) -> bool:
-    name = frame.filename
-    parts = name.split(os.sep)
-    return name.startswith(("<frozen ", *_LIBRARIES)) or any(part in parts for part in _INSTALLED)
+    return _is_standard(frame) or _is_installed(frame)
+
+
+def _is_standard(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(("<frozen ", *_STANDARD)) and not _is_installed(frame)
+
+
+def _is_installed(frame: traceback.FrameSummary) -> bool:
+    parts = frame.filename.split(os.sep)
+    return frame.filename.startswith(_INSTALLED) or any(part in parts for part in _PACKAGES)
 
 
 def _bounded(text: str) -> str:

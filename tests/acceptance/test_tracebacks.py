@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import colonies
+from colonies.core.names import name as checked_name
 from colonies.errors import ProcessFailed
 from colonies.logs import read_logs
 from colonies.memory_colony import MemoryClient
@@ -125,3 +127,12 @@ def test_code_that_is_installed_is_named_only_if_there_is_no_other(tmp_path: Pat
     assert described(error).startswith("KeyError: 'tea' (test_tracebacks.py:")
     assert error.__traceback__ is not None
     assert described(error.with_traceback(error.__traceback__.tb_next)).endswith("(shop.py:2 in sell)")
+
+
+async def test_what_we_raise_ourselves_has_none_by_way_of_a_thread_either() -> None:
+    """A command that fails is no news of anybody's Python."""
+    with pytest.raises(colonies.ColoniesError) as raised:
+        await asyncio.to_thread(checked_name, "no name", "here")
+    frames = raised.value.__traceback__
+    assert frames is not None
+    assert traceback_of(raised.value.with_traceback(frames.tb_next)) is None
