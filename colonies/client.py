@@ -7,7 +7,6 @@ leader. It never runs work and never talks to a server of ours, for there is non
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Generic, TypeVar, overload
 
@@ -53,6 +52,7 @@ from colonies.pausing import Pausing
 from colonies.querying import Querying
 from colonies.reasons import Reason
 from colonies.session import Session
+from colonies.waited import within
 from colonies.watching import Watcher
 
 T = TypeVar("T")
@@ -83,8 +83,13 @@ class Handle(Generic[T]):
             NotFound: nobody submitted it.
             TimeoutError: it is not final after `timeout_s` seconds.
         """
-        async with asyncio.timeout(checked_wait(timeout_s)):
+
+        async def state() -> str:
+            return (await self.get()).state
+
+        async with within(checked_wait(timeout_s), f"process {self.id}", state):
             return await self._client.wait(self.id)
+        raise AssertionError("what takes too long is raised")
 
     async def result(self, timeout_s: float | None = None) -> T:
         """Its output, once it is successful.

@@ -5,7 +5,6 @@ How it is looked at is `looking`. Nothing here releases a node; that is the orch
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
@@ -35,6 +34,7 @@ from colonies.looking import WorkflowNow, follow, why_ended, workflow_now
 from colonies.missing import not_found
 from colonies.reasons import Reason
 from colonies.recording import WorkflowTail, record
+from colonies.waited import within
 
 if TYPE_CHECKING:
     from colonies import building
@@ -80,11 +80,14 @@ class WorkflowHandle:
         """
         from colonies.client import checked_wait
 
-        async with asyncio.timeout(checked_wait(timeout_s)):
-            async with contextlib.aclosing(follow(self._client, self.id, ends=True)) as found:
-                async for now in found:
-                    if now.final:
-                        return now
+        async def state() -> str:
+            return (await self.get()).state
+
+        following = contextlib.aclosing(follow(self._client, self.id, ends=True))
+        async with within(checked_wait(timeout_s), f"workflow {self.id}", state), following as found:
+            async for now in found:
+                if now.final:
+                    return now
         raise AssertionError("it ends only when it is final")
 
     @overload

@@ -49,6 +49,10 @@ CREATE INDEX event_guard ON event (guard, sequence);
 CREATE INDEX event_kind ON event (kind, sequence) WHERE kind <> 'process';
 CREATE INDEX note_subject ON note (subject, sequence);
 """
+_LOGS = """
+SELECT subject, sequence, time, data FROM note
+WHERE subject >= 'log.' AND subject < 'log/' AND sequence > ? ORDER BY sequence
+"""
 
 
 def write(reader: Reader, folder: Path, progress: Callable[[int, int], None] | None = None) -> Counts:
@@ -173,6 +177,18 @@ class ImportedLedger(ReadOnly):
             "note WHERE subject >= ? AND subject < ? ORDER BY sequence", prefix, f"{prefix}\U0010ffff"
         )
         yield [stored for stored in found if matches(stored.subject)]
+
+    async def logs(self, after: int) -> AsyncIterator[list[Stored]]:
+        """The log messages after a sequence of LOGS, in order and in batches."""
+        if self._closed.is_set():
+            raise Unavailable("the imported ledger is closed")
+        try:
+            rows = self._database.execute(_LOGS, (after,))
+            while found := rows.fetchmany(READ_BATCH):
+                yield [Stored(*row) for row in found]
+                await asyncio.sleep(0)
+        except sqlite3.Error as error:
+            raise Unavailable(f"{self.folder}: {error}; import it again") from None
 
     async def get_value(self, name: str, size_bytes: int) -> bytes:
         rows = self._select(

@@ -4,7 +4,7 @@
     raised Later                    failed, kind later: waits, not counted
     raised Fail, or bad arguments   failed, kind final
     ran over maxexectime            failed, kind timeout: counted
-    raised anything else            failed, kind error: counted
+    raised anything else            failed, kind error: counted; its traceback is in the process's log
 
 It records nothing. `NotHere` passes through: then the attempt has not failed, it could not be run. Once the
 function has ended nothing makes it run again: its output is stored for as long as that takes.
@@ -13,10 +13,10 @@ function has ended nothing makes it run again: its output is stored for as long 
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import random
+import sys
 import time
-import traceback
 from typing import Literal
 
 import structlog
@@ -25,16 +25,16 @@ from colonies import values
 from colonies.attempt import Attempt
 from colonies.core.events import MAX_DELAY_S, MAX_ERROR_CHARS, Completed, Failed, Ref
 from colonies.core.process import Process
-from colonies.errors import ColoniesError, Invalid, Unavailable
+from colonies.errors import Invalid, Unavailable
 from colonies.execution import Fail, Later, NotHere, Work
 from colonies.inputs import Given, Inputs
+from colonies.raised import described, traceback_of
 from colonies.session import Session
 from colonies.worker import MAX_BACKOFF_S, Worker
 
 Kind = Literal["error", "timeout", "final", "later"]
 
 _log = structlog.get_logger("colonies.worker")
-_LIBRARY = os.path.dirname(__file__) + os.sep
 
 
 class _TimedOut(Exception):
@@ -56,9 +56,21 @@ async def outcome_of(
         raise
     except Exception as error:
         kind, text, delay_s = failure_of(error)
+        if kind == "error":
+            _tell(attempt, error)
     if delay_s is None:
         delay_s = backoff_s(worker.backoff_s, process.failures)
     return Failed(attempt.id, text, kind, delay_s, logs=await attempt.close())
+
+
+def _tell(attempt: Attempt, error: Exception) -> None:
+    """The traceback as stderr, which it would be of any program: in the process's log and on the terminal."""
+    text = traceback_of(error)
+    if text is not None:
+        attempt.log(text, "stderr")
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def failure_of(error: Exception) -> tuple[Kind, str, float | None]:
@@ -124,20 +136,6 @@ def backoff_s(base_s: float, failures: int) -> float:
     """Exponential with jitter: half to all of `base_s` doubled for each failure before, at most 5 minutes."""
     full = min(MAX_BACKOFF_S, base_s * 2.0 ** min(failures, 30))
     return round(full * random.uniform(0.5, 1.0), 3)
-
-
-def described(error: BaseException) -> str:
-    """An exception as one would like to read it: its type and message, and where in the user's code.
-
-    Our own say what there is to say by themselves.
-    """
-    if isinstance(error, ColoniesError) and str(error):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARY)]
-    place = f" ({os.path.basename(own[-1].filename)}:{own[-1].lineno} in {own[-1].name})" if own else ""
-    said = f": {error}" if str(error) else ""
-    return f"{type(error).__name__}{said}{place}"
 
 
 def _cut(text: str) -> str:

@@ -41,16 +41,16 @@ def running(facts: Facts, phase: Running) -> Iterator[Reason]:
     data = {"attempt": attempt.n, "worker": attempt.worker, "instance": attempt.instance}
     if beat is not None:
         text += f"; it showed life {lasted(now - beat.time)} ago{_progress(beat.attempts[process.id])}"
-    yield Reason("running", text, cites, attempt.started_at, until, data)
     last_sign = max(phase.signed_at, beat.time if beat is not None else 0)
     lapsed = last_sign + int(phase.lease_s * SECOND)
     if now >= lapsed:
-        text = (
+        silent = (
             f"no sign of life from {where} since {to_the_second(last_sign)}, and its lease is "
             f"{phase.lease_s:g} s: another worker may take it over"
         )
         signs = tuple(step.record.sequence for step in facts.steps if _is_sign(step.record, attempt))
-        yield Reason("silent", text, signs[-1:], last_sign, data={**data, "lease_s": phase.lease_s})
+        yield Reason("silent", silent, signs[-1:], last_sign, data={**data, "lease_s": phase.lease_s})
+    yield Reason("running", text, cites, attempt.started_at, until, data)
     yield from _long(facts, attempt)
 
 

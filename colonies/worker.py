@@ -92,7 +92,11 @@ class Worker:
     def function(
         self, function: Callable[P, R] | None = None, *, name: str | None = None, **options: Any
     ) -> Any:
-        """Offer a function. `options` are spec fields that its calls start from, `maxretries=3` for one."""
+        """Offer a function.
+
+        `options` are spec fields that `function.call(...)` starts from, `maxretries=3` for one. What is
+        submitted otherwise, by the command or as a spec of its own, does not have them: its spec counts.
+        """
 
         def offer(function: Callable[P, R]) -> Function[P, R, Any]:
             made: Function[P, R, Any] = Function(function, self.runtimetype, name, **options)

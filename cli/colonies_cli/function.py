@@ -28,7 +28,7 @@ async def ls(
         str | None, typer.Option("--text", metavar="TEXT", help="Only those with this in their name.")
     ] = None,
     unserved: Annotated[
-        bool, typer.Option("--unserved", help="Only functions that no living worker has.")
+        bool, typer.Option("--unserved", help="Only functions that no living worker has or can run.")
     ] = False,
     limit: options.Limit = options.LIMIT,
     everything: options.All = False,

@@ -57,8 +57,15 @@ def json_line(data: Any) -> None:
 
 
 def json_text(data: Any) -> str:
+    """Data as strict JSON: what JSON lacks is said as `colonies.show.jsonable` does, NaN as null."""
     encoding = ((sys.stdout.encoding if sys.stdout else None) or "").lower().replace("-", "")
-    return json.dumps(data, ensure_ascii=encoding != "utf8", separators=(",", ":"))
+    options: dict[str, Any] = {"ensure_ascii": encoding != "utf8", "separators": (",", ":")}
+    try:
+        return json.dumps(data, allow_nan=False, **options)
+    except (TypeError, ValueError):
+        from colonies.show import jsonable
+
+        return json.dumps(jsonable(data), allow_nan=False, **options)
 
 
 def cell(value: Any) -> str:

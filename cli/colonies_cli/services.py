@@ -181,6 +181,8 @@ def exports_traces() -> bool:
     from colonies_projections import traces
 
     if not traces.wanted():
+        if (other := traces.unsupported()) is not None:
+            _log.warning("no traces are exported", reason=other)
         return False
     check_endpoint()
     if (reason := traces.why_not()) is not None:

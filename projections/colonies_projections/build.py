@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from colonies import subjects
+from colonies.core.colony import Colony
 from colonies.core.events import Record, WorkflowSubmitted
 from colonies.errors import Invalid, Unavailable
 from colonies.history import Judged
@@ -68,6 +69,11 @@ class Build:
     @property
     def position(self) -> Position:
         return self.store.position
+
+    @property
+    def colony(self) -> Colony:
+        """The colony as of there."""
+        return self._memory.history.colony
 
     async def confirm(self) -> None:
         """Does our position still stand in this ledger? Looks again once `confirmed` was taken back.

@@ -71,6 +71,7 @@ SELECT value AS number,
 FROM json_each(?)
 """
 _OPEN = f"SELECT max(start) AS start, max(sequence) AS sequence FROM statistics_spans WHERE span = {MINUTE_S}"
+_ANY = ""  # no function is called so
 
 
 @dataclass(slots=True)
@@ -125,13 +126,13 @@ class Functions:
         return Page(items, [key for key, _ in shown], len(keyed) > len(shown))
 
     async def _held(self, at: Snapshot) -> dict[tuple[str, str], _Held]:
-        """Who has what."""
+        """Who has what. Instances without functions run what they are told to: they are of _ANY."""
         found: dict[tuple[str, str], _Held] = {}
         started = time.monotonic()
         for state in ("alive", "lost"):
             rows, _ = await self._instances.find(at, {"state": state}, MAX_INSTANCES)
             for row in rows:
-                for name in json.loads(row["functions"]):
+                for name in json.loads(row["functions"]) or [_ANY]:
                     found.setdefault((name, row["runtimetype"]), _Held()).holders.append(row)
                 if time.monotonic() - started > BREATH_S:  # others are asking too
                     await asyncio.sleep(0)
@@ -201,8 +202,8 @@ def _where(filters: Mapping[str, Any]) -> tuple[str, list[Any]]:
 def _is_asked_for(row: Row, filters: Mapping[str, Any], held: Mapping[tuple[str, str], _Held]) -> bool:
     if "served" not in filters:
         return True
-    has = held.get((row["name"], row["runtimetype"]))
-    served = has is not None and has.alive > 0
+    found = (held.get((name, row["runtimetype"])) for name in (row["name"], _ANY))
+    served = any(has is not None and has.alive > 0 for has in found)
     return served if filters["served"] == "yes" else not served
 
 

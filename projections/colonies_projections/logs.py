@@ -41,7 +41,7 @@ BEHIND_S = 5.0  # how long a question waits until the log is as far as it asks f
 MAX_BEGUN_ANEW = 5
 VERIFIED_IN_A_ROW = 64
 
-_SPECS = "SELECT id, func, workflow FROM processes WHERE id IN (SELECT value FROM json_each(?))"
+SPECS = "SELECT id, func, workflow FROM processes WHERE id IN (SELECT value FROM json_each(?))"
 _SOURCE = ("process", "worker", "stream", "func", "workflow")
 
 _log = structlog.get_logger("colonies.projector")
@@ -148,7 +148,7 @@ class Logs:
                 await asyncio.sleep(0)
         specs = await self._specs({process for process, _ in entries})
         messages = [
-            _message(process, entry, specs[process]) for process, entry in entries if process in specs
+            message_of(process, entry, specs[process]) for process, entry in entries if process in specs
         ]
         await asyncio.to_thread(store.take_in, batch[-1].sequence, messages, len(batch) - len(messages))
 
@@ -160,7 +160,7 @@ class Logs:
         found: dict[str, tuple[str, str | None]] = {}
         for ahead in (True, False):
             wanted = sorted(set(processes) - set(found))
-            rows = await projector.rows(_SPECS, (json.dumps(wanted),)) if wanted else []
+            rows = await projector.rows(SPECS, (json.dumps(wanted),)) if wanted else []
             found |= {row["id"]: (row["func"], row["workflow"]) for row in rows}
             if ahead and len(found) < len(processes):
                 await projector.come_to(await projector.ledger.last_sequence())
@@ -223,7 +223,7 @@ class Logs:
             raise Unavailable("the logs are being read; ask again in a moment")
         covers = self.covers
         try:
-            found, more = await asyncio.to_thread(store.find, _wanted(question.asked, then))
+            found, more = await asyncio.to_thread(store.find, wanted_of(question.asked, then))
         except (Unusable, sqlite3.ProgrammingError) as error:
             if isinstance(error, Unusable):
                 self._broken = error
@@ -232,7 +232,7 @@ class Logs:
                 raise
             raise Unavailable("the logs are being read anew; ask again in a moment") from None
         keys = [(line.message["sequence"], line.hit) for line in found]
-        return Page(list(map(_item, found)), keys, more), at or covers
+        return Page(list(map(item_of, found)), keys, more), at or covers
 
     async def _come_to(self, sequence: int, *, now: bool = False) -> None:
         """Wait until all that was stored before this event is in, and, with `now`, all that is there now.
@@ -257,7 +257,8 @@ class Logs:
         raise Unavailable(f"the logs are behind: they are read as of {self.covers} of {last}")
 
 
-def _item(line: Line) -> dict[str, Any]:
+def item_of(line: Line) -> dict[str, Any]:
+    """A line as an answer has it."""
     message = line.message
     return {
         "time": rfc3339_of(message["time"]),
@@ -270,7 +271,7 @@ def _item(line: Line) -> dict[str, Any]:
     }
 
 
-def _message(process: str, entry: LogEntry, spec: tuple[str, str | None]) -> Message:
+def message_of(process: str, entry: LogEntry, spec: tuple[str, str | None]) -> Message:
     """A verified message as it is kept. What is no output says its reason."""
     written = entry.type == "log.written"
     said = [str(entry.data[word]) for word in ("reason", "error") if entry.data.get(word)]
@@ -289,7 +290,7 @@ def _message(process: str, entry: LogEntry, spec: tuple[str, str | None]) -> Mes
     )
 
 
-def _wanted(asked: Asked, then: int | None) -> Wanted:
+def wanted_of(asked: Asked, then: int | None) -> Wanted:
     """The question as the file takes it; `then` (us) is the moment of the past that is asked for."""
     filters = dict(asked.filters)
     terms = [filters.pop("text")] if "text" in filters else []

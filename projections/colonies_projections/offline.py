@@ -20,11 +20,12 @@ from colonies.errors import Unavailable
 from colonies.imported import ImportedLedger
 from colonies_projections.build import Build
 from colonies_projections.desk import reply
+from colonies_projections.logs_imported import ImportedLogs
 from colonies_projections.position import Unusable
 from colonies_projections.projector import VIEWS
 from colonies_projections.question import Question
 from colonies_projections.store import discard, locked
-from colonies_projections.view import Page
+from colonies_projections.view import Asking, Page
 
 FILE = "views.sqlite"
 QUERY = "query."
@@ -51,18 +52,22 @@ async def answer(
     """
     name = subject.removeprefix(QUERY)
     async with _built(ledger, progress) as build:
-        view = next((view for view in build.views if view.name == name), None)
-        if view is None or not subject.startswith(QUERY):
-            views = ", ".join(sorted(view.name for view in build.views))
+        logs = ImportedLogs(ledger, build)
+        views = {view.name: view for view in build.views}
+        asked: Asking | None = logs if name == logs.name else views.get(name)
+        if asked is None or not subject.startswith(QUERY):
+            names = ", ".join(sorted([*views, logs.name]))
             return {
-                "error": f"an imported ledger has no view {shown(name)}; it has {views}",
+                "error": f"an imported ledger has no view {shown(name)}; it has {names}",
                 "kind": "invalid",
             }
 
         async def said(_: str, question: Question) -> tuple[Page, int]:
-            return await build.answer(view, question.asked, question.at)
+            if name == logs.name:
+                return await logs.answer(question)
+            return await build.answer(views[name], question.asked, question.at)
 
-        found: dict[str, Any] = json.loads(await reply(view, json.dumps(body).encode(), said))
+        found: dict[str, Any] = json.loads(await reply(asked, json.dumps(body).encode(), said))
         return found
 
 

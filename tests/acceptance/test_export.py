@@ -116,6 +116,7 @@ class Lived:
     views: dict[str, Any]
     processes: dict[str, Any]
     logs: dict[str, list[str]]
+    lines: list[dict[str, Any]]
 
 
 async def shown(session: Session) -> tuple[dict[str, Any], dict[str, list[str]]]:
@@ -149,6 +150,7 @@ async def lived(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lived
             await asyncio.sleep(0.02)
         async with projecting(observer, folder / "live" / "views.sqlite"):
             views = {view: (await ask(observer, view, limit=1_000))["items"] for view in VIEWS}
+            lines = (await ask(observer, "logs", limit=1_000))["items"]
         processes, logs = await shown(observer)
         await written(observer, path, Wanted(notes=True))
         report = await verify_ledger(ledger_of(observer))
@@ -156,7 +158,7 @@ async def lived(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lived
             await written(
                 observer, folder / f"{first}.colonies", Wanted(first, min(first + 40, report.last_sequence))
             )
-    yield Lived(folder, path, report, views, processes, logs)
+    yield Lived(folder, path, report, views, processes, logs, lines)
 
 
 async def judged(path: Path) -> Report:
@@ -204,6 +206,35 @@ async def test_imported_it_gives_the_same_views(lived: Lived, session: Session) 
     assert states == {"successful", "failed", "cancelled", "waiting"}
     flows = [item["id"] for item in lived.views["workflows"]]
     assert any(node_id(flow, "each[2]") in lived.processes for flow in flows)
+
+
+async def test_imported_its_logs_are_searched_as_they_were(lived: Lived, session: Session) -> None:
+    async def found(**question: Any) -> dict[str, Any]:
+        return await offline.answer(ledger_in(session), "query.logs", question)
+
+    assert lived.lines
+    for _ in range(2):  # the file is made, then as it is
+        assert (await found(limit=1_000))["items"] == lived.lines
+    first = lived.lines[-1]
+    word = first["text"].split()[0]
+    assert first in (await found(text=word, process=first["process"], limit=1_000))["items"]
+    assert (await found(text="nobodywrotethis"))["items"] == []
+    assert (await found(at=2))["items"] == []
+    page = await found(limit=1)
+    assert (await found(limit=1, cursor=page["cursor"]))["items"] == lived.lines[1:2]
+    assert (await found(at_least=10**6))["kind"] == "invalid"
+    (ledger_in(session).folder / "views.sqlite.logs").write_bytes(b"damaged" * 1_000)
+    assert (await found(limit=1_000))["items"] == lived.lines
+
+
+async def test_imported_without_its_logs_that_is_said(lived: Lived) -> None:
+    with opened(lived.folder / "2.colonies") as reader:
+        imported.write(reader, lived.folder / "silent")
+    ledger = ImportedLedger(lived.folder / "silent")
+    answer = await offline.answer(ledger, "query.logs", {})
+    await ledger.close()
+    assert answer["kind"] == "invalid"
+    assert "has no logs; export it anew with --logs" in answer["error"]
 
 
 async def test_imported_a_client_can_ask_for_lists(

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
+from colonies_cli.services import exports_traces
 from colonies_projections import traces as exporting
 
 import colonies
@@ -217,8 +219,8 @@ def test_a_service_that_cannot_export_says_what_to_do(tmp_path: Path) -> None:
     command = (sys.executable, "-c", WITHOUT, "server", "start", "--only", "traces")
     done = run(*command, folder=tmp_path, **{exporting.ENDPOINT: "http://127.0.0.1:9"})
     assert done.returncode == 2
-    said = "colonies: traces: what exports spans is not installed: pip install 'colonies[otel]'\n"
-    assert done.stderr.endswith(said)
+    said = "colonies: traces: what exports spans is not installed: pip install '.[otel]' in"
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -233,6 +235,10 @@ def test_a_service_that_cannot_export_says_what_to_do(tmp_path: Path) -> None:
         (
             {exporting.ENDPOINT: "http://x", "OTEL_TRACES_EXPORTER": "none"},
             "OTEL_TRACES_EXPORTER=none switches it off",
+        ),
+        (
+            {"OTEL_TRACES_EXPORTER": "console"},
+            "OTEL_TRACES_EXPORTER: 'console' is not supported here; allowed: otlp, none",
         ),
         (
             {exporting.ENDPOINT: "http://x", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
@@ -263,18 +269,31 @@ def test_the_variables_of_opentelemetry_say_whether_anything_is_exported(
     [
         (
             {exporting.ENDPOINT: "collector:4318"},
-            "OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' is no URL of an endpoint; allowed: http:// or "
-            "https://, a host and a port: http://collector:4318",
+            "OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' is no URL of an endpoint: it does not begin "
+            "with http:// or https://; allowed: http:// or https://, a host and a port: http://collector:4318",
         ),
         (
             {exporting.ENDPOINT: "http://x", _TRACES: "u:secret@c/v1/t?key=k"},
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'c' is no URL of an endpoint; allowed: http:// or "
-            "https://, a host and a port: http://c",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'c' is no URL of an endpoint: it does not begin "
+            "with http:// or https://; allowed: http:// or https://, a host and a port: http://c",
         ),
-        ({exporting.ENDPOINT: "grpc://c:4317"}, "'c:4317' is no URL of an endpoint"),
+        (
+            {exporting.ENDPOINT: "grpc://c:4317"},
+            "'grpc://c:4317' is no URL of an endpoint: grpc:// is not spoken here",
+        ),
+        (
+            {exporting.ENDPOINT: "http://"},
+            "'http://' is no URL of an endpoint: it names no host; allowed: http://",
+        ),
         ({exporting.ENDPOINT: "http://"}, "a port: http://localhost:4318"),
-        ({exporting.ENDPOINT: "http://c:99999"}, "'c:99999' is no URL"),
-        ({exporting.ENDPOINT: "http://[::1"}, "'[::1' is no URL"),
+        ({exporting.ENDPOINT: "ftp://x"}, "'ftp://x' is no URL of an endpoint: ftp:// is not spoken here"),
+        ({exporting.ENDPOINT: "http://u:secret@c:0/?key"}, "'http://c:0' is no URL of an endpoint: its port"),
+        (
+            {exporting.ENDPOINT: "http://c:99999"},
+            "from 1 to 65535; allowed: http:// or https://, a host and a port: http://c:4318",
+        ),
+        ({exporting.ENDPOINT: "http://c:99999"}, "'http://c:99999' is no URL"),
+        ({exporting.ENDPOINT: "http://[::1"}, "'http://[::1' is no URL of an endpoint: its host is none"),
         ({exporting.ENDPOINT: "HTTPS://c"}, None),
         ({exporting.ENDPOINT: "http://[::1]:4318"}, None),
         ({exporting.ENDPOINT: "c:1", _TRACES: "http://c:1"}, None),
@@ -290,6 +309,16 @@ def test_an_endpoint_that_is_none_is_refused_with_what_would_be_right(
     assert "key" not in str(wrong)
 
 
+def test_an_exporter_that_is_not_ours_is_said_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(exporting.ENDPOINT, raising=False)
+    for value, said in (("console", 1), ("none", 0), ("otlp", 0)):
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", value)
+        with structlog.testing.capture_logs() as logs:
+            assert not exports_traces()
+        assert [line["log_level"] for line in logs] == ["warning"] * said
+        assert all("'console' is not supported" in line["reason"] for line in logs)
+
+
 @pytest.mark.parametrize("command", ["dev --port 0", "server start", "server start --only traces"])
 def test_nothing_is_started_with_an_endpoint_that_is_none(command: str, tmp_path: Path) -> None:
     if command != "dev --port 0":
@@ -299,8 +328,8 @@ def test_nothing_is_started_with_an_endpoint_that_is_none(command: str, tmp_path
         done = run(COLONIES, *command.split(), folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="c:4318")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == (
-        "colonies: OTEL_EXPORTER_OTLP_ENDPOINT: 'c:4318' is no URL of an endpoint; allowed: http:// or "
-        "https://, a host and a port: http://c:4318"
+        "colonies: OTEL_EXPORTER_OTLP_ENDPOINT: 'c:4318' is no URL of an endpoint: it does not begin "
+        "with http:// or https://; allowed: http:// or https://, a host and a port: http://c:4318"
     )
 
 
@@ -312,7 +341,7 @@ def test_a_colony_of_ones_own_runs_without_what_exports_and_says_so(tmp_path: Pa
     assert found.stdout is not None
     try:
         assert found.stdout.readline().startswith("ready ")
-        assert "pip install 'colonies[otel]'" in (tmp_path / "dev.log").read_text()
+        assert "pip install '.[otel]'" in (tmp_path / "dev.log").read_text()
     finally:
         found.terminate()
         found.wait(LIMIT_S)

@@ -8,6 +8,7 @@ import pytest
 
 import colonies
 from colonies.memory_ledger import MemoryLedger
+from colonies.waited import within
 
 worker = colonies.Worker("python", concurrency=4, backoff_s=0.05)
 
@@ -56,3 +57,24 @@ async def test_an_end_that_is_heard_before_its_submission_is_answered_is_not_los
         (process,) = await colony.submit_many([hopeless.call()])
 
         assert (await process.wait(20)).state == "failed"
+
+
+async def test_a_wait_that_takes_too_long_says_for_what_how_long_and_how_that_stands() -> None:
+    async with colonies.memory() as colony:
+        process = await colony.submit({"func": "x", "conditions": {"runtimetype": "nobody"}})
+        said = f"^process {process.id} was not final after 0.05 s of waiting: it is waiting$"
+        for wait in (process.result, process.wait):
+            with pytest.raises(TimeoutError, match=said):
+                await wait(0.05)
+        flow = colonies.Workflow("patient")
+        flow.add(third_time.call("lucky"))
+        handle = await colony.submit(flow)
+        with pytest.raises(TimeoutError, match=f"^workflow {handle.id} was .* it is running$"):
+            await handle.result(timeout_s=0.05)
+        with pytest.raises(TimeoutError, match=r"^its own$"):
+            async with within(5.0, "it", _never):
+                raise TimeoutError("its own")
+
+
+async def _never() -> str:
+    raise AssertionError("nobody asks")

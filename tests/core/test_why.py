@@ -297,7 +297,9 @@ def test_a_running_process_says_where_since_when_and_how_far() -> None:
     )
     assert found["running"].sequences == (told.it.sequence,)
     told.wait(LEASE_S)
-    silent = said(facts_of(told, beat=beat))["silent"]
+    found = said(facts_of(told, beat=beat))
+    assert list(found) == ["silent", "running"]  # the most telling first
+    silent = found["silent"]
     assert silent.since == beat.time
     assert silent.sequences == (told.it.sequence,)
     other = replace(beat, attempts={told.id: ["another", 0.9, ""]})

@@ -12,13 +12,15 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-INSTALL = "pip install 'colonies[otel]'"
+INSTALL = "pip install '.[otel]' in the folder that colonies was installed from"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 ENDPOINTS = (ENDPOINT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _DISABLED = "OTEL_SDK_DISABLED"
 _EXPORTER = "OTEL_TRACES_EXPORTER"
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
+_PORT = "its port is no number from 1 to 65535"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
@@ -29,6 +31,8 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
 
 def why_not(environment: Mapping[str, str] = os.environ) -> str | None:
     """Why spans cannot be exported from here, and what to do; None: they can."""
+    if (other := unsupported(environment)) is not None:
+        return other
     if (name := _switched_off(environment)) is not None:
         return f"{name}={environment[name]} switches it off"
     if not wanted(environment):
@@ -43,27 +47,49 @@ def why_not(environment: Mapping[str, str] = os.environ) -> str | None:
     return None
 
 
+def unsupported(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What is wrong with the exporter that the environment asks for; None: nothing."""
+    said = environment.get(_EXPORTER, "").strip()
+    if said in ("", "otlp", "none") or _switched_off(environment) != _EXPORTER:
+        return None
+    return f"{_EXPORTER}: {said!r} is not supported here; allowed: otlp, none"
+
+
 def malformed(environment: Mapping[str, str] = os.environ) -> str | None:
     """What is wrong with the endpoint that the environment says, and what would be right; None: nothing.
 
-    Of what it says only the host is shown: the rest may be a secret.
+    Of what it says only the scheme and the host are shown: the rest may be a secret.
     """
     name = next((name for name in reversed(ENDPOINTS) if environment.get(name)), None)
     if name is None or not wanted(environment):
         return None
     said = environment[name].strip()
+    scheme, between, rest = said.partition("://") if "://" in said else ("", "", said)
+    if (wrong := _wrong(said, scheme)) is None:
+        return None
+    host = rest.partition("/")[0].partition("?")[0].rpartition("@")[2]
+    right = f"{host.rpartition(':')[0]}:4318" if wrong == _PORT else host
+    shown = f"{scheme}{between}{host}" if _SCHEME.fullmatch(scheme) else host
+    return (
+        f"{name}: {shown!r} is no URL of an endpoint: {wrong}; allowed: http:// or https://, a host and a "
+        f"port: http://{right if _HOST.fullmatch(right) else 'localhost:4318'}"
+    )
+
+
+def _wrong(said: str, scheme: str) -> str | None:
+    if scheme.lower() not in ("http", "https"):
+        what = f"{scheme}:// is" if _SCHEME.fullmatch(scheme) else "what it begins with is"
+        return f"{what} not spoken here" if scheme else "it does not begin with http:// or https://"
     try:
         parts = urlsplit(said)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        if not parts.hostname:
+            return "it names no host"
     except ValueError:
-        good = False
-    if good:
-        return None
-    host = said.rpartition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
-    right = f"http://{host}" if _HOST.fullmatch(host) else "http://localhost:4318"
-    return (
-        f"{name}: {host!r} is no URL of an endpoint; allowed: http:// or https://, a host and a port: {right}"
-    )
+        return "its host is none"
+    try:
+        return _PORT if parts.port == 0 else None
+    except ValueError:
+        return _PORT
 
 
 def installed() -> bool:
