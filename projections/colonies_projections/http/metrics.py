@@ -114,7 +114,8 @@ class Metrics:
         if found.lag is None:
             self._counts.types = {}
             return
-        await asyncio.gather(self._quietly(self._counts.look(found.last)), self._quietly(self._look_around()))
+        await self._quietly(self._counts.look(found.last))  # it says which runtime types have a name
+        await self._quietly(self._look_around())
 
     async def _quietly(self, looking: Awaitable[None]) -> None:
         """A projector that is late, or a member that answers with junk, must not end the metrics of all."""
