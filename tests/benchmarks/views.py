@@ -148,7 +148,7 @@ async def many(effort: Effort) -> AsyncIterator[Figure]:
     ledger = ledger_of(effort.viewed)
     path = FOLDER / f"views-{effort.viewed}-{schema_of([make() for make in VIEWS])[:8]}.sqlite"
     if not path.exists():
-        for former in FOLDER.glob(f"views-{effort.viewed}*"):  # of another version
+        for former in FOLDER.glob(f"views-{effort.viewed}[-.]*"):  # of another version
             former.unlink()
         say(f"building views of {effort.viewed:,} processes")
         build, _, _ = await _built(ledger, path.with_suffix(".unfinished"), helpers_for)
