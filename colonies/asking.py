@@ -22,7 +22,7 @@ async def ask_all(
     """Their JSON answers, in the order in which they come.
 
     The first may take `wait_s` seconds, and so may the others if it is known how many `answers` there are;
-    else they are waited for as long as one comes now and then, up to MAX_ANSWERS.
+    else they are waited for as long as one comes now and then, up to MAX_ANSWERS with those that are none.
 
     Raises:
         Unavailable: no service answers on that subject.
@@ -34,7 +34,9 @@ async def ask_all(
     try:
         await client.publish(subject, json.dumps(body).encode(), reply=inbox)
         with contextlib.suppress(TimeoutError):
-            while len(found) < (answers or MAX_ANSWERS):
+            for _ in range(MAX_ANSWERS):
+                if len(found) == answers:
+                    break
                 async with asyncio.timeout(wait_s if answers or not found else GATHER_S):
                     message = await heard.get()
                 if status_of(message) == "503":

@@ -20,9 +20,8 @@ LISTED: Final = 10  # of those that begin so
 
 Noun = Literal["process", "workflow"]
 
-# Of a ULID, and of what derives from something; these are 26 and 32 characters long.
+# Of a ULID, and of what derives from something, which are 26 and 32 characters long.
 _BEGINNING = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{,24}|[a-z2-7]{,31}")
-_WHOLE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}|[a-z2-7]{32}")
 _VIEWS: Final[dict[Noun, str]] = {"process": "processes", "workflow": "workflows"}
 _OTHER: Final[dict[Noun, Noun]] = {"process": "workflow", "workflow": "process"}
 
@@ -72,8 +71,10 @@ async def whole(ledger: Any, noun: Noun, given: str, where: str = "ID") -> str:
 
 def _in_its_case(given: str) -> str:
     """As ids are written; what can be none in either case, as it is."""
+    from colonies.core.states import is_id
+
     forms = dict.fromkeys((given, given.lower(), given.upper()))
-    return next((form for form in forms if _WHOLE.fullmatch(form) or _BEGINNING.fullmatch(form)), given)
+    return next((form for form in forms if is_id(form) or _BEGINNING.fullmatch(form)), given)
 
 
 async def _beginning(ledger: Any, noun: Noun, given: str) -> list[dict[str, Any]]:
@@ -81,6 +82,7 @@ async def _beginning(ledger: Any, noun: Noun, given: str) -> list[dict[str, Any]
 
     Projectors are believed in which they are, but not that they begin so.
     """
+    from colonies.core.states import is_id
     from colonies.errors import Unavailable
     from colonies_cli.command import ask
 
@@ -92,7 +94,7 @@ async def _beginning(ledger: Any, noun: Noun, given: str) -> list[dict[str, Any]
             f"{given} is the beginning of an id, which is looked up in the views, and {error}; a whole id "
             "needs none"
         ) from None
-    return [item for item in items if _is_whole(id := str(item.get("id"))) and id.startswith(given)]
+    return [item for item in items if is_id(id := str(item.get("id"))) and id.startswith(given)]
 
 
 def _ambiguous(noun: Noun, given: str, where: str, found: list[dict[str, Any]]) -> ColoniesError:
@@ -109,7 +111,3 @@ def _called(item: dict[str, Any]) -> str:
     """What tells it from others: its function, or a workflow's name."""
     said = filter(None, (item.get("func"), item.get("name"), item.get("label")))
     return output.cell(" ".join(map(str, said)))
-
-
-def _is_whole(id: str) -> bool:
-    return _WHOLE.fullmatch(id) is not None
