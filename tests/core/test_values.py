@@ -34,6 +34,12 @@ def test_what_is_changed_is_another_value_and_the_first_stays_as_it_was() -> Non
     assert changed(Mark("a"), name="b") == Mark("b")
 
 
+def test_the_type_checker_is_the_guard() -> None:
+    point = Point(1)
+    point.x = 2  # type: ignore[misc]  # mypy refuses an ignore that it does not need
+    assert point == Point(2)
+
+
 def test_a_field_that_is_not_there_cannot_be_changed() -> None:
     with pytest.raises(KeyError, match="z"):
         changed(Point(1), z=3)
